@@ -1,0 +1,65 @@
+"""MoDL: data consistency and a learned denoiser in turn, unrolled.
+
+    z_n = x_n + D(x_n),    x_{n+1} = argmin_x |M (A x - y)|^2 + lam |x - z_n|^2
+
+from the zero-filled image, with shared weights and a learnable lam. The whole map is homogeneous in
+y, because the denoiser has no biases: no image scale enters. Aggarwal et al. 2019,
+doi:10.1109/TMI.2018.2865356.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mnet import sense
+from mnet.cg import data_consistency
+from mnet.unet import UNet
+
+
+class MoDL(nn.Module):
+    """Reconstruct images (batch, x, y) from hybrid k-space (batch, coils, x, ky)."""
+
+    def __init__(
+        self,
+        n_channels: int = 16,
+        n_levels: int = 3,
+        n_unrolls: int = 5,
+        n_cg: int = 10,
+        initial_lam: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "n_channels": n_channels,
+            "n_levels": n_levels,
+            "n_unrolls": n_unrolls,
+            "n_cg": n_cg,
+        }
+        self.n_unrolls = n_unrolls
+        self.n_cg = n_cg
+        self.denoiser = UNet(n_channels, n_levels)
+        # softplus keeps lam positive
+        self.raw_lam = nn.Parameter(torch.tensor(math.log(math.expm1(initial_lam))))
+
+    @property
+    def lam(self) -> Tensor:
+        """The weight of the denoised image in data consistency, on unit-norm operators."""
+        return nn.functional.softplus(self.raw_lam)
+
+    def denoise(self, image: Tensor) -> Tensor:
+        """Return image + D(image) for complex images (batch, x, y)."""
+        channels = torch.view_as_real(image).permute(0, 3, 1, 2)
+        correction = self.denoiser(channels.to(self.raw_lam.dtype))
+        return image + torch.view_as_complex(correction.permute(0, 2, 3, 1).contiguous())
+
+    def forward(self, kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
+        """Return complex images (batch, x, y); mask is (batch, ky), real, and may carry gradients.
+
+        Only lines of `mask` are used; for a gradient towards others `kspace` must hold them.
+        """
+        image = sense.adjoint(kspace, csm, mask)
+        for _ in range(self.n_unrolls):
+            image = data_consistency(
+                self.denoise(image), self.lam, mask, kspace, csm, n_iterations=self.n_cg
+            )
+        return image

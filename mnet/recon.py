@@ -1,0 +1,36 @@
+"""Reconstructions without a network.
+
+Both take hybrid k-space (..., coils, x, ky), csm of the same shape and a real mask (..., ky), and
+return complex images (..., x, y).
+"""
+
+from torch import Tensor
+
+from mnet import cg, sense
+
+
+def zero_filled(kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
+    """Return the coil-combined zero-filled image."""
+    return sense.adjoint(kspace, csm, mask)
+
+
+def cg_sense(
+    kspace: Tensor,
+    csm: Tensor,
+    mask: Tensor,
+    *,
+    lam: float = 1e-3,
+    n_iterations: int = 30,
+    tolerance: float = 1e-5,
+) -> Tensor:
+    """Return the least-squares image, with Tikhonov weight `lam` on unit-norm operators.
+
+    Pruessmann et al. 2001, doi:10.1002/mrm.1241.
+    """
+    normal = sense.Normal(csm, mask)
+    return cg.solve(
+        lambda image: normal(image) + lam * image,
+        sense.adjoint(kspace, csm, mask),
+        n_iterations=n_iterations,
+        tolerance=tolerance,
+    )

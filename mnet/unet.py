@@ -1,0 +1,54 @@
+"""A U-Net without biases and normalisation.
+
+Without additive constants the network is homogeneous, f(a x) = a f(x) for a > 0: it needs no image
+scale, and denoises at noise levels it was not trained on (Mohan et al. 2020, arXiv:1906.05478).
+Architecture after Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class _Block(nn.Sequential):
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__(
+            nn.Conv2d(n_in, n_out, 3, padding=1, bias=False),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(n_out, n_out, 3, padding=1, bias=False),
+            nn.LeakyReLU(0.1),
+        )
+
+
+class UNet(nn.Module):
+    """Map images (batch, 2, x, y) to a correction of the same shape, for any x and y."""
+
+    def __init__(self, n_channels: int = 16, n_levels: int = 3) -> None:
+        super().__init__()
+        widths = [n_channels * 2**level for level in range(n_levels + 1)]
+        self.n_levels = n_levels
+        self.down = nn.ModuleList(
+            _Block(n_in, n_out) for n_in, n_out in zip([2, *widths], widths, strict=False)
+        )
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(2 * n, n, 2, stride=2, bias=False) for n in reversed(widths[:-1])
+        )
+        self.merge = nn.ModuleList(_Block(2 * n, n) for n in reversed(widths[:-1]))
+        self.out = nn.Conv2d(n_channels, 2, 1, bias=False)
+        nn.init.zeros_(self.out.weight)  # an untrained network changes nothing
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the correction (batch, 2, x, y)."""
+        n_x, n_y = x.shape[-2:]
+        multiple = 2**self.n_levels
+        x = functional.pad(x, (0, -n_y % multiple, 0, -n_x % multiple), mode="replicate")
+        skips = []
+        for block in self.down[:-1]:
+            x = block(x)
+            skips.append(x)
+            x = functional.avg_pool2d(x, 2)
+        x = self.down[-1](x)
+        for up, merge in zip(self.up, self.merge, strict=True):
+            x = merge(torch.cat([up(x), skips.pop()], dim=1))
+        correction: Tensor = self.out(x)
+        return correction[..., :n_x, :n_y]
