@@ -108,5 +108,7 @@ def data_consistency(
     For the gradient towards lines that were not acquired, `kspace` must hold them.
     """
     options = {"n_iterations": n_iterations, "tolerance": tolerance}
-    x: Tensor = _DataConsistency.apply(prior, lam, mask, kspace, csm, options)
+    x: Tensor = _DataConsistency.apply(  # type: ignore[no-untyped-call]
+        prior, lam, mask, kspace, csm, options
+    )
     return x

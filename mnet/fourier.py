@@ -11,10 +11,12 @@ from torch import Tensor, fft
 def fourier(x: Tensor, dim: int) -> Tensor:
     """Transform from image space to k-space along one axis."""
     x = fft.ifftshift(x, dim=dim)
-    return fft.fftshift(fft.fft(x, dim=dim, norm="ortho"), dim=dim)
+    spectrum: Tensor = fft.fftshift(fft.fft(x, dim=dim, norm="ortho"), dim=dim)
+    return spectrum
 
 
 def inverse_fourier(x: Tensor, dim: int) -> Tensor:
     """Transform from k-space to image space along one axis."""
     x = fft.ifftshift(x, dim=dim)
-    return fft.fftshift(fft.ifft(x, dim=dim, norm="ortho"), dim=dim)
+    image: Tensor = fft.fftshift(fft.ifft(x, dim=dim, norm="ortho"), dim=dim)
+    return image

@@ -50,4 +50,5 @@ class Normal:
         """Return A^H A image, shape (..., x, y)."""
         coils = self.csm * torch.fft.ifftshift(image, dim=-1).unsqueeze(-3)
         coils = torch.fft.ifft(self.mask * torch.fft.fft(coils))
-        return torch.fft.fftshift(combine(coils, self.csm), dim=-1)
+        result: Tensor = torch.fft.fftshift(combine(coils, self.csm), dim=-1)
+        return result

@@ -1,0 +1,235 @@
+"""MNet: from the calibration lines of a slice to the lines worth acquiring.
+
+A sampler maps `features` of the calibration lines, a `Lines` plan and nothing else to one logit per
+row; `top_lines` turns logits into a mask with exactly the planned number of lines. After Gautam, Li
+and Ravishankar, arXiv:2509.16846, and Huang and Ravishankar's MNet.
+"""
+
+import itertools
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mnet.masks import Bool, Lines, from_density
+
+N_FEATURES = 3
+GRID_X = 64
+N_TABLE = 12
+
+
+def line_features(line: Tensor) -> Tensor:
+    """Average one hybrid line (..., coils, x) over its coils: features (..., 3, x).
+
+    Real and imaginary part of the complex mean, and the root of the mean square, which the phases
+    of the coils cannot cancel. A line at a time, so that nothing is left to do after the last one.
+    """
+    mean = line.mean(-2)
+    energy = line.abs().square().mean(-2).sqrt()
+    return torch.stack([mean.real, mean.imag, energy], dim=-2)
+
+
+def features(lines: Tensor) -> Tensor:
+    """Average hybrid calibration lines (..., coils, x, L) over coils: (..., 3, x, L)."""
+    return line_features(lines.movedim(-1, 0)).movedim(0, -1)
+
+
+def normalise(z: Tensor) -> Tensor:
+    """Bring features (batch, 3, x, L) to a common scale, from these lines alone, and to GRID_X.
+
+    Amplitudes span four decades, so the mean is compressed by its square root and the energy by a
+    logarithm; the air at the ends of the readout then shows the noise.
+    """
+    z = functional.adaptive_avg_pool2d(z, (GRID_X, z.shape[-1]))
+    scale = z[:, 2:].square().mean((-2, -1), keepdim=True).sqrt().clamp_min(1e-20)
+    z = z / scale
+    amplitude = z[:, :2].square().sum(1, keepdim=True).sqrt().clamp_min(1e-6)
+    return torch.cat([z[:, :2] / amplitude.sqrt(), torch.log10(z[:, 2:].clamp_min(1e-4))], dim=1)
+
+
+def population(lines: Lines, powers: dict[str, list[float]]) -> Bool:
+    """Return the best fixed mask for a plan: lines along the density (1 - distance)^power.
+
+    `powers` tabulates the power found on training slices over nominal accelerations; between
+    them it is interpolated.
+    """
+    acceleration = lines.acquirable.sum() / lines.n_lines
+    power = float(np.interp(acceleration, powers["acceleration"], powers["power"]))
+    return from_density(lines, (1 - lines.distance()) ** power)
+
+
+def line_table(lines: Lines, prior: Bool) -> NDArray[np.float32]:
+    """Describe every row to the head: (12, n) float32."""
+    n = lines.acquirable.size
+    signed = np.arange(n) - lines.center
+    position = signed / max(float(np.abs(signed[lines.acquirable]).max()), 1.0)
+    local = np.convolve(prior.astype(float), np.ones(9) / 9, mode="same")
+    rows = [
+        prior * 2.0 - 1.0,
+        local,
+        lines.calibration.astype(float),
+        lines.acquirable.astype(float),
+        position,
+        np.abs(position),
+    ]
+    rows += [f(math.pi * 2**k * position) for k in range(3) for f in (np.sin, np.cos)]
+    return np.stack(rows).astype(np.float32)
+
+
+def plan_scalars(lines: Lines, n_coils: int) -> list[float]:
+    """Describe a plan to the trunk in four numbers near one."""
+    n = float(lines.acquirable.sum())
+    return [
+        math.log2(n / lines.n_lines),
+        math.log2(n / 128),
+        float(lines.calibration.sum()) / lines.n_lines,
+        math.log2(max(n_coils, 1)) / 2,
+    ]
+
+
+class _Film(nn.Module):
+    """A dilated 1-D convolution over rows, scaled and shifted by the slice's embedding."""
+
+    def __init__(self, n_in: int, n_out: int, n_embedding: int, dilation: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(n_in, n_out, 5, padding=2 * dilation, dilation=dilation)
+        self.film = nn.Linear(n_embedding, 2 * n_out)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.film(embedding).unsqueeze(-1).chunk(2, dim=1)
+        return functional.silu(self.conv(x) * (1 + scale) + shift)
+
+
+class MNet(nn.Module):
+    """Scan-adaptive sampler for any matrix size, coil count and acceleration.
+
+    A small CNN embeds the calibration lines; a head of 1-D convolutions over ky, modulated by the
+    embedding, corrects the population mask line by line. With a zero correction (as initialised)
+    the prediction is the population mask.
+    """
+
+    def __init__(
+        self,
+        n_channels: int = 24,
+        n_embedding: int = 64,
+        powers: dict[str, list[float]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.powers = powers or {"acceleration": [4.0], "power": [2.0]}
+        self.config = {
+            "n_channels": n_channels,
+            "n_embedding": n_embedding,
+            "powers": self.powers,
+        }
+        c = n_channels
+        self.trunk = nn.Sequential(
+            nn.Conv2d(N_FEATURES, c, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(c, c, 3, padding=1, stride=(2, 1)),
+            nn.SiLU(),
+            nn.Conv2d(c, 2 * c, 3, padding=1, stride=2),
+            nn.SiLU(),
+            nn.AdaptiveAvgPool2d((4, 4)),
+            nn.Flatten(),
+        )
+        self.embed = nn.Sequential(
+            nn.Linear(2 * c * 16 + 4, n_embedding), nn.SiLU(), nn.Linear(n_embedding, n_embedding)
+        )
+        self.head = nn.ModuleList(
+            _Film(n_in, 32, n_embedding, dilation)
+            for n_in, dilation in [(N_TABLE, 1), (32, 2), (32, 4), (32, 1)]
+        )
+        self.out = nn.Conv1d(32, 1, 1)
+        self.prior_scale = nn.Parameter(torch.tensor(1.0))
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def population(self, lines: Lines) -> Bool:
+        """Return the best fixed mask (n,) for a plan."""
+        return population(lines, self.powers)
+
+    def forward(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
+        """Return logits (batch, n) from features (batch, 3, x, L) of the calibration lines."""
+        n_calibration = int(lines.calibration.sum())
+        if z.shape[-1] != n_calibration or z.shape[-3] != N_FEATURES:
+            raise ValueError(
+                f"features have shape {tuple(z.shape)}, expected (batch, {N_FEATURES}, x, "
+                f"{n_calibration}) for {n_calibration} calibration lines"
+            )
+        batch = z.shape[0]
+        prior = self.population(lines)
+        table = torch.from_numpy(line_table(lines, prior)).to(z)
+        scalars = torch.tensor(plan_scalars(lines, n_coils)).to(z).expand(batch, -1)
+        embedding = self.embed(torch.cat([self.trunk(normalise(z)), scalars], dim=1))
+        x = table.expand(batch, -1, -1)
+        for layer in self.head:
+            x = layer(x, embedding)
+        correction: Tensor = self.out(x)[:, 0]
+        return correction + self.prior_scale * table[0]
+
+
+class PaperMNet(nn.Module):
+    """The sampler in the layout of the paper's sources, for one matrix size and line count.
+
+    Five double convolutions with 3x3 pooling on the zero-filled low-frequency k-space (2 channels),
+    then four linear layers to one logit per row; 80 to 212 million weights at `n_channels` 128.
+    """
+
+    def __init__(self, n_x: int, n_ky: int, n_channels: int = 128) -> None:
+        super().__init__()
+        self.config = {"n_x": n_x, "n_ky": n_ky, "n_channels": n_channels}
+        self.n_x, self.n_ky = n_x, n_ky
+        layers: list[nn.Module] = []
+        n_in, width, size = 2, n_channels, (n_x, n_ky)
+        for stage in range(5):
+            if stage:
+                layers.append(nn.MaxPool2d(3))
+                size = (size[0] // 3, size[1] // 3)
+            for n in (n_in, width):
+                layers += [nn.Conv2d(n, width, 3, padding=1), nn.InstanceNorm2d(width), nn.ReLU()]
+            n_in, width = width, width * 2
+        if min(size) < 2:
+            raise ValueError(f"{n_x} x {n_ky} is too small for five stages, expected >= 162 x 162")
+        layers += [nn.AvgPool2d(2), nn.Flatten()]
+        n_flat = n_in * (size[0] // 2) * (size[1] // 2)
+        widths = [int(n) for n in np.linspace(n_flat, n_ky, 5)]
+        for a, b in itertools.pairwise(widths):
+            layers += [nn.Linear(a, b), nn.LeakyReLU()]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
+        """Return logits (batch, n) from features (batch, 3, x, L)."""
+        if z.shape[-2] != self.n_x or lines.acquirable.size != self.n_ky:
+            raise ValueError(
+                f"built for {self.n_x} x {self.n_ky}, got {z.shape[-2]} x {lines.acquirable.size}"
+            )
+        mean = torch.complex(z[:, 0], z[:, 1])
+        canvas = mean.new_zeros(z.shape[0], self.n_x, self.n_ky)
+        canvas[..., torch.from_numpy(np.flatnonzero(lines.calibration))] = mean
+        canvas = canvas / canvas.abs().amax((-2, -1), keepdim=True).clamp_min(1e-20)
+        logits: Tensor = self.layers(torch.stack([canvas.real, canvas.imag], dim=1))
+        return logits
+
+
+def top_lines(logits: Tensor, lines: Lines) -> Tensor:
+    """Return masks (batch, n) float: calibration and the highest logits, exactly the budget.
+
+    Differentiable by the straight-through estimator: the gradient of the logits is that of the
+    mask, on movable lines (Bengio et al. 2013, arXiv:1308.3432).
+    """
+    movable = torch.from_numpy(lines.movable).to(logits.device)
+    open_logits = logits.masked_fill(~movable, -torch.inf)
+    best = open_logits.topk(lines.n_movable, dim=-1).indices
+    fixed = torch.from_numpy(lines.calibration).to(logits).expand_as(logits)
+    hard = fixed.scatter(-1, best, 1.0)
+    soft = torch.where(movable, logits, 0.0)
+    return hard + (soft - soft.detach())
+
+
+def mask_of(logits: Tensor, lines: Lines) -> Bool:
+    """Return the bool mask (n,) of one slice's logits (n,) or (1, n)."""
+    mask: Bool = (top_lines(logits.reshape(1, -1), lines)[0] > 0.5).cpu().numpy()
+    return mask
