@@ -1,0 +1,169 @@
+"""How acquisitions, images and waveforms lie on the wire: a fixed header, then arrays.
+
+Lengths that a peer declares are bounded before anything is allocated. Arrays are views of the
+bytes that were read; what is written is not copied.
+"""
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ProtocolError
+from .items import (
+    ACQUISITION_HEADER,
+    IMAGE_HEADER,
+    WAVEFORM_HEADER,
+    Acquisition,
+    Flag,
+    Image,
+    Waveform,
+)
+from .meta import meta_from_xml, meta_to_xml
+
+Buffer = bytes | bytearray | memoryview
+Read = Callable[[int], Buffer]
+
+MAX_TEXT = 16 << 20  # bytes
+MAX_SAMPLES = 1 << 30  # bytes of one acquisition, image or waveform
+
+PIXEL_TYPES: dict[int, np.dtype[Any]] = {
+    1: np.dtype("<u2"),
+    2: np.dtype("<i2"),
+    3: np.dtype("<u4"),
+    4: np.dtype("<i4"),
+    5: np.dtype("<f4"),
+    6: np.dtype("<f8"),
+    7: np.dtype("<c8"),
+    8: np.dtype("<c16"),
+}
+_COMPRESSION = {Flag.COMPRESSION_ZFP: "ZFP", Flag.COMPRESSION_NHLBI: "NHLBI"}
+
+
+def _bounded(length: int, limit: int, what: str) -> int:
+    if length > limit:
+        raise ProtocolError(f"{what} of {length} bytes declared, at most {limit} are accepted")
+    return length
+
+
+def read_block(read: Read, length_format: str, what: str) -> bytes:
+    """Read a length and that many bytes; ProtocolError above MAX_TEXT."""
+    (length,) = struct.unpack(length_format, read(struct.calcsize(length_format)))
+    return bytes(read(_bounded(length, MAX_TEXT, what)))
+
+
+def block(length_format: str, data: bytes) -> list[Buffer]:
+    """Put the length before bytes."""
+    return [struct.pack(length_format, len(data)), data]
+
+
+def decode(data: bytes) -> str:
+    """Give the text of a block, without terminating NULs."""
+    # Some senders count a terminating NUL in; broken text must not hide what it says.
+    return data.rstrip(b"\0").decode("utf-8", "replace")
+
+
+def _read_array(read: Read, dtype: np.dtype[Any], shape: Sequence[int], what: str) -> NDArray[Any]:
+    n_bytes = dtype.itemsize
+    for size in shape:
+        n_bytes *= size
+    data = read(_bounded(n_bytes, MAX_SAMPLES, what))
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _array_buffer(array: NDArray[Any], dtype: np.dtype[Any] | str) -> memoryview:
+    contiguous = np.ascontiguousarray(array, dtype)
+    return contiguous.reshape(-1).view(np.uint8).data
+
+
+def _read_head(read: Read, dtype: np.dtype[Any]) -> np.void:
+    head: np.void = np.frombuffer(read(dtype.itemsize), dtype)[0]
+    return head
+
+
+def _agree(what: str, declared: Sequence[int], actual: Sequence[int]) -> None:
+    if tuple(declared) != tuple(actual):
+        raise ProtocolError(f"{what}: the header says {tuple(declared)}, the data {tuple(actual)}")
+
+
+def read_acquisition(read: Read) -> Acquisition:
+    """Read one readout; ProtocolError if its samples are compressed."""
+    head = _read_head(read, ACQUISITION_HEADER)
+    flags = int(head["flags"])
+    for flag, name in _COMPRESSION.items():
+        if flags & flag:
+            raise ProtocolError(
+                f"acquisition {int(head['scan_counter'])} is {name}-compressed; only plain samples "
+                "are read: switch compression off at the sender"
+            )
+    samples = int(head["number_of_samples"])
+    shape = int(head["active_channels"]), samples
+    dimensions = int(head["trajectory_dimensions"])
+    trajectory = None
+    if dimensions:
+        f4 = np.dtype("<f4")
+        trajectory = _read_array(read, f4, (samples, dimensions), "trajectory")
+    data = _read_array(read, PIXEL_TYPES[7], shape, "acquisition")
+    return Acquisition(head=head, data=data, trajectory=trajectory)
+
+
+def write_acquisition(message: Acquisition) -> list[Buffer]:
+    """Encode one readout; ProtocolError if header and data disagree."""
+    head = message.head
+    if message.hybrid:
+        raise ProtocolError("an acquisition in hybrid space is no k-space and cannot be sent")
+    declared = int(head["active_channels"]), int(head["number_of_samples"])
+    _agree("acquisition (channels, samples)", declared, message.data.shape)
+    buffers: list[Buffer] = [head.tobytes()]
+    points = (0,) if message.trajectory is None else message.trajectory.shape[-1:]
+    _agree("trajectory (dimensions,)", (int(head["trajectory_dimensions"]),), points)
+    if message.trajectory is not None:
+        buffers.append(_array_buffer(message.trajectory, "<f4"))
+    return [*buffers, _array_buffer(message.data, "<c8")]
+
+
+def read_waveform(read: Read) -> Waveform:
+    """Read physiological samples."""
+    head = _read_head(read, WAVEFORM_HEADER)
+    shape = int(head["channels"]), int(head["number_of_samples"])
+    return Waveform(head=head, data=_read_array(read, np.dtype("<u4"), shape, "waveform"))
+
+
+def write_waveform(message: Waveform) -> list[Buffer]:
+    """Encode physiological samples; ProtocolError if header and data disagree."""
+    declared = int(message.head["channels"]), int(message.head["number_of_samples"])
+    _agree("waveform (channels, samples)", declared, message.data.shape)
+    head = np.zeros(1, WAVEFORM_HEADER)  # zero padding: the source's may be stray memory
+    for name in WAVEFORM_HEADER.names or ():
+        head[name] = message.head[name]
+    return [head.tobytes(), _array_buffer(message.data, "<u4")]
+
+
+def read_image(read: Read) -> Image:
+    """Read one image; ProtocolError if its pixel type is unknown."""
+    head = _read_head(read, IMAGE_HEADER)
+    dtype = PIXEL_TYPES.get(int(head["data_type"]))
+    if dtype is None:
+        known = ", ".join(f"{number} {kind}" for number, kind in PIXEL_TYPES.items())
+        raise ProtocolError(f"image data type {int(head['data_type'])} is unknown; known: {known}")
+    meta = meta_from_xml(read_block(read, "<Q", "image attributes"))
+    return Image(head=head, data=_read_array(read, dtype, _image_shape(head), "image"), meta=meta)
+
+
+def write_image(message: Image) -> list[Buffer]:
+    """Encode one image; ProtocolError if header and data disagree."""
+    head, data = message.head.copy(), message.data
+    _agree("image (channels, z, y, x)", _image_shape(head), data.shape)
+    dtype = PIXEL_TYPES.get(int(head["data_type"]))
+    if dtype != data.dtype:
+        raise ProtocolError(f"image pixels: the header says {dtype}, the data {data.dtype}")
+    meta = meta_to_xml(message.meta)
+    head["attribute_string_len"] = len(meta)
+    return [head.tobytes(), *block("<Q", meta), _array_buffer(data, dtype)]
+
+
+def _image_shape(head: np.void) -> tuple[int, int, int, int]:
+    x, y, z = (int(size) for size in head["matrix_size"])
+    return int(head["channels"]), z, y, x
