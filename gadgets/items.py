@@ -196,10 +196,11 @@ class Mask:
 
     key: Key
     counters: Ints  # (n_lines,) ky counters, ascending, calibration included
-    reason: str  # "predicted", or why the fallback stands
-    sent: bool  # False in retrospective and shadow mode and when unpaired
-    fallback: bool
-    model: str = ""  # hash of the weights
+    reason: str  # "predicted", or why it is not
+    sent: bool  # to the sequence
+    enforced: bool  # the slice is acquired with these counters, unless with the fallback's
+    fallback: Ints | None = None  # counters that the sequence takes where no mask reached it
+    model: str = ""  # first digits of the weights' hash
     seconds: float = 0.0  # last calibration line received -> mask known
 
 

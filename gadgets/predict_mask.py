@@ -1,0 +1,213 @@
+"""The calibration gadget: average the calibration lines over coils, run MNet, send the mask."""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mnet.masks import Bool, Lines, budget, centre_block, n_calibration
+from mnet.sampler import line_features, mask_of
+
+from .gadget import Gadget, Scan
+from .geometry import Geometry
+from .items import Acquisition, Flag, Ints, Item, Key, Mask, PreScan, key_of
+from .mask_messages import Hello, Scope
+from .mask_session import Unpaired
+from .readout import to_hybrid
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Scope:
+    """One slice (of one repetition) on its way to a mask."""
+
+    lines: dict[int, Acquisition] = field(default_factory=dict)  # calibration, by counter
+    features: dict[int, Tensor] = field(default_factory=dict)
+    held: list[Acquisition] = field(default_factory=list)  # retrospective: before the decision
+    mask: Mask | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictMask(Gadget):
+    """Predict a mask for every slice as soon as its last calibration line is in.
+
+    `prospective` sends it to the sequence over the mask channel. `retrospective` takes fully
+    sampled data and drops the lines that the mask excludes. `shadow` only predicts, times and logs.
+    Budget and calibration are the sequence's where it says hello, and those of the properties where
+    it does not.
+    """
+
+    mode: Literal["prospective", "retrospective", "shadow"] = "prospective"
+    sampler: str = "mnet"  # name of deployed weights
+    acceleration: float = 4.0  # nominal, where no sequence says hello
+    basis: Literal["acquirable", "encoded"] = "acquirable"  # lines that the acceleration divides
+
+    def __post_init__(self) -> None:
+        """Refuse accelerations below 1."""
+        if self.acceleration < 1:
+            raise ValueError(f"acceleration is {self.acceleration}, expected 1 or more")
+
+    def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
+        """Pass all lines on, and yield a PreScan and a Mask when a slice's calibration is in."""
+        scan.models.get(self.sampler)
+        return self._stream(scan, items)
+
+    def warm(self, scan: Scan) -> None:
+        """Run the sampler once in the shape it will meet."""
+        lines = self.plan(scan.geometry, None)
+        n_lines = int(lines.calibration.sum())
+        z = torch.ones(1, 3, scan.geometry.n_x, n_lines)
+        for _ in range(3):
+            self._predict(scan, z, lines, scan.geometry.n_coils or 1)
+
+    def plan(self, geometry: Geometry, hello: Hello | None) -> Lines:
+        """Return what a mask may choose from, in rows of the encoded matrix."""
+        acquirable, center = np.zeros(geometry.n_ky, dtype=bool), geometry.row(geometry.center)
+        if hello is not None:
+            calibration = acquirable.copy()
+            acquirable[geometry.row(np.array(hello.acquirable))] = True
+            calibration[geometry.row(np.array(hello.calibration))] = True
+            n_lines = hello.n_lines
+        else:
+            acquirable[geometry.row(geometry.limit_counters)] = True
+            n_rows = geometry.n_ky if self.basis == "encoded" else int(acquirable.sum())
+            n_lines = min(budget(n_rows, self.acceleration), int(acquirable.sum()))
+            calibration = centre_block(acquirable, n_calibration(n_lines), center)
+        return Lines(acquirable=acquirable, calibration=calibration, n_lines=n_lines, center=center)
+
+    def _stream(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
+        scopes: dict[tuple[int, int], _Scope] = {}
+        plan, planned_for = self.plan(scan.geometry, None), None
+        for item in items:
+            if not isinstance(item, Acquisition) or int(item.head["flags"]) & Flag.NOT_IMAGING:
+                yield item
+                continue
+            received = time.monotonic()
+            hello = _hello(scan)
+            if hello is not planned_for:
+                plan, planned_for = self.plan(scan.geometry, hello), hello
+            key = key_of(item.head)
+            repetition = 0 if hello is not None and hello.repetition == "first" else key.repetition
+            scope = scopes.setdefault((key.slice, repetition), _Scope())
+            line = to_hybrid(item, scan.geometry)
+            counter = int(line.head["kspace_encode_step_1"])
+            wanted = scan.geometry.counter(np.flatnonzero(plan.calibration))
+            if scope.mask is None and counter in wanted and counter not in scope.lines:
+                scope.lines[counter] = line
+                scope.features[counter] = line_features(torch.from_numpy(line.data))
+                if len(scope.lines) >= wanted.size and all(c in scope.lines for c in wanted):
+                    yield self._prescan(key, scope, wanted)
+                    scope.mask = self._decide(scan, key, scope, plan, hello, wanted, received)
+                    yield scope.mask
+            yield from self._pass(line, counter, scope)
+        for scope in scopes.values():
+            yield from scope.held  # the stream ended early: acquired data are never lost
+
+    def _pass(self, line: Acquisition, counter: int, scope: _Scope) -> Iterator[Item]:
+        """Yield the lines that may go on."""
+        if self.mode != "retrospective":
+            yield line
+            return
+        scope.held.append(line)
+        if scope.mask is not None:
+            chosen = scope.mask.counters
+            for held in scope.held:
+                if int(held.head["kspace_encode_step_1"]) in chosen:
+                    yield held
+            scope.held.clear()
+
+    def _prescan(self, key: Key, scope: _Scope, wanted: Ints) -> PreScan:
+        lines = np.stack([scope.lines[int(c)].data for c in wanted], axis=-1)
+        return PreScan(key=key, lines=lines, counters=wanted)
+
+    def _decide(
+        self,
+        scan: Scan,
+        key: Key,
+        scope: _Scope,
+        plan: Lines,
+        hello: Hello | None,
+        wanted: Ints,
+        received: float,
+    ) -> Mask:
+        """Predict the mask of one slice, and send it where that is the mode."""
+        z = torch.stack([scope.features[int(c)] for c in wanted], dim=-1)[None]
+        n_coils = next(iter(scope.lines.values())).data.shape[0]
+        rows, reason = self._predict(scan, z, plan, n_coils)
+        counters = scan.geometry.counter(np.flatnonzero(rows))
+        predicted = reason == "predicted"
+        sent = False
+        if self.mode == "prospective" and predicted:
+            sent, reason = self._send(scan, key, counters, hello)
+        mask = Mask(
+            key=key,
+            counters=counters,
+            reason=reason,
+            sent=sent,
+            enforced=sent or self.mode == "retrospective",
+            fallback=(
+                np.array(hello.fallback)
+                if hello is not None and self.mode == "prospective"
+                else None
+            ),
+            model=self._hash(scan),
+            seconds=time.monotonic() - received,
+        )
+        log.info(
+            "slice %d: mask of %d lines in %.1f ms, %s",
+            key.slice,
+            counters.size,
+            1e3 * mask.seconds,
+            reason,
+        )
+        return mask
+
+    def _predict(self, scan: Scan, z: Tensor, plan: Lines, n_coils: int) -> tuple[Bool, str]:
+        """Return the mask over rows, and "predicted" or why it is only the best fixed mask."""
+        model: nn.Module = scan.models.get(self.sampler)[0]
+        try:
+            with torch.inference_mode():
+                logits = model(z.to(scan.models.device), plan, n_coils)
+            if not torch.isfinite(logits).all():
+                raise ValueError("logits are not finite")
+            return mask_of(logits[0], plan), "predicted"
+        except (RuntimeError, ValueError) as error:  # of torch or of the model: the scan goes on
+            log.exception("the sampler failed")
+            fixed: Bool = model.population(plan)  # type: ignore[operator]
+            return fixed, f"sampler failed: {error}"
+
+    def _send(self, scan: Scan, key: Key, counters: Ints, hello: Hello | None) -> tuple[bool, str]:
+        """Send the mask to the sequence that this scan is paired with, or say why not."""
+        if scan.masks is None:
+            return False, "no mask channel"
+        center = scan.geometry.center
+        repetition = 0 if hello is not None and hello.repetition == "first" else key.repetition
+        try:
+            if hello is not None and hello.center != center:
+                detail = f"hello has center {hello.center}, the MRD header {center}"
+                scan.masks.refuse(detail)
+                return False, detail
+            scan.masks.send(
+                Scope(slice=key.slice, repetition=repetition),
+                [int(c) for c in counters],
+                model=self._hash(scan),
+                reason="predicted",
+            )
+        except Unpaired as error:
+            return False, error.reason
+        except ValueError as error:  # the mask breaks the rules of the hello
+            return False, str(error)
+        return True, "predicted"
+
+    def _hash(self, scan: Scan) -> str:
+        return str(scan.models.get(self.sampler)[1]["sha256"])[:16]
+
+
+def _hello(scan: Scan) -> Hello | None:
+    return None if scan.masks is None else scan.masks.hello()

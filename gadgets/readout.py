@@ -1,0 +1,69 @@
+"""The readout transform: kx samples as they come to x in the reconstructed field of view."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .errors import GadgetError
+from .gadget import Gadget, Scan
+from .geometry import Geometry
+from .items import Acquisition, Complex, Flag, Item
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveReadoutOversampling(Gadget):
+    """Transform every line along the readout and crop the oversampling, which is exact there."""
+
+    def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
+        """Yield lines in hybrid space."""
+        for item in items:
+            yield to_hybrid(item, scan.geometry) if isinstance(item, Acquisition) else item
+
+
+def to_hybrid(line: Acquisition, geometry: Geometry) -> Acquisition:
+    """Return the line in image space along x, `geometry.n_x` samples; no-op if it already is.
+
+    Raises
+    ------
+    GadgetError
+        If the readout does not fit the encoded matrix.
+    """
+    if line.hybrid:
+        return line
+    n_x = geometry.n_x
+    kx = centred(line, geometry)
+    x = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(kx, axes=-1), norm="ortho"), axes=-1)
+    start = x.shape[-1] // 2 - n_x // 2
+    data = np.ascontiguousarray(x[:, start : start + n_x], dtype=np.complex64)
+    return replace(line, data=data, hybrid=True)
+
+
+def centred(line: Acquisition, geometry: Geometry) -> Complex:
+    """Return kx samples (coils, n), discards, reversal and asymmetry undone: echo at n // 2.
+
+    n is the encoded matrix, or `n_x` where the oversampling was removed upstream.
+    """
+    head, data = line.head, line.data
+    n_samples = data.shape[-1]
+    centre = int(head["center_sample"])
+    if centre >= n_samples:  # some senders leave it at that of the full echo
+        centre = n_samples // 2
+    pre, post = int(head["discard_pre"]), int(head["discard_post"])
+    if int(head["flags"]) & Flag.REVERSE:
+        data, centre, pre, post = data[:, ::-1], n_samples - 1 - centre, post, pre
+    data, centre = data[:, pre : n_samples - post], centre - pre
+    n = geometry.encoded[0] if n_samples > geometry.n_x else geometry.n_x
+    start = n // 2 - centre
+    if data.shape[-1] == n and start == 0:
+        return data
+    kept = data[:, max(-start, 0) : max(n - start, 0)]
+    # a reversed even readout overhangs by its one unpaired sample; anything more is a wrong header
+    if data.shape[-1] - kept.shape[-1] > 1 or not kept.shape[-1]:
+        raise GadgetError(
+            f"acquisition {int(head['scan_counter'])} has {n_samples} samples with center_sample "
+            f"{int(head['center_sample'])}, which do not fit the encoded matrix of {n}"
+        )
+    full = np.zeros((data.shape[0], n), dtype=np.complex64)
+    full[:, max(start, 0) : max(start, 0) + kept.shape[-1]] = kept
+    return full
