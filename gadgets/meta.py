@@ -22,8 +22,9 @@ def meta_to_xml(meta: Mapping[str, str]) -> bytes:
         entry = ElementTree.SubElement(root, "meta")
         ElementTree.SubElement(entry, "name").text = _NOT_XML.sub("\ufffd", name)
         ElementTree.SubElement(entry, "value").text = _NOT_XML.sub("\ufffd", value)
-    document: bytes = ElementTree.tostring(root, encoding="UTF-8", xml_declaration=True)
-    return document
+    # ASCII with character references, because some readers of stored images take nothing else.
+    body: bytes = ElementTree.tostring(root, encoding="us-ascii")
+    return b"<?xml version='1.0' encoding='UTF-8'?>\n" + body
 
 
 def meta_from_xml(xml: bytes) -> dict[str, str]:

@@ -1,0 +1,64 @@
+"""Data arguments of every command: k-space files and scan records, told apart by content."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+
+from .errors import ProtocolError
+from .fastmri_file import FirstAxis, read_fastmri
+from .geometry import Geometry
+from .items import Acquisition, Waveform
+from .mrd_file import read_images, read_mrd, write_images, write_mrd
+
+__all__ = ["Source", "open_source", "read_images", "write_images", "write_mrd"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The content of a file: an MRD header and what follows it, in file order."""
+
+    kind: str  # "MRD HDF5", "fastMRI HDF5" or "scan record"
+    header: bytes  # XML
+    acquisitions: Sequence[Acquisition]
+    waveforms: Sequence[Waveform] = ()
+
+    @property
+    def geometry(self) -> Geometry:
+        """Parse the header; HeaderError if it is broken or describes an unsupported scan.
+
+        Not done when the file is opened: a client may send any header to a host.
+        """
+        return Geometry.parse(self.header)
+
+
+def open_source(path: Path | str, *, first_axis: FirstAxis = "slice") -> Source:
+    """Read an MRD or fastMRI HDF5 file into memory.
+
+    ``first_axis`` says what the first axis of a fastMRI array counts. Raises FileNotFoundError,
+    ProtocolError where the file is neither or is damaged, and HeaderError.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no such file or folder: {path}")
+    try:
+        with h5py.File(path, "r") as file:
+            return _from_hdf5(path, file, first_axis)
+    except (OSError, KeyError) as error:  # what h5py raises for files that are cut or no HDF5
+        raise ProtocolError(f"{path} cannot be read as HDF5: {error}") from error
+
+
+def _from_hdf5(path: Path, file: h5py.File, first_axis: FirstAxis) -> Source:
+    if "dataset/xml" in file and "dataset/data" in file:
+        header, acquisitions, waveforms = read_mrd(file)
+        return Source(
+            kind="MRD HDF5", header=header, acquisitions=acquisitions, waveforms=waveforms
+        )
+    if "kspace" in file:
+        header, acquisitions = read_fastmri(file, first_axis)
+        return Source(kind="fastMRI HDF5", header=header, acquisitions=acquisitions)
+    raise ProtocolError(
+        f"{path} is neither MRD HDF5 (/dataset/xml, /dataset/data) nor fastMRI HDF5 (/kspace); "
+        f"it holds {sorted(file)}"
+    )
