@@ -1,0 +1,27 @@
+"""Coil compression: a few virtual coils that keep most of the signal of many.
+
+Buehrer et al., Magn Reson Med 57:1131 (2007), doi:10.1002/mrm.21237: the virtual coils are the
+principal components of the data over the coils, here of the calibration lines alone.
+"""
+
+import torch
+from torch import Tensor
+
+
+def compress(calibration: Tensor, n_virtual: int) -> Tensor:
+    """Find the compression matrix (..., n_virtual, coils) of calibration data (..., coils, x, y).
+
+    Rows are orthonormal, so that whitened noise stays white, and sorted by the energy that they
+    catch; multiply the coil axis of any data by it with `mnet.prewhiten.apply`. The largest
+    coefficient of a row is real and positive, which settles the phase that principal components
+    leave open. Raises ValueError where n_virtual is not within 1 and coils.
+    """
+    coils = calibration.shape[-3]
+    if not 1 <= n_virtual <= coils:
+        raise ValueError(f"virtual coils: expected 1 to {coils}, got {n_virtual}")
+    data = calibration.flatten(-2)
+    _, vectors = torch.linalg.eigh(data @ data.mH)  # eigenvalues ascend
+    matrix: Tensor = vectors.flip(-1)[..., :n_virtual].mH
+    largest = matrix.abs().argmax(-1, keepdim=True)
+    phase: Tensor = matrix.take_along_dim(largest, dim=-1).sgn()
+    return matrix * phase.conj()
