@@ -142,7 +142,8 @@ class Binder:
             scan.introduced = True
             [hello], [recon] = scan.sequences.values(), scan.recons
             letters.append((recon, hello))
-        return letters + [(peer, state) for peer in scan.live]
+        told = (*scan.recons, *scan.sequences)  # recon first: it knows when the sequence is told
+        return letters + [(peer, state) for peer in told if peer in scan.live]
 
     def _forward(
         self, peer: Peer, scan: _Scan, token: str, message: MaskMessage | Ack | Nack | Applied

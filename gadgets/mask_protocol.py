@@ -8,7 +8,6 @@ rules for a `Hello`, so that no later code meets a half-valid message.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from importlib import resources
 from operator import index
 from typing import Any
@@ -123,11 +122,13 @@ def unpack_bitmap(bits: bytes, ky_min: int, ky_max: int) -> tuple[int, ...]:
 
 def as_record(message: Message) -> Header:
     """Return a message as JSON values with its bitmaps as lists, for logs and the scan record."""
-    fields = asdict(message)
-    for name in ("acquirable", "calibration", "fallback", "counters"):
-        if isinstance(fields.get(name), tuple):
-            fields[name] = list(fields[name])
-    return {"schema": SCHEMA_ID} | dict(_TAGS[type(message)]) | fields
+    record: Header = {"schema": SCHEMA_ID, **_TAGS[type(message)]}
+    for name in message.__slots__:
+        value = getattr(message, name)
+        if isinstance(value, Scope):
+            value = {"slice": value.slice, "repetition": value.repetition}
+        record[name] = list(value) if isinstance(value, tuple) else value
+    return record
 
 
 class Codec:
@@ -136,10 +137,10 @@ class Codec:
     def __init__(self) -> None:
         text = resources.files("gadgets").joinpath("mask_schema.json").read_text("utf-8")
         definitions = json.loads(text)["$defs"]
-        # One validator per kind: the published oneOf would try all ten for every message.
+        # One validator per kind, references resolved: the published oneOf would try all ten.
         self._validators = {
-            kind: Draft202012Validator({"$ref": f"#/$defs/{name}", "$defs": definitions})
-            for kind, name in ((kind, "_".join(tag.values())) for kind, tag in _TAGS.items())
+            kind: Draft202012Validator(_inlined(definitions["_".join(tag.values())], definitions))
+            for kind, tag in _TAGS.items()
         }
         self._kinds = {tuple(tag.values()): kind for kind, tag in _TAGS.items()}
 
@@ -164,7 +165,9 @@ class Codec:
         if len(frames) != 3 or frames[0] != MAGIC:
             raise MaskProtocolError("malformed", f"expected {MAGIC!r}, header, payload")
         try:
-            header = json.loads(frames[1], parse_constant=_refuse_constant)
+            header = json.loads(
+                frames[1], parse_constant=_refuse_constant, parse_float=_number
+            )
             return self._build(header, frames[2])
         except MaskProtocolError:
             raise
@@ -215,6 +218,17 @@ def _bitmaps(kind: type, fields: Header, payload: bytes) -> Header:
     return {name: unpack_bitmap(part, low, high) for name, part in zip(names, parts, strict=True)}
 
 
+def _inlined(node: Any, definitions: Header) -> Any:
+    """Return a schema node with every reference replaced by what it names."""
+    if isinstance(node, list):
+        return [_inlined(child, definitions) for child in node]
+    if not isinstance(node, dict):
+        return node
+    named = definitions[node["$ref"].rpartition("/")[2]] if "$ref" in node else {}
+    merged = {**named, **{key: child for key, child in node.items() if key != "$ref"}}
+    return {key: _inlined(child, definitions) for key, child in merged.items()}
+
+
 def _check_size(frames: Sequence[bytes]) -> None:
     total = sum(map(len, frames))
     if total > MAX_MESSAGE or (len(frames) > 1 and len(frames[1]) > MAX_HEADER):
@@ -225,3 +239,8 @@ def _check_size(frames: Sequence[bytes]) -> None:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a finite JSON number")
+
+
+def _number(text: str) -> int | float:
+    value = float(text)  # JSON knows no integers: a peer may write 3 as 3.0, as the schema allows
+    return int(value) if value.is_integer() else value
