@@ -35,7 +35,8 @@ def espirit(
     Parameters
     ----------
     calibration
-        (..., coils, n_kx, n_ky) complex k-space of a full rectangle, DC at ``n // 2``.
+        (..., coils, n_kx, n_ky) complex k-space of a full rectangle. It should hold the centre,
+        for the sake of signal; where in it DC lies makes no difference to the method.
     shape
         (x, y) pixels of the maps, over the field of view of the calibration.
     kernel
@@ -96,7 +97,7 @@ def calibration_from_lines(lines: Tensor, n_x: int = 24) -> Tensor:
     """Cut the calibration region out of hybrid lines: (..., coils, x, L) to (..., coils, n_x, L).
 
     The readout goes from image space to k-space, of which the central ``n_x`` samples stay (all,
-    where there are fewer). L are the calibration lines in ascending ky with DC at ``L // 2``.
+    where there are fewer). The L lines are consecutive and ascending in ky.
     """
     n = lines.shape[-2]
     n_x = min(n_x, n)
