@@ -10,7 +10,9 @@ from .errors import ProtocolError
 from .fastmri_file import FirstAxis, read_fastmri
 from .geometry import Geometry
 from .items import Acquisition, Waveform
+from .message import Header
 from .mrd_file import read_images, read_mrd, write_images, write_mrd
+from .record import is_record, read_record
 
 __all__ = ["Source", "open_source", "read_images", "write_images", "write_mrd"]
 
@@ -34,7 +36,7 @@ class Source:
 
 
 def open_source(path: Path | str, *, first_axis: FirstAxis = "slice") -> Source:
-    """Read an MRD or fastMRI HDF5 file into memory.
+    """Read an MRD or fastMRI HDF5 file, or the folder of a scan record, into memory.
 
     ``first_axis`` says what the first axis of a fastMRI array counts. Raises FileNotFoundError,
     ProtocolError where the file is neither or is damaged, and HeaderError.
@@ -42,11 +44,26 @@ def open_source(path: Path | str, *, first_axis: FirstAxis = "slice") -> Source:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
+    if is_record(path):
+        return _from_record(path)
     try:
         with h5py.File(path, "r") as file:
             return _from_hdf5(path, file, first_axis)
     except (OSError, KeyError) as error:  # what h5py raises for files that are cut or no HDF5
         raise ProtocolError(f"{path} cannot be read as HDF5: {error}") from error
+
+
+def _from_record(path: Path) -> Source:
+    messages = list(read_record(path))
+    headers = [message.xml for message in messages if isinstance(message, Header)]
+    if not headers:
+        raise ProtocolError(f"{path}: the record ends before the MRD header")
+    return Source(
+        kind="scan record",
+        header=headers[0],
+        acquisitions=[message for message in messages if isinstance(message, Acquisition)],
+        waveforms=[message for message in messages if isinstance(message, Waveform)],
+    )
 
 
 def _from_hdf5(path: Path, file: h5py.File, first_axis: FirstAxis) -> Source:

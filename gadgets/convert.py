@@ -1,0 +1,29 @@
+"""From fastMRI HDF5 and scan records to MRD HDF5, which every other tool reads."""
+
+from pathlib import Path
+
+from .dataset import open_source
+from .errors import ConfigError
+from .fastmri_file import FirstAxis
+from .mrd_file import write_mrd
+
+
+def convert(
+    source_path: Path | str, target_path: Path | str, *, first_axis: FirstAxis = "slice"
+) -> str:
+    """Write what a data argument holds as MRD HDF5 and say in a sentence what was done.
+
+    An existing target is replaced once the new file is whole. Raises what `open_source` raises,
+    and ConfigError where source and target are one file.
+    """
+    source_path, target_path = Path(source_path), Path(target_path)
+    if source_path.resolve() == target_path.resolve():
+        raise ConfigError(f"source and target are the same file: {source_path}")
+    source = open_source(source_path, first_axis=first_axis)
+    write_mrd(target_path, source.header, source.acquisitions, source.waveforms)
+    slices = {int(line.head["slice"]) for line in source.acquisitions}
+    return (
+        f"{source_path} ({source.kind}) -> {target_path} (MRD HDF5): "
+        f"{len(source.acquisitions)} acquisitions in {len(slices)} slices, "
+        f"{len(source.waveforms)} waveforms"
+    )
