@@ -40,7 +40,7 @@ from gadgets.mask_protocol import (
     as_record,
 )
 from gadgets.mask_recon import POLL_S, Observer, ReconSession
-from gadgets.mask_socket import SocketThread, open_socket, require_loopback
+from gadgets.mask_socket import SocketThread, open_socket
 
 PROBE_S = 1.0
 MAX_PEERS = 256
@@ -182,20 +182,13 @@ class MaskService:
     """
 
     def __init__(self, endpoint: str, log: Callable[[str, Header], None] | None = None) -> None:
-        require_loopback(endpoint)
         self._log = log
         self._codec = Codec()
         self._binder = Binder()
         self._links: dict[int, ReconSession] = {}
         self._numbers = itertools.count()
         self._next_probe = 0.0
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._router = open_socket(self._context, zmq.ROUTER, endpoint)
-        try:
-            self._router.bind(endpoint)
-        except zmq.ZMQError:
-            self._context.destroy()
-            raise
+        self._context, self._router = open_socket(zmq.ROUTER, endpoint)
         self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._closed = False
         self._thread = SocketThread(

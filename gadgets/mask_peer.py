@@ -26,7 +26,7 @@ from gadgets.mask_protocol import (
 )
 from gadgets.mask_recon import POLL_S, Observer, ReconSession, Unpaired
 from gadgets.mask_sequence import SequenceSession
-from gadgets.mask_socket import SocketThread, open_socket, require_loopback
+from gadgets.mask_socket import Socket, SocketThread, open_socket, require_loopback
 
 __all__ = ["Observer", "ReconLink", "ReconPort", "RemoteReconPort", "SequencePort", "Unpaired"]
 IDLE_S = 1.0
@@ -84,9 +84,7 @@ class _RemoteLink(ReconSession):
 
     def __init__(self, endpoint: str, scan_token: str, observe: Observer | None) -> None:
         self._codec = Codec()
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._dealer = open_socket(self._context, zmq.DEALER, endpoint)
-        self._dealer.connect(endpoint)
+        self._context, self._dealer = open_socket(zmq.DEALER, endpoint)
         self._thread = SocketThread(
             self._dealer, on_frames=self._on_frames, on_tick=self._on_tick, name="mask-recon"
         )
@@ -126,13 +124,10 @@ class SequencePort:
     """
 
     def __init__(self, endpoint: str, hello: Hello) -> None:
-        require_loopback(endpoint)
         self._codec = Codec()
         self._session = SequenceSession(hello)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._dealer = open_socket(self._context, zmq.DEALER, endpoint)
+        self._context, self._dealer = open_socket(zmq.DEALER, endpoint)
         self._closed = False
-        self._dealer.connect(endpoint)
         self._send(hello)
 
     @property
@@ -222,7 +217,7 @@ class SequencePort:
         _send(self._dealer, self._codec, message)
 
 
-def _send(dealer: zmq.Socket[bytes], codec: Codec, message: Message) -> None:
+def _send(dealer: Socket, codec: Codec, message: Message) -> None:
     try:
         dealer.send_multipart(codec.encode(message), zmq.NOBLOCK)
     except zmq.Again:  # the binder is away and the queue full: the scan goes on without it

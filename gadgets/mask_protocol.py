@@ -165,9 +165,7 @@ class Codec:
         if len(frames) != 3 or frames[0] != MAGIC:
             raise MaskProtocolError("malformed", f"expected {MAGIC!r}, header, payload")
         try:
-            header = json.loads(
-                frames[1], parse_constant=_refuse_constant, parse_float=_number
-            )
+            header = json.loads(frames[1], parse_constant=_refuse_constant, parse_float=_number)
             return self._build(header, frames[2])
         except MaskProtocolError:
             raise

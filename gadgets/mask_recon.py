@@ -5,6 +5,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from gadgets.mask_protocol import (
     MAX_TEXT,
@@ -150,9 +151,10 @@ class ReconSession:
         with self._changed:
             if isinstance(message, ErrorMessage):
                 logger.error("mask channel: %s: %s", message.reason, message.detail)
+                self._unpair(f"the mask channel dropped our message: {message.detail}")
             elif getattr(message, "scan_token", None) == self._token and not self._closed:
                 self._take(message)
-                self._changed.notify_all()
+            self._changed.notify_all()
 
     def due(self, now: float) -> list[MaskMessage]:
         """Return the masks to send again now and forget those past their deadline."""
@@ -188,13 +190,12 @@ class ReconSession:
                 for message_id in done:
                     del self._unanswered[message_id]
             case Bye():
-                self._state = Welcome(
-                    scan_token=message.scan_token,
-                    paired=False,
-                    ready=False,
-                    reason="the mask channel closed",
-                )
+                self._unpair("the mask channel closed")
         self._note("received", message)
+
+    def _unpair(self, reason: str) -> None:
+        self._state = replace(self._state, paired=False, ready=False, reason=reason)
+        self._unanswered.clear()
 
     def _paired_with(self) -> Hello:
         if self._token is None:

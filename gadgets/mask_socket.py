@@ -15,6 +15,8 @@ from gadgets.mask_protocol import MAX_MESSAGE
 LINGER_MS = 200
 HEARTBEAT_MS = 1000
 DEAD_AFTER_MS = 5000
+Socket = zmq.Socket[bytes]
+Context = zmq.Context[Socket]
 logger = logging.getLogger(__name__)
 
 
@@ -34,10 +36,13 @@ def require_loopback(endpoint: str) -> None:
         )
 
 
-def open_socket(
-    context: zmq.Context[zmq.Socket[bytes]], kind: int, endpoint: str
-) -> zmq.Socket[bytes]:
-    """Return a socket with the contract's limits; its identity stays unset."""
+def open_socket(kind: int, endpoint: str) -> tuple[Context, Socket]:
+    """Bind a ROUTER or connect a DEALER with the contract's limits, identity unset.
+
+    Raises ValueError for an endpoint that is not local, zmq.ZMQError for one that cannot be used.
+    """
+    require_loopback(endpoint)
+    context: Context = zmq.Context()
     made = context.socket(kind)
     made.setsockopt(zmq.LINGER, LINGER_MS)
     made.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
@@ -45,9 +50,16 @@ def open_socket(
     made.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
     made.setsockopt(zmq.HEARTBEAT_TIMEOUT, DEAD_AFTER_MS)
     made.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-    if kind == zmq.ROUTER:
-        made.setsockopt(zmq.ROUTER_MANDATORY, 1)  # so that a vanished peer is an error, not silence
-    return made
+    try:
+        if kind == zmq.ROUTER:
+            made.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a vanished peer is an error, not silence
+            made.bind(endpoint)
+        else:
+            made.connect(endpoint)
+    except zmq.ZMQError:
+        context.destroy(0)
+        raise
+    return context, made
 
 
 class SocketThread:
@@ -60,7 +72,7 @@ class SocketThread:
 
     def __init__(
         self,
-        owned: zmq.Socket[bytes],
+        owned: Socket,
         *,
         on_frames: Callable[[list[bytes]], None],
         on_tick: Callable[[], float],

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from mnet.prewhiten import noise_covariance, whitening_matrix
+from mnet.prewhiten import gadgetron_scale, noise_covariance, whitening_matrix
 
 from .errors import GadgetError
 from .gadget import Gadget, Scan
@@ -46,7 +46,7 @@ def _matrix(noise: list[Acquisition], line: Acquisition, scan: Scan) -> Complex:
     scale = 1.0
     if dwell > 0 and dwell_noise > 0:
         bandwidth = scan.geometry.relative_receiver_noise_bandwidth
-        scale = float(np.sqrt(2 * dwell / dwell_noise * bandwidth))
+        scale = gadgetron_scale(dwell, dwell_noise, bandwidth)
     samples = np.concatenate([acq.data for acq in noise], axis=1)
     try:
         covariance = noise_covariance(torch.from_numpy(samples))

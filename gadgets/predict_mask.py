@@ -17,7 +17,7 @@ from .gadget import Gadget, Scan
 from .geometry import Geometry
 from .items import Acquisition, Flag, Ints, Item, Key, Mask, PreScan, key_of
 from .mask_messages import Hello, Scope
-from .mask_session import Unpaired
+from .mask_recon import Unpaired
 from .readout import to_hybrid
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,178 @@
+"""The front's view of the worker process: open a scan, put items, get images."""
+
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from .errors import GadgetError
+from .items import Image, Item
+from .link import Link, pack, unpack
+
+log = logging.getLogger(__name__)
+IN_FLIGHT = 24  # items of one scan in the queue: back-pressure beyond, some eight slices
+
+
+class WorkerScan:
+    """One scan's way through the worker."""
+
+    def __init__(self, worker: "Worker", name: str, on_image: Callable[[Image], None]) -> None:
+        self.name = name
+        self.on_image = on_image
+        self.counts: dict[str, int] = {}
+        self.error = ""
+        self.room = threading.Semaphore(IN_FLIGHT)
+        self.over = threading.Event()
+        self._worker = worker
+
+    def put(self, item: Item) -> None:
+        """Queue an item, waiting while the queue is full.
+
+        Raises
+        ------
+        GadgetError
+            If the worker failed on this scan, or died.
+        """
+        while not self.room.acquire(timeout=0.5):
+            self.check()
+        self.check()
+        body, arrays = pack(item)
+        self._worker.send("item", {"scan": self.name, **body}, arrays)
+
+    def finish(self) -> None:
+        """Wait until every item is reconstructed; raises GadgetError as `put` does."""
+        if not self.over.is_set():
+            self._worker.send("close", {"scan": self.name})
+            self.over.wait()
+        self.check()
+
+    def abandon(self) -> None:
+        """Take nothing more from this scan."""
+        if not self.over.is_set():
+            self._worker.send("close", {"scan": self.name})
+
+    def check(self) -> None:
+        """Raise GadgetError if the scan has failed."""
+        if self.error:
+            raise GadgetError(self.error)
+
+    def fail(self, text: str) -> None:
+        """End the scan with an error."""
+        self.error = text
+        self.over.set()
+        self.room.release()
+
+
+class Worker:
+    """A worker process and the thread that reads from it."""
+
+    def __init__(self, device: str) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-m", "gadgets.worker", str(theirs.fileno()), device]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        self._link = Link(ours)
+        self._scans: dict[str, WorkerScan] = {}
+        self._lock = threading.Lock()
+        self._warm = threading.Event()
+        self.dead = False
+        threading.Thread(target=self._read, name="worker-reader", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """The process id, for logs and tests."""
+        return self._process.pid
+
+    def open(self, xml: str, header: str, on_image: Callable[[Image], None]) -> WorkerScan:
+        """Start a scan; `on_image` is called on the reading thread."""
+        scan = WorkerScan(self, uuid.uuid4().hex, on_image)
+        with self._lock:
+            self._scans[scan.name] = scan
+        self.send("open", {"scan": scan.name, "xml": xml, "header": header})
+        return scan
+
+    def warm(self, xml: str, header: str, timeout_s: float) -> bool:
+        """Load the models of a pipeline, and wait until that is done."""
+        self._warm.clear()
+        self.send("warm", {"xml": xml, "header": header})
+        return self._warm.wait(timeout_s)
+
+    def send(self, kind: str, body: dict[str, Any], arrays: Any = ()) -> None:
+        """Send to the process; its death fails the scans from the reading thread."""
+        try:
+            self._link.send(kind, body, arrays)
+        except OSError:
+            log.debug("worker %d takes nothing more", self.pid)
+
+    def close(self) -> None:
+        """End the process."""
+        self._link.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                kind, body, arrays = self._link.receive()
+            except (EOFError, OSError):
+                break
+            scan = self._scans.get(body.get("scan", ""))
+            if kind == "warm":
+                self._warm.set()
+            elif scan is None:
+                continue
+            elif kind == "taken":
+                scan.room.release()
+            elif kind == "image":
+                image = unpack(body, arrays)
+                if isinstance(image, Image):
+                    scan.on_image(image)
+            elif kind == "done":
+                scan.counts = body["counts"]
+                self._scans.pop(scan.name)
+                scan.over.set()
+            elif kind == "error":
+                self._scans.pop(scan.name)
+                scan.fail(body["text"])
+        self._died()
+
+    def _died(self) -> None:
+        self.dead = True
+        code = self._process.wait()
+        with self._lock:
+            scans = list(self._scans.values())
+            self._scans.clear()
+        self._warm.set()
+        for scan in scans:
+            scan.fail(f"the reconstruction worker ended (exit status {code}) in mid-scan")
+
+
+class WorkerPool:
+    """The one worker of a device, started again if it died."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._lock = threading.Lock()
+        self._worker: Worker | None = None
+
+    def get(self) -> Worker:
+        """Return the living worker."""
+        with self._lock:
+            if self._worker is None or self._worker.dead:
+                if self._worker is not None:
+                    log.error("worker %d died; starting another", self._worker.pid)
+                self._worker = Worker(self.device)
+            return self._worker
+
+    def close(self) -> None:
+        """End the worker."""
+        with self._lock:
+            if self._worker is not None:
+                self._worker.close()

@@ -1,0 +1,161 @@
+"""`mnet serve`: the embedded host.
+
+Ports are bound before torch is imported, so that a client that connects at once only waits. One
+thread accepts, one serves each connection; MNet runs in this process with one torch thread, the
+reconstruction in the worker.
+"""
+
+import importlib.metadata
+import logging
+import platform
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from .front import WorkerPool, WorkerScan
+from .gadget import Models, Scan
+from .geometry import Geometry, header_xml
+from .items import Image
+from .mask_broker import MaskService
+from .pipeline import load, parse, split
+from .record import Record
+from .session import Services, Session
+
+log = logging.getLogger(__name__)
+WARM_PIPELINE = "adaptive_modl.xml"
+
+
+class Host:
+    """A running host; a context manager that stops it."""
+
+    def __init__(
+        self,
+        *,
+        address: str = "127.0.0.1",
+        port: int = 9002,
+        mask_endpoint: str = "tcp://127.0.0.1:9004",
+        records: Path | None = None,
+        device: str = "auto",
+        allow_inline: bool = False,
+    ) -> None:
+        self._listener = socket.create_server((address, port), backlog=16)
+        self.port: int = self._listener.getsockname()[1]
+        self._masks = MaskService(mask_endpoint)
+        self.mask_endpoint = self._masks.endpoint
+        self._records = records
+        self._device = device
+        self._warm = threading.Event()
+        self._warm_error: Exception | None = None
+        self.pool: WorkerPool | None = None
+        self._models = Models()
+        self._stopping = False
+        self._services = Services(
+            models=self._models,
+            masks=self._masks,
+            open_worker=self._open_worker,
+            new_record=self._new_record,
+            answer=answer,
+            wait_warm=self.wait_warm,
+            allow_inline=allow_inline,
+        )
+        threading.Thread(target=self._accept, name="accept", daemon=True).start()
+        threading.Thread(target=self._load, name="warm", daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def wait_warm(self) -> None:
+        """Wait until the models are loaded and the worker is up; raises what prevented it."""
+        self._warm.wait()
+        if self._warm_error is not None:
+            raise self._warm_error
+
+    def close(self) -> None:
+        """Stop accepting, end the worker, say bye on the mask channel."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self._listener.close()
+        self._warm.wait(60)
+        if self.pool is not None:
+            self.pool.close()
+        self._masks.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, peer = self._listener.accept()
+            except OSError:
+                return  # closed
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            log.info("connection from %s", peer[0])
+            session = Session(sock, self._services)
+            threading.Thread(target=session.serve, name="session", daemon=True).start()
+
+    def _load(self) -> None:
+        """Import torch, load weights and run everything once."""
+        try:
+            import torch
+
+            torch.set_num_threads(1)  # a mask net this small only loses by more
+            device = self._device
+            if device == "auto":
+                device = "cuda" if torch.cuda.is_available() else "cpu"
+            self.pool = WorkerPool(device)
+            xml = load(WARM_PIPELINE)
+            matrix, fov = (64, 64, 1), (256.0, 256.0, 5.0)
+            header = header_xml(
+                encoded=matrix, encoded_fov=fov, recon=matrix, recon_fov=fov, n_coils=2
+            )
+            worker = self.pool.get()
+            scan = Scan(geometry=Geometry.parse(header), models=self._models)
+            for gadget in split(parse(xml))[0]:
+                gadget.warm(scan)
+            worker.warm(xml, header.decode(), 120.0)
+            log.info("ready on %s", device)
+        except Exception as error:  # sessions report it to their clients
+            log.exception("the host cannot load its models")
+            self._warm_error = error
+        finally:
+            self._warm.set()
+
+    def _open_worker(
+        self, xml: str, header: str, on_image: Callable[[Image], None]
+    ) -> WorkerScan:
+        if self.pool is None:
+            raise RuntimeError("no worker: the host is not warm")
+        return self.pool.get().open(xml, header, on_image)
+
+    def _new_record(self) -> Record | None:
+        if self._records is None:
+            return None
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
+        return Record.create(self._records, name)
+
+
+def answer(key: str) -> str:
+    """Answer an info query of Gadgetron's clients."""
+    version = importlib.metadata.version("mnet-gadgets")
+    answers = {
+        "gadgetron::info": f"mnet-gadgets {version}, Python {platform.python_version()}\n",
+        "gadgetron::version": version,
+        "gadgetron::build": version,
+        "gadgetron::info::python": "true",
+        "gadgetron::info::matlab": "false",
+        "ismrmrd::version": importlib.metadata.version("ismrmrd"),
+    }
+    return answers.get(key, "Unknown query")
