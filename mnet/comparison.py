@@ -5,7 +5,8 @@ adaptive sampler see the calibration lines alone. All images are scored by `mnet
 against all lines of the same volume, combined with the same maps.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mnet import masks, recon, sense
-from mnet.fourier import inverse_fourier
+from mnet.fourier import fourier, inverse_fourier
 from mnet.maps import coil_maps
 from mnet.masks import Bool, Lines
 from mnet.metrics import Scores, score
@@ -34,7 +35,8 @@ class Volume:
 
     kspace: Tensor  # (slices, coils, x, ky) complex64, hybrid, zero on rows that are not acquirable
     lines: Lines
-    crop: tuple[int, int] | None = None  # pixels (x, y) of the final image, centred
+    crop: tuple[int, int] | None = None  # pixels (x, y) that stay of the encoded field of view
+    matrix: tuple[int, int] | None = None  # of the final image: interpolated, or cropped further
 
     def __post_init__(self) -> None:
         n_ky = self.lines.acquirable.size
@@ -57,11 +59,11 @@ class Volume:
         return self.kspace.shape[0]
 
     def finish(self, images: Tensor) -> Tensor:
-        """Return magnitudes (slices, x, y) of the final image from the encoded field of view."""
-        if self.crop is not None:
-            for dim, size in zip((-2, -1), self.crop, strict=True):
-                images = images.narrow(dim, images.shape[dim] // 2 - size // 2, size)
-        return images.abs()
+        """Return final complex images (..., x, y) from those of the encoded field of view."""
+        for target in (self.crop, self.matrix):
+            for dim, size in zip((-2, -1), target or (), strict=False):
+                images = _resize(images, dim, size)
+        return images
 
 
 def maps(volume: Volume) -> Tensor:
@@ -72,13 +74,13 @@ def maps(volume: Volume) -> Tensor:
 
 def reference(volume: Volume, csm: Tensor) -> Tensor:
     """Return the image of all lines, combined with `csm`: magnitudes (slices, x, y)."""
-    return volume.finish(sense.combine(inverse_fourier(volume.kspace, dim=-1), csm))
+    return volume.finish(sense.combine(inverse_fourier(volume.kspace, dim=-1), csm)).abs()
 
 
 def rss(volume: Volume) -> Tensor:
     """Return the root-sum-of-squares image of all lines (slices, x, y)."""
-    coils = inverse_fourier(volume.kspace, dim=-1)
-    return volume.finish(coils.abs().square().sum(-3).sqrt())
+    coils = volume.finish(inverse_fourier(volume.kspace, dim=-1))
+    return coils.abs().square().sum(-3).sqrt()
 
 
 @torch.no_grad()
@@ -96,7 +98,18 @@ def reconstruct(
         )
         for kspace, maps, rows in zip(volume.kspace, csm, taken, strict=True)
     ]
-    return volume.finish(torch.cat(images))
+    return volume.finish(torch.cat(images)).abs()
+
+
+def _resize(images: Tensor, dim: int, size: int) -> Tensor:
+    """Crop about the centre, or interpolate by zeros around k-space, keeping the intensity."""
+    n = images.shape[dim]
+    if size <= n:
+        return images.narrow(dim, n // 2 - size // 2, size)
+    before = size // 2 - n // 2
+    widths = [0, 0] * (-1 - dim) + [before, size - n - before]  # pad() begins with the last axis
+    spectrum = torch.nn.functional.pad(fourier(images, dim=dim), widths)
+    return inverse_fourier(spectrum, dim=dim) * math.sqrt(size / n)
 
 
 def _reconstruct_slice(
@@ -153,12 +166,14 @@ def compare(
     methods: Sequence[Method] = METHODS,
     csm: Tensor | None = None,
     progress: Progress | None = None,
+    keep: MutableMapping[tuple[str, str], Tensor] | None = None,
 ) -> list[dict[str, Any]]:
     """Reconstruct and score every sampler with every method; one row each, ready for JSON.
 
     A row holds sampler, reconstructor, acceleration (on acquirable rows), acceleration_encoded,
     n_seeds, the means over slices and seeds of nrmse, nrmse_rss, psnr and ssim, `per_slice` with
-    the same figures as means over seeds, and `nrmse_per_seed`.
+    the same figures as means over seeds, and `nrmse_per_seed`. Into `keep` go the images of the
+    first seed by (sampler, method).
     """
     csm = maps(volume) if csm is None else csm
     truth, root_sum = reference(volume, csm), rss(volume)
@@ -172,6 +187,8 @@ def compare(
                 _check(mask, volume, name)
                 image = reconstruct(volume, csm, mask, method, model)
                 scores.append(score(image, truth, root_sum))
+                if keep is not None:
+                    keep.setdefault((name, method), image)
                 done += 1
                 if progress is not None:
                     progress(done, total)

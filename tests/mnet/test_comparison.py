@@ -198,6 +198,23 @@ def test_images_are_cropped_about_the_pixel_of_the_centre(volume, csm) -> None:
     assert torch.equal(small[:, 5, 15], whole[:, N_X // 2, N_KY // 2])
 
 
+def test_a_larger_matrix_interpolates_and_keeps_intensity_and_position(volume, csm) -> None:
+    double = Volume(kspace=volume.kspace, lines=volume.lines, matrix=(2 * N_X, 2 * N_KY))
+    # band-limited interpolation passes through the samples it was given
+    torch.testing.assert_close(
+        reference(double, csm)[:, ::2, ::2], reference(volume, csm), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_images_of_the_first_seed_are_kept_on_request(volume, csm) -> None:
+    drawn = {"uniform_random": sampler_masks(volume, MNet(), [4, 5])["uniform_random"]}
+    keep = {}
+    compare(volume, drawn, None, methods=["zero_filled"], csm=csm, keep=keep)
+    first = reconstruct(volume, csm, drawn["uniform_random"][0], "zero_filled")
+    assert list(keep) == [("uniform_random", "zero_filled")]
+    assert torch.equal(keep["uniform_random", "zero_filled"], first)
+
+
 def test_masks_off_the_budget_are_refused_by_name(volume, csm) -> None:
     mask = full(volume)
     with pytest.raises(ValueError, match=r"greedy have \[52\] lines, expected 26"):
