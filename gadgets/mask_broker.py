@@ -123,8 +123,6 @@ class Binder:
             scan.sequences[peer] = hello
         else:
             scan.recons[peer] = hello.warm or scan.recons.get(peer, False)
-        if peer not in self._tokens:
-            scan.said = None  # a newcomer is told in any case
         self._tokens[peer] = token
         scan.live.add(peer)
         return self._announce(token)
@@ -134,7 +132,7 @@ class Binder:
         if scan is None:
             return []
         state = scan.state(token)
-        if state == scan.said:
+        if state == scan.said:  # a newcomer always changes it, so that everybody is told
             return []
         scan.said = state
         letters: list[Letter] = []

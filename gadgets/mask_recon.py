@@ -140,7 +140,7 @@ class ReconSession:
         with self._changed:
             if self._closed:
                 return
-            self._closed, self._observe = True, None
+            self._closed = True
             self._unanswered.clear()
             self._changed.notify_all()
             if self._token is not None:
