@@ -13,6 +13,7 @@ import struct
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
@@ -37,9 +38,7 @@ from .items import (
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (Acquisition, Waveform, PreScan, Mask, Frame, Image)
 }
-_HEADS = {
-    dtype.itemsize: dtype for dtype in (ACQUISITION_HEADER, IMAGE_HEADER, WAVEFORM_HEADER)
-}
+_HEADS = {dtype.itemsize: dtype for dtype in (ACQUISITION_HEADER, IMAGE_HEADER, WAVEFORM_HEADER)}
 _PREFIX = struct.Struct("<IB")  # length of the JSON, number of files (0 or 1)
 _ALIGN = 64
 
@@ -54,7 +53,9 @@ class Link:
         self._sock = sock
         self._lock = threading.Lock()
 
-    def send(self, kind: str, body: Json | None = None, arrays: Sequence[NDArray[Any]] = ()) -> None:
+    def send(
+        self, kind: str, body: Json | None = None, arrays: Sequence[NDArray[Any]] = ()
+    ) -> None:
         """Send one message; raises OSError when the other end is gone."""
         layout, size = [], 0
         for array in arrays:
@@ -97,10 +98,8 @@ class Link:
 
     def close(self) -> None:
         """Close this end; the other one reads the end."""
-        try:
+        with suppress(OSError):  # the other end closed first
             self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the other end closed first
         self._sock.close()
 
     def _exactly(self, n: int) -> bytes:

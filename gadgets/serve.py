@@ -133,9 +133,7 @@ class Host:
         finally:
             self._warm.set()
 
-    def _open_worker(
-        self, xml: str, header: str, on_image: Callable[[Image], None]
-    ) -> WorkerScan:
+    def _open_worker(self, xml: str, header: str, on_image: Callable[[Image], None]) -> WorkerScan:
         if self.pool is None:
             raise RuntimeError("no worker: the host is not warm")
         return self.pool.get().open(xml, header, on_image)

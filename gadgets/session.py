@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,9 +142,7 @@ class Session:
         )
         text = header.xml.decode(errors="replace")
         worker = None
-        scan = Scan(
-            geometry=geometry, models=self._services.models, masks=link, record=record
-        )
+        scan = Scan(geometry=geometry, models=self._services.models, masks=link, record=record)
         started = time.time()
         error = ""
         try:
@@ -268,10 +267,8 @@ class Session:
         self._send(Close())
         if self._record is not None:
             self._record.close()
-        try:
+        with suppress(OSError):  # the client closed first
             self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the client closed first
         self._sock.close()
 
 

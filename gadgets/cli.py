@@ -1,0 +1,297 @@
+"""The command line, `mnet`. `mnet COMMAND --help` teaches each command."""
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from .errors import ConfigError, GadgetsError
+
+log = logging.getLogger(__name__)
+RAW = argparse.RawDescriptionHelpFormatter
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status, not zero on any failure."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.WARNING if options.quiet else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        status: int = options.run(options)
+    except KeyboardInterrupt:
+        return 130
+    except (GadgetsError, FileNotFoundError, ConnectionError) as error:
+        print(f"mnet {options.command}: {error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mnet", description="MRI scans that adapt to the patient while they run."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def add(name: str, run: Any, summary: str, more: str = "") -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=summary, description=f"{summary}\n\n{more}", formatter_class=RAW
+        )
+        command.set_defaults(run=run)
+        command.add_argument("--quiet", action="store_true", help="warnings and errors only")
+        return command
+
+    serve = add(
+        "serve",
+        _serve,
+        "Run the embedded host.",
+        "Takes MRD streams as Gadgetron does, runs the pipelines of xml_configs, and binds the\n"
+        "mask channel. Stop it with Ctrl-C.",
+    )
+    serve.add_argument("--address", default="127.0.0.1", help="where MRD clients may connect")
+    serve.add_argument("--port", type=int, default=9002, help="0 takes a free one")
+    serve.add_argument("--mask-endpoint", default="tcp://127.0.0.1:9004")
+    serve.add_argument("--records", type=Path, help="folder of scan records; none without")
+    serve.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default auto)")
+    serve.add_argument("--allow-inline-config", action="store_true")
+    serve.add_argument("--announce", action="store_true", help="print ports as JSON when ready")
+
+    maskd = add("maskd", _maskd, "Run the mask channel alone, beside the C++ Gadgetron.")
+    maskd.add_argument("--mask-endpoint", default="tcp://127.0.0.1:9004")
+
+    scan = add(
+        "scan",
+        _scan,
+        "Play a fully sampled file as an adaptive sequence would acquire it.",
+        "Streams the calibration lines of each slice, takes the mask or, at the deadline, the\n"
+        "fallback, streams only those lines, and scores the images that come back.\n"
+        "Without --host it starts a host of its own and stops it in the end.\n\n"
+        "example: mnet scan brain.h5 --acceleration 4 --report report.html",
+    )
+    scan.add_argument("data", type=Path, help="MRD or fastMRI HDF5")
+    _loop_options(scan)
+
+    demo = add(
+        "demo",
+        _demo,
+        "Run host and scanner on sample anatomy and write a report.",
+        "The anatomy comes with the package nilearn: pip install mnet-gadgets[demo].",
+    )
+    demo.add_argument("--slices", type=int, default=4)
+    _loop_options(demo)
+
+    replay = add(
+        "replay",
+        _replay,
+        "Send a file or a scan record to a host, as gadgetron_ismrmrd_client would.",
+    )
+    replay.add_argument("data", type=Path, help="MRD or fastMRI HDF5, or the folder of a record")
+    replay.add_argument("--host", help="HOST:PORT; without it a host is started for the purpose")
+    replay.add_argument("--config", default="cg_sense.xml", help="pipeline of the host")
+    replay.add_argument("--output", type=Path, help="write the images to this HDF5 file")
+    replay.add_argument("--records", type=Path, help="of the private host")
+    replay.add_argument("--device", default="auto")
+
+    convert = add("convert", _convert, "Convert fastMRI HDF5 or a scan record to MRD HDF5.")
+    convert.add_argument("source", type=Path)
+    convert.add_argument("target", type=Path)
+    return parser
+
+
+def _loop_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", help="HOST:PORT of a running host (then also --mask-endpoint)")
+    parser.add_argument("--mask-endpoint", help="of the running host")
+    parser.add_argument("--config", default="adaptive_modl.xml", help="pipeline of the host")
+    parser.add_argument("--acceleration", type=float, default=4.0, help="nominal (default 4)")
+    parser.add_argument("--deadline-ms", type=float, default=1000.0, help="after the calibration")
+    parser.add_argument("--tr-ms", type=float, default=0.0, help="between lines; 0 is no pause")
+    parser.add_argument("--order", choices=["linear", "centre-out"], default="linear")
+    parser.add_argument("--echo-train", type=int, default=1, help="lines per group")
+    parser.add_argument("--report", type=Path, default=Path("report.html"))
+    parser.add_argument("--no-report", action="store_true", help="skip report and comparison")
+    parser.add_argument("--seeds", type=int, default=5, help="draws of the random samplers")
+    parser.add_argument("--json", type=Path, help="write slices, summary and comparison here")
+    parser.add_argument("--output", type=Path, help="write the images to this HDF5 file")
+    parser.add_argument("--records", type=Path, help="keep the private host's records here")
+    parser.add_argument("--device", default="auto", help="of the private host")
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from .serve import Host
+
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    try:
+        host = Host(
+            address=options.address,
+            port=options.port,
+            mask_endpoint=options.mask_endpoint,
+            records=options.records,
+            device=options.device,
+            allow_inline=options.allow_inline_config,
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot bind: {error}") from error
+    with host:
+        log.info("MRD on %s:%d, masks on %s", options.address, host.port, host.mask_endpoint)
+        if options.announce:
+            host.wait_warm()
+            ports = {"port": host.port, "mask_endpoint": host.mask_endpoint}
+            print(json.dumps(ports), flush=True)
+        try:
+            stop.wait()
+        except KeyboardInterrupt:
+            log.info("stopping")
+    return 0
+
+
+def _maskd(options: argparse.Namespace) -> int:
+    from .maskd import serve_masks
+
+    serve_masks(options.mask_endpoint)
+    return 0
+
+
+def _scan(options: argparse.Namespace) -> int:
+    from .dataset import open_source
+
+    return _closed_loop(options, open_source(options.data), options.data.name)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from .anatomy import demo_volume, write_demo
+    from .dataset import open_source
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "demo.h5"
+        print("drawing the sample anatomy", file=sys.stderr)
+        write_demo(path, demo_volume(n_slices=options.slices))
+        source = open_source(path)
+    return _closed_loop(options, source, "sample anatomy (MNI152 template, simulated coils)")
+
+
+def _closed_loop(options: argparse.Namespace, source: Any, title: str) -> int:
+    from tqdm import tqdm
+
+    from .dataset import write_images
+    from .scan import Options, adaptive_scan
+    from .scanner import Played
+
+    chosen = Options(
+        config=options.config,
+        acceleration=options.acceleration,
+        deadline_ms=options.deadline_ms,
+        tr_ms=options.tr_ms,
+        order=options.order,
+        echo_train=options.echo_train,
+    )
+    with _host(options) as (address, records), tqdm(desc="slices", disable=options.quiet) as bar:
+
+        def on_slice(played: Played) -> None:
+            bar.update()
+            bar.set_postfix_str("fallback" if played.fallback else f"{played.latency_ms:.1f} ms")
+
+        result = adaptive_scan(source, address, chosen, records, on_slice)
+    if options.output:
+        write_images(options.output, result.wire, "mnet")
+    document = dict(result.json)
+    if not options.no_report:
+        from .compare import write_comparison_report
+
+        with tqdm(desc="comparison", disable=options.quiet) as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            document["rows"] = write_comparison_report(
+                options.report, result, title, n_seeds=options.seeds, progress=progress
+            )
+        print(f"report: {options.report.resolve()}")
+    if options.json:
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    summary = result.json["summary"]
+    print(_sentence(summary))
+    return 0 if summary["images"] == summary["n_slices"] else 1
+
+
+def _sentence(summary: dict[str, Any]) -> str:
+    latency = summary["mask_latency_ms_median"]
+    answered = "no mask in time" if latency is None else f"masks after {latency:.1f} ms (median)"
+    record = summary.get("record", {})
+    proof = ""
+    if "only_asked_lines" in record:
+        proof = (
+            "; the record proves that only asked-for lines arrived"
+            if record["only_asked_lines"]
+            else f"; {record['unasked_lines']} UNASKED LINES ARRIVED"
+        )
+    return (
+        f"{summary['images']} of {summary['n_slices']} images, {summary['n_lines']} of "
+        f"{summary['n_acquirable']} lines, {answered}, {summary['fallbacks']} fallbacks, "
+        f"NRMSE {summary['nrmse']:.4f}{proof}"
+    )
+
+
+@contextmanager
+def _host(options: argparse.Namespace) -> Iterator[tuple[Any, Path | None]]:
+    """Give the address of the host to use, and its records where they can be read."""
+    from .private_host import Address, private_host
+
+    if options.host:
+        name, _, port = options.host.rpartition(":")
+        endpoint = getattr(options, "mask_endpoint", None)
+        if not name or not port.isdigit():
+            raise ConfigError(f"--host is {options.host!r}, expected HOST:PORT")
+        if hasattr(options, "mask_endpoint") and not endpoint:
+            raise ConfigError("--host needs --mask-endpoint too")
+        yield Address(host=name, port=int(port), mask_endpoint=endpoint or ""), options.records
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        records = options.records or Path(folder)
+        print("starting a host", file=sys.stderr)
+        with private_host(records, device=options.device) as address:
+            yield address, records
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from .client import MrdClient
+    from .dataset import open_source, write_images
+
+    source = open_source(options.data)
+    with (
+        _host(options) as (address, _),
+        MrdClient(address.host, address.port) as client,
+    ):
+        client.start(options.config, source.header)
+        client.send_all(source.acquisitions)
+        images = client.finish()
+    if options.output:
+        write_images(options.output, images, "mnet")
+    print(f"{len(images)} images of {len(source.acquisitions)} acquisitions")
+    return 0 if images else 1
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from .convert import convert
+
+    print(convert(options.source, options.target))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

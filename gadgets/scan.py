@@ -1,0 +1,251 @@
+"""`mnet scan`: play a file through the closed loop, score what comes back, prove what was sent."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mnet import sense
+from mnet.comparison import Volume, maps
+from mnet.fourier import inverse_fourier
+from mnet.masks import Lines, budget, centre_block, n_calibration
+from mnet.metrics import score
+from mnet.sampler import MNet
+from mnet.weights import load_weights
+
+from .accumulate import AccumulateFrame
+from .dataset import Source
+from .errors import ConfigError
+from .gadget import Scan, run
+from .image_finish import SERIES, to_recon_matrix
+from .items import Acquisition, Flag, Frame, Image
+from .noise_adjust import NoiseAdjust
+from .private_host import Address
+from .readout import RemoveReadoutOversampling
+from .record import read_record
+from .scanner import Order, Played, Sequence, play
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a user can choose about a scan."""
+
+    config: str = "adaptive_modl.xml"
+    acceleration: float = 4.0
+    deadline_ms: float = 1000.0
+    tr_ms: float = 0.0
+    order: Order = "linear"
+    echo_train: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A scan: its stable JSON, and what a report shows."""
+
+    json: dict[str, Any]
+    volume: Volume
+    images: Tensor  # (n, x, y) magnitudes as received, in the order of the volume
+    masks: np.ndarray[Any, np.dtype[np.bool_]]  # (n, ky) rows that were applied
+    wire: list[Image]
+
+
+def fully_sampled(source: Source) -> list[Frame]:
+    """Return every image of a file as a frame: whitened, in hybrid space, averages combined."""
+    gadgets = (NoiseAdjust(), RemoveReadoutOversampling(), AccumulateFrame(allow_incomplete=True))
+    items = run(gadgets, Scan(geometry=source.geometry), source.acquisitions)
+    frames = [item for item in items if isinstance(item, Frame)]
+    if not frames:
+        raise ConfigError(f"the {source.kind} holds no imaging lines")
+    return sorted(frames, key=lambda f: (f.key.repetition, f.key.slice, f.key.contrast))
+
+
+def plan_lines(frames: list[Frame], acceleration: float, echo_train: int = 1) -> Lines:
+    """Plan budget and calibration on the lines that every frame of the file holds."""
+    acquirable = np.logical_and.reduce([frame.mask for frame in frames])
+    n_lines = min(budget(int(acquirable.sum()), acceleration), int(acquirable.sum()))
+    block = centre_block(acquirable, n_calibration(n_lines), acquirable.size // 2)
+    n_block = int(block.sum())
+    n_lines = n_block + (n_lines - n_block) // echo_train * echo_train  # whole trains only
+    return Lines(
+        acquirable=acquirable,
+        calibration=block,
+        n_lines=n_lines,
+        center=acquirable.size // 2,
+    )
+
+
+def adaptive_scan(
+    source: Source,
+    address: Address,
+    options: Options,
+    records: Path | None = None,
+    on_slice: Callable[[Played], None] | None = None,
+) -> Result:
+    """Run the closed loop on a file and score the images.
+
+    `records` is the host's folder of records where it can be read: then the JSON says whether the
+    host received the calibration and the lines applied, and no others.
+    """
+    frames = fully_sampled(source)
+    lines = plan_lines(frames, options.acceleration, options.echo_train)
+    sampler, card = load_weights("mnet")
+    if not isinstance(sampler, MNet):
+        raise ConfigError(f"weights 'mnet' are a {type(sampler).__name__}, expected MNet")
+    sequence = Sequence(
+        lines=lines,
+        fallback=sampler.population(lines),
+        deadline_ms=options.deadline_ms,
+        tr_ms=options.tr_ms,
+        order=options.order,
+        group_size=options.echo_train,
+    )
+    before = set() if records is None else {path.name for path in records.glob("*")}
+    played, wire = play(source, sequence, address, options.config, on_slice)
+    volume = _volume(frames, lines, source)
+    by_key = {p.key: p for p in played}
+    applied = [by_key[f.key.slice, f.key.repetition] for f in frames]
+    geometry = source.geometry
+    masks = np.zeros((len(frames), geometry.n_ky), dtype=bool)
+    for i, one in enumerate(applied):
+        masks[i, geometry.row(np.array(one.counters))] = True
+    entries = _entries(source, frames, lines, applied, wire, volume, options)
+    summary: dict[str, Any] = _summary(entries, lines)
+    summary |= {"config": options.config, "deadline_ms": options.deadline_ms}
+    summary["sampler_sha256"] = card["sha256"]
+    if records is not None:
+        new = [path for path in records.glob("*") if path.name not in before]
+        summary["record"] = _proof(new, played)
+    images = _received(frames, wire, source)
+    return Result(
+        json={"slices": entries, "summary": summary},
+        volume=volume,
+        images=images,
+        masks=masks,
+        wire=wire,
+    )
+
+
+def _volume(frames: list[Frame], lines: Lines, source: Source) -> Volume:
+    geometry = source.geometry
+    kspace = torch.from_numpy(np.stack([frame.kspace for frame in frames]))
+    kspace[..., ~torch.from_numpy(lines.acquirable)] = 0
+    share = geometry.recon_fov[1] / geometry.encoded_fov[1]
+    crop = geometry.n_x, max(round(geometry.n_ky * share), 1)
+    size = tuple(min(a, b) for a, b in zip(crop, geometry.recon[:2], strict=True))
+    return Volume(kspace=kspace, lines=lines, crop=(size[0], size[1]))
+
+
+def _received(frames: list[Frame], wire: list[Image], source: Source) -> Tensor:
+    """Return the images (n, x, y) in the order of the frames; zero where none arrived."""
+    found = {
+        (int(i.head["slice"]), int(i.head["repetition"]), int(i.head["contrast"])): i
+        for i in wire
+        if int(i.head["image_series_index"]) == SERIES
+    }
+    empty = np.zeros(source.geometry.recon[:2], np.float32)
+    images = []
+    for frame in frames:
+        image = found.get((frame.key.slice, frame.key.repetition, frame.key.contrast))
+        if image is None:
+            images.append(empty)
+            continue
+        slope = float(image.meta.get("RescaleSlope", "1"))
+        images.append(np.abs(image.data[0, 0]).T.astype(np.float32) * np.float32(slope))
+    return torch.from_numpy(np.stack(images))
+
+
+def _entries(
+    source: Source,
+    frames: list[Frame],
+    lines: Lines,
+    applied: list[Played],
+    wire: list[Image],
+    volume: Volume,
+    options: Options,
+) -> list[dict[str, Any]]:
+    geometry = source.geometry
+    csm = maps(volume)
+    coils = inverse_fourier(volume.kspace, dim=-1)
+    combined = sense.combine(coils, csm).numpy()
+    root_sum = coils.abs().square().sum(-3).sqrt().to(torch.complex64).numpy()
+
+    def finish(stack: Any) -> Tensor:
+        return torch.from_numpy(np.abs([to_recon_matrix(x, geometry) for x in stack]))
+
+    images = _received(frames, wire, source)
+    scores = score(images, finish(combined), finish(root_sum))
+    series = [i for i in wire if int(i.head["image_series_index"]) == SERIES]
+    recon_ms = {
+        (int(i.head["slice"]), int(i.head["repetition"])): float(i.meta["mnet_recon_ms"])
+        for i in series
+    }
+    meta = {(int(i.head["slice"]), int(i.head["repetition"])): i.meta for i in series}
+    n_acquirable = int(lines.acquirable.sum())
+    return [
+        {
+            "slice": frame.key.slice,
+            "repetition": frame.key.repetition,
+            "contrast": frame.key.contrast,
+            "n_lines": len(one.counters),
+            "acceleration": n_acquirable / len(one.counters),
+            "acceleration_encoded": geometry.n_ky / len(one.counters),
+            "acceleration_nominal": options.acceleration,
+            "mask": list(one.counters),
+            "fallback": one.fallback,
+            "reason": one.reason,
+            "mask_latency_ms": one.latency_ms,
+            "recon_ms": recon_ms.get(one.key),
+            "image_received": one.key in meta,
+            "fallback_in_meta": meta.get(one.key, {}).get("mnet_fallback"),
+            "reason_in_meta": meta.get(one.key, {}).get("mnet_reason"),
+            "nrmse": float(scores.nrmse[i]),
+            "nrmse_rss": float(scores.nrmse_rss[i]),
+            "psnr": float(scores.psnr[i]),
+            "ssim": float(scores.ssim[i]),
+        }
+        for i, (frame, one) in enumerate(zip(frames, applied, strict=True))
+    ]
+
+
+def _summary(entries: list[dict[str, Any]], lines: Lines) -> dict[str, Any]:
+    def mean(name: str) -> float:
+        return float(np.mean([entry[name] for entry in entries]))
+
+    latencies = [e["mask_latency_ms"] for e in entries if e["mask_latency_ms"] is not None]
+    recon = [e["recon_ms"] for e in entries if e["recon_ms"] is not None]
+    return {
+        **{name: mean(name) for name in ("nrmse", "nrmse_rss", "psnr", "ssim")},
+        "n_slices": len(entries),
+        "n_lines": lines.n_lines,
+        "n_calibration": int(lines.calibration.sum()),
+        "n_acquirable": int(lines.acquirable.sum()),
+        "fallbacks": sum(entry["fallback"] for entry in entries),
+        "images": sum(entry["image_received"] for entry in entries),
+        "mask_latency_ms_median": float(np.median(latencies)) if latencies else None,
+        "mask_latency_ms_p99": float(np.percentile(latencies, 99)) if latencies else None,
+        "recon_ms_median": float(np.median(recon)) if recon else None,
+    }
+
+
+def _proof(folders: list[Path], played: list[Played]) -> dict[str, Any]:
+    """Compare the raw log of the host with what the scanner says it applied."""
+    if len(folders) != 1:
+        return {"found": len(folders)}
+    received: dict[tuple[int, int], list[int]] = {}
+    for message in read_record(folders[0]):
+        if isinstance(message, Acquisition) and not int(message.head["flags"]) & Flag.NOT_IMAGING:
+            key = int(message.head["slice"]), int(message.head["repetition"])
+            received.setdefault(key, []).append(int(message.head["kspace_encode_step_1"]))
+    unasked = sum(len(set(received.get(p.key, [])) - set(p.counters)) for p in played)
+    missing = sum(len(set(p.counters) - set(received.get(p.key, []))) for p in played)
+    return {
+        "folder": str(folders[0]),
+        "lines_received": sum(len(counters) for counters in received.values()),
+        "unasked_lines": unasked,
+        "missing_lines": missing,
+        "only_asked_lines": unasked == 0 and missing == 0,
+    }

@@ -1,0 +1,193 @@
+"""The virtual scanner: plays a fully sampled file as an adaptive sequence would acquire it.
+
+Per slice it sends the calibration lines, looks for the mask until the deadline, says what it
+applies, and sends those lines and no others. It holds a fallback mask from the start and never
+waits for anything else. What it does not model: reordering ky changes the effective echo time of a
+turbo spin echo, eddy currents and steady states; the data are those of the file.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from mnet.masks import Bool, Lines
+
+from .client import MrdClient
+from .dataset import Source
+from .geometry import SCAN_TOKEN, Geometry, with_user_parameter
+from .items import Acquisition, Flag, Image
+from .mask_messages import Hello, Scope
+from .mask_peer import SequencePort
+from .private_host import Address
+
+Order = Literal["linear", "centre-out"]
+Key = tuple[int, int]  # slice, repetition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sequence:
+    """How the scanner plays a file."""
+
+    lines: Lines  # in rows: what may be acquired, what is calibration, how many in all
+    fallback: Bool  # (ky,) rows taken where no mask comes in time
+    deadline_ms: float = 1000.0  # after the last calibration line
+    tr_ms: float = 0.0  # between lines; 0 plays as fast as the host takes them
+    order: Order = "linear"  # of the lines after the calibration
+    group_size: int = 1  # echo train
+    repetition: Literal["each", "first"] = "first"
+    ready_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """What the scanner did for one slice of one repetition."""
+
+    key: Key
+    counters: tuple[int, ...]  # the mask applied
+    fallback: bool
+    reason: str
+    latency_ms: float | None  # last calibration line sent -> mask accepted; None on fallback
+
+
+def play(
+    source: Source,
+    sequence: Sequence,
+    address: Address,
+    config: str,
+    on_slice: Callable[[Played], None] | None = None,
+    measurement_token: str | None = None,
+) -> tuple[list[Played], list[Image]]:
+    """Run the closed loop; returns what was applied and the images that came back.
+
+    Raises
+    ------
+    PeerError
+        If the host reports an error.
+    """
+    geometry = source.geometry
+    token = measurement_token or str(uuid.uuid4())
+    header = with_user_parameter(source.header, SCAN_TOKEN, token)
+    played: list[Played] = []
+    with (
+        SequencePort(address.mask_endpoint, _hello(geometry, sequence, token)) as port,
+        MrdClient(address.host, address.port) as client,
+    ):
+        client.start(config, header)
+        ready = port.wait_ready(sequence.ready_timeout_s)
+        noise, scopes = _by_scope(source)
+        client.send_all(noise)
+        for (slice_, repetition), lines in scopes.items():
+            result = _play_scope(client, port, geometry, sequence, (slice_, repetition), lines)
+            result = result if ready else replace(result, reason=f"not ready: {port.refused}")
+            played.append(result)
+            if on_slice is not None:
+                on_slice(result)
+        return played, client.finish()
+
+
+def _play_scope(
+    client: MrdClient,
+    port: SequencePort,
+    geometry: Geometry,
+    sequence: Sequence,
+    key: Key,
+    lines: list[Acquisition],
+) -> Played:
+    calibration = _counters(geometry, sequence.lines.calibration)
+    first = [line for line in lines if _counter(line) in calibration]
+    client.send_all(_paced(_flagged(first, Flag.MASK_CALIBRATION), sequence.tr_ms))
+    sent = time.monotonic()
+    scope = Scope(slice=key[0], repetition=key[1] if sequence.repetition == "each" else 0)
+    repeated = sequence.repetition == "first" and key[1] > 0
+    mask = port.poll(scope, sent + sequence.deadline_ms / 1000)
+    latency = 1e3 * (time.monotonic() - sent)
+    if mask is not None:
+        counters, reason = tuple(mask.counters), mask.reason
+    else:
+        counters = _counters(geometry, sequence.fallback)
+        reason = port.refused or f"no mask within {sequence.deadline_ms:g} ms"
+    if not repeated:
+        message_id = None if mask is None else mask.message_id
+        port.applied(scope, counters, fallback=mask is None, reason=reason, message_id=message_id)
+    chosen = set(counters) - set(calibration)
+    rest = _ordered([line for line in lines if _counter(line) in chosen], geometry, sequence.order)
+    client.send_all(_paced(_flagged(rest, 0, last=True), sequence.tr_ms))
+    return Played(
+        key=key,
+        counters=counters,
+        fallback=mask is None,
+        reason=reason,
+        latency_ms=None if mask is None or repeated else latency,
+    )
+
+
+def _hello(geometry: Geometry, sequence: Sequence, token: str) -> Hello:
+    return Hello(
+        scan_token=token,
+        ky_min=geometry.ky_min,
+        ky_max=geometry.ky_max,
+        center=geometry.center,
+        acquirable=_counters(geometry, sequence.lines.acquirable),
+        calibration=_counters(geometry, sequence.lines.calibration),
+        n_lines=sequence.lines.n_lines,
+        group_size=sequence.group_size,
+        repetition=sequence.repetition,
+        fallback=_counters(geometry, sequence.fallback),
+        deadline_ms=sequence.deadline_ms,
+        scanner="mnet virtual scanner",
+    )
+
+
+def _by_scope(source: Source) -> tuple[list[Acquisition], dict[Key, list[Acquisition]]]:
+    """Split a file into noise readouts and the imaging lines of each slice and repetition."""
+    noise, scopes = [], {}
+    for line in source.acquisitions:
+        flags = int(line.head["flags"])
+        if flags & Flag.NOISE:
+            noise.append(line)
+        elif not flags & Flag.NOT_IMAGING:
+            key = int(line.head["slice"]), int(line.head["repetition"])
+            scopes.setdefault(key, []).append(line)
+    return noise, dict(sorted(scopes.items(), key=lambda entry: (entry[0][1], entry[0][0])))
+
+
+def _flagged(lines: list[Acquisition], flag: int, last: bool = False) -> list[Acquisition]:
+    """Mark lines as this sequence would: the file's own ends of slices hold no longer."""
+    marked = []
+    for i, line in enumerate(lines):
+        head = line.head.copy()
+        flags = int(head["flags"]) & ~(Flag.FIRST_IN_SLICE | Flag.LAST_IN_SLICE) | flag
+        if flag and i == 0:
+            flags |= Flag.FIRST_IN_SLICE
+        if last and i == len(lines) - 1:
+            flags |= Flag.LAST_IN_SLICE
+        head["flags"] = flags
+        marked.append(replace(line, head=head))
+    return marked
+
+
+def _paced(lines: list[Acquisition], tr_ms: float) -> Iterator[Acquisition]:
+    """Yield one line per repetition time, on an absolute clock so that delays do not add up."""
+    start = time.monotonic()
+    for i, line in enumerate(lines):
+        if tr_ms > 0:
+            time.sleep(max(0.0, start + i * tr_ms / 1000 - time.monotonic()))
+        yield line
+
+
+def _ordered(lines: list[Acquisition], geometry: Geometry, order: Order) -> list[Acquisition]:
+    if order == "centre-out":
+        return sorted(lines, key=lambda line: abs(_counter(line) - geometry.center))
+    return sorted(lines, key=_counter)
+
+
+def _counter(line: Acquisition) -> int:
+    return int(line.head["kspace_encode_step_1"])
+
+
+def _counters(geometry: Geometry, rows: Bool) -> tuple[int, ...]:
+    return tuple(int(c) for c in geometry.counter(np.flatnonzero(rows)))
