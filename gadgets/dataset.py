@@ -6,7 +6,7 @@ from pathlib import Path
 
 import h5py
 
-from .errors import ProtocolError
+from .errors import GadgetsError, ProtocolError
 from .fastmri_file import FirstAxis, read_fastmri
 from .geometry import Geometry
 from .items import Acquisition, Waveform
@@ -49,7 +49,10 @@ def open_source(path: Path | str, *, first_axis: FirstAxis = "slice") -> Source:
     try:
         with h5py.File(path, "r") as file:
             return _from_hdf5(path, file, first_axis)
-    except (OSError, KeyError) as error:  # what h5py raises for files that are cut or no HDF5
+    except GadgetsError:
+        raise
+    # What h5py was seen to raise for files that are cut, damaged, or no HDF5.
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise ProtocolError(f"{path} cannot be read as HDF5: {error}") from error
 
 

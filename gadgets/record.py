@@ -139,10 +139,10 @@ def read_record(path: Path) -> Iterator[Message]:
             raise ProtocolError(f"{file_path} does not begin with {MAGIC!r}: no scan record")
         number = 0
         while frame := file.read(_FRAME.size):
-            data = b""
+            data = bytearray()
             if len(frame) == _FRAME.size:
                 length, crc = _FRAME.unpack(frame)
-                data = file.read(min(length, _MAX_MESSAGE))
+                data = bytearray(file.read(min(length, _MAX_MESSAGE)))  # writable, as from a socket
             if len(frame) < _FRAME.size or len(data) < length or zlib.crc32(data) != crc:
                 log.warning("%s: message %d is damaged or cut, reading ends", file_path, number)
                 return

@@ -286,6 +286,19 @@ def test_files_that_are_neither_or_damaged_are_refused_by_name(tmp_path: Path) -
         open_source(fastmri(tmp_path / "zero.h5", np.zeros((1, 2, 3, 4), complex)))
 
 
+@pytest.mark.parametrize("signature", [b"\x89HDF", b"TREE", b"HEAP", b"SNOD", b"GCOL"])
+def test_files_with_a_damaged_structure_are_refused_by_name(
+    tmp_path: Path, signature: bytes
+) -> None:
+    path = tmp_path / "raw.h5"
+    write_mrd(path, HEADER, lines())
+    whole = path.read_bytes()
+    assert signature in whole
+    path.write_bytes(whole.replace(signature, b"????"))
+    with pytest.raises(ProtocolError, match=r"raw\.h5 cannot be read as HDF5"):
+        open_source(path)
+
+
 def test_a_row_that_contradicts_its_header_is_named(tmp_path: Path) -> None:
     path = tmp_path / "raw.h5"
     write_mrd(path, HEADER, lines())
