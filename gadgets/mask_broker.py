@@ -116,6 +116,8 @@ class Binder:
         if peer not in self._tokens and len(self._tokens) >= MAX_PEERS:
             return [_error(peer, "conflict", f"{MAX_PEERS} peers are connected already")]
         scan = self._scans.setdefault(token, _Scan())
+        if peer in scan.sequences.keys() | scan.recons.keys() and peer not in scan.live:
+            return [_error(peer, "conflict", "a peer that left connects anew to come back")]
         other = scan.recons if isinstance(hello, Hello) else scan.sequences
         if peer in other or (isinstance(hello, Hello) and scan.sequences.get(peer, hello) != hello):
             return [_error(peer, "conflict", "a hello fixes role and scan; it cannot be changed")]

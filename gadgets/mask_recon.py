@@ -54,10 +54,12 @@ class ReconSession:
         scan_token: str | None,
         post: Callable[[Message], None],
         observe: Observer | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._token = scan_token
         self._post = post
         self._observe = observe
+        self._clock = clock
         self._changed = threading.Condition()
         self._hello: Hello | None = None
         self._state = Welcome(scan_token=scan_token or "", paired=False, ready=False, reason="")
@@ -118,7 +120,7 @@ class ReconSession:
                 model=model[:MAX_TEXT],
                 reason=reason[:MAX_TEXT],
             )
-            now = time.monotonic()
+            now = self._clock()
             deadline = now + hello.deadline_ms / 1000
             self._unanswered[mask.message_id] = (mask, deadline, now + RESEND_S)
             self._send(mask)

@@ -1,7 +1,6 @@
 """The binder and the two ends without sockets: who is paired, what is forwarded, what is due."""
 
 import threading
-import time
 import uuid
 from dataclasses import replace
 
@@ -115,6 +114,18 @@ def test_second_peer_of_a_role_unpairs_the_token_until_all_are_gone(
         binder.lost(peer)
     binder.receive(b"s2", HELLO)
     assert state_of(binder.receive(b"r2", RECON), b"s2").ready
+
+
+@pytest.mark.parametrize(("peer", "greeting"), [(b"s", HELLO), (b"r", RECON)])
+def test_peer_that_said_bye_cannot_come_back_on_the_same_connection(
+    peer: Peer, greeting: Message
+) -> None:
+    binder = paired()
+    binder.receive(peer, Bye(scan_token="scan"))
+    [(_, error)] = binder.receive(peer, greeting)
+    assert isinstance(error, ErrorMessage)
+    assert error.reason == "conflict"
+    assert not [m for _, m in binder.receive(b"r", mask_for("scan")) if m.__class__ is MaskMessage]
 
 
 def test_partner_that_leaves_is_reported() -> None:
@@ -269,8 +280,9 @@ def test_sequence_cannot_apply_twice_or_what_is_no_mask() -> None:
 
 
 def open_session(hello: Hello) -> tuple[ReconSession, list[Message]]:
+    """Return a paired session whose clock stands at 0, and what it posts."""
     posted: list[Message] = []
-    session = ReconSession("scan", posted.append)
+    session = ReconSession("scan", posted.append, clock=lambda: 0.0)
     session.begin()
     session.receive(hello)
     session.receive(Welcome(scan_token="scan", paired=True, ready=True, reason=""))
@@ -280,25 +292,25 @@ def open_session(hello: Hello) -> tuple[ReconSession, list[Message]]:
 def test_mask_is_due_again_until_it_is_answered() -> None:
     session, posted = open_session(HELLO)
     session.send(Scope(slice=0), LINES, model="m", reason="r")
-    mask, now = posted[-1], time.monotonic()
-    assert session.due(now) == []
-    assert session.due(now + RESEND_S) == [mask]
-    assert session.due(now + RESEND_S) == []
-    assert session.due(now + 2 * RESEND_S) == [mask]
+    mask = posted[-1]
     assert isinstance(mask, MaskMessage)
+    assert session.due(0.0) == []
+    assert session.due(1.1 * RESEND_S) == [mask]
+    assert session.due(1.2 * RESEND_S) == []
+    assert session.due(2.2 * RESEND_S) == [mask]
     session.receive(Ack(scan_token="scan", message_id=mask.message_id))
-    assert session.due(now + 3 * RESEND_S) == []
+    assert session.due(3.3 * RESEND_S) == []
     assert not session.waiting()
 
 
-def test_mask_is_sent_once_with_no_deadline_to_spare_and_never_after_it() -> None:
-    for deadline_ms, copies in ((0, 0), (2.2 * RESEND_S * 1000, 2)):
-        session, _ = open_session(replace(HELLO, deadline_ms=deadline_ms))
-        session.send(Scope(slice=0), LINES, model="m", reason="r")
-        now = time.monotonic()
-        due = [session.due(now + k * RESEND_S) for k in range(1, 9)]
-        assert sum(map(len, due)) == copies
-        assert not session.waiting()
+@pytest.mark.parametrize(("deadline_ms", "copies"), [(0, 0), (3000 * RESEND_S, 2)])
+def test_mask_is_not_sent_again_after_the_deadline(deadline_ms: float, copies: int) -> None:
+    session, posted = open_session(replace(HELLO, deadline_ms=deadline_ms))
+    session.send(Scope(slice=0), LINES, model="m", reason="r")
+    assert isinstance(posted[-1], MaskMessage)  # the first goes out in any case
+    due = [session.due(k * 1.1 * RESEND_S) for k in range(1, 9)]
+    assert sum(map(len, due)) == copies
+    assert not session.waiting()
 
 
 def test_binder_without_answer_unpaired_scan_and_closed_link_raise_unpaired() -> None:
