@@ -148,7 +148,7 @@ class AccumulateFrame(Gadget):
             calibration = _central_block(merged, geometry.row(geometry.center), self.n_calibration)
             if group.reference:
                 yield _prescan(scan, key, group, calibration)
-        kspace = group.kspace / np.maximum(group.n, 1).astype(np.float32)
+        group.kspace /= np.maximum(group.n, 1).astype(np.float32)  # in place: the group ends here
         meta = _mask_meta(scan, key, mask, known.mask)
         if incomplete:
             meta["incomplete"] = incomplete
@@ -157,7 +157,7 @@ class AccumulateFrame(Gadget):
         yield Frame(
             key=key,
             head=group.head,
-            kspace=kspace,
+            kspace=group.kspace,
             mask=mask,
             calibration=calibration & mask,
             meta=meta,

@@ -23,7 +23,7 @@ from .items import Acquisition, Item
 if TYPE_CHECKING:
     from torch import nn
 
-    from .mask_protocol import ReconLink
+    from .mask_peer import ReconLink
     from .record import Record
 
 

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from mnet.fourier import fourier, inverse_fourier
 
 from .errors import GadgetError
 from .gadget import Gadget, Scan
@@ -73,13 +76,14 @@ class ImageFinish(Gadget):
             comments.append(f"INCOMPLETE {frame.meta['incomplete']}")
         if frame.meta.get("fallback") == "true":
             comments.append(f"fallback mask: {frame.meta.get('reason', '')}")
-        data: NDArray[Any] = image.T[None, None]
+        pixels = image.T[None, None]
+        data: NDArray[Any]
         if self.output == "complex":
             head["data_type"], head["image_type"] = CXFLOAT, COMPLEX
-            data = data.astype(np.complex64)
+            data = pixels
         elif self.dtype == "ushort":
             head["data_type"], head["image_type"] = USHORT, MAGNITUDE
-            scaled = np.rint(np.abs(data) * scale)
+            scaled = np.rint(np.abs(pixels) * scale)
             n_saturated = int((scaled > 65535).sum())
             scan.counts["saturated pixels"] += n_saturated
             data = np.minimum(scaled, 65535).astype(np.uint16)
@@ -87,7 +91,7 @@ class ImageFinish(Gadget):
             meta |= {"WindowCenter": f"{FULL_SCALE / 2:.0f}", "WindowWidth": f"{FULL_SCALE:.0f}"}
         else:
             head["data_type"], head["image_type"] = FLOAT, MAGNITUDE
-            data = np.abs(data).astype(np.float32)
+            data = np.abs(pixels).astype(np.float32)
         if comments:
             meta["ImageComments"] = "; ".join(comments)
         meta |= {f"mnet_{key}": value for key, value in frame.meta.items()}
@@ -106,20 +110,20 @@ def to_recon_matrix(image: Complex, geometry: Geometry) -> Complex:
         if n > image.shape[axis]:
             factor = np.float32(np.sqrt(n / image.shape[axis]))
             spectrum = _pad(_fft(image, axis), axis, n)
-            image = (_ifft(spectrum, axis) * factor).astype(np.complex64)
+            image = _ifft(spectrum, axis) * factor
         elif n < image.shape[axis]:
             image = _centre(image, axis, n)
     return image
 
 
 def _fft(x: Complex, axis: int) -> Complex:
-    x = np.fft.fft(np.fft.ifftshift(x, axes=axis), axis=axis, norm="ortho")
-    return np.fft.fftshift(x, axes=axis)
+    result: Complex = fourier(torch.from_numpy(x), axis).numpy()
+    return result
 
 
 def _ifft(x: Complex, axis: int) -> Complex:
-    x = np.fft.ifft(np.fft.ifftshift(x, axes=axis), axis=axis, norm="ortho")
-    return np.fft.fftshift(x, axes=axis)
+    result: Complex = inverse_fourier(torch.from_numpy(x), axis).numpy()
+    return result
 
 
 def _centre(x: Complex, axis: int, n: int) -> Complex:
@@ -148,7 +152,7 @@ def _header(
     line: np.void, geometry: Geometry, shape: tuple[int, ...], series: int, index: int
 ) -> np.void:
     """Copy geometry, counters and times from the line nearest to the centre of k-space."""
-    head = np.zeros((), IMAGE_HEADER)
+    head: np.void = np.zeros(1, IMAGE_HEADER)[0]
     head["version"] = 1
     for name in (
         "measurement_uid",
@@ -172,8 +176,7 @@ def _header(
     head["channels"] = 1
     head["image_index"] = index
     head["image_series_index"] = series
-    record: np.void = head[()]
-    return record
+    return head
 
 
 def _mask_image(scan: Scan, mask: Mask, index: int) -> Image:
@@ -181,7 +184,7 @@ def _mask_image(scan: Scan, mask: Mask, index: int) -> Image:
     geometry = scan.geometry
     row = np.zeros((1, 1, 1, geometry.n_ky), np.uint16)
     row[..., geometry.row(mask.counters)] = 1
-    head = np.zeros((), IMAGE_HEADER)
+    head: np.void = np.zeros(1, IMAGE_HEADER)[0]
     head["version"], head["data_type"], head["image_type"] = 1, USHORT, MAGNITUDE
     head["matrix_size"], head["channels"] = (geometry.n_ky, 1, 1), 1
     head["field_of_view"] = geometry.recon_fov
@@ -197,4 +200,4 @@ def _mask_image(scan: Scan, mask: Mask, index: int) -> Image:
         "mnet_n_lines": str(mask.counters.size),
         "mnet_mask_ms": f"{1e3 * mask.seconds:.2f}",
     }
-    return Image(head=head[()], data=row, meta=meta)
+    return Image(head=head, data=row, meta=meta)

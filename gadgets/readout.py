@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+
+from mnet.fourier import inverse_fourier
 
 from .errors import GadgetError
 from .gadget import Gadget, Scan
@@ -32,11 +35,10 @@ def to_hybrid(line: Acquisition, geometry: Geometry) -> Acquisition:
     if line.hybrid:
         return line
     n_x = geometry.n_x
-    kx = centred(line, geometry)
-    x = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(kx, axes=-1), norm="ortho"), axes=-1)
+    kx = np.ascontiguousarray(centred(line, geometry))
+    x = inverse_fourier(torch.from_numpy(kx), -1)
     start = x.shape[-1] // 2 - n_x // 2
-    data = np.ascontiguousarray(x[:, start : start + n_x], dtype=np.complex64)
-    return replace(line, data=data, hybrid=True)
+    return replace(line, data=x[:, start : start + n_x].contiguous().numpy(), hybrid=True)
 
 
 def centred(line: Acquisition, geometry: Geometry) -> Complex:

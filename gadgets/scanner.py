@@ -144,7 +144,8 @@ def _hello(geometry: Geometry, sequence: Sequence, token: str) -> Hello:
 
 def _by_scope(source: Source) -> tuple[list[Acquisition], dict[Key, list[Acquisition]]]:
     """Split a file into noise readouts and the imaging lines of each slice and repetition."""
-    noise, scopes = [], {}
+    noise: list[Acquisition] = []
+    scopes: dict[Key, list[Acquisition]] = {}
     for line in source.acquisitions:
         flags = int(line.head["flags"])
         if flags & Flag.NOISE:
