@@ -188,21 +188,26 @@ def test_no_mask_ever_reaches_a_sequence_of_another_token_or_one_of_two(
     events: list[tuple[str, bytes, str]],
 ) -> None:
     binder = Binder()
-    role: dict[bytes, tuple[str, str]] = {}  # the model: who is here, by their accepted hello
+    here: dict[bytes, tuple[str, str]] = {}  # the model: accepted hellos of who is here,
+    ever: dict[str, set[tuple[str, bytes]]] = {"a": set(), "b": set()}  # and of who was
     for event, peer, token in events:
         if event == "mask":
             letters = binder.receive(peer, mask_for(token))
             for to in [to for to, m in letters if isinstance(m, MaskMessage)]:
-                assert role[peer] == ("recon", token)
-                assert [p for p, r in role.items() if r == ("sequence", token)] == [to]
-                assert [p for p, r in role.items() if r == ("recon", token)] == [peer]
+                assert ever[token] == {("recon", peer), ("sequence", to)}
+                assert here[peer] == ("recon", token)
+                assert here[to] == ("sequence", token)
         elif event == "bye":
             binder.receive(peer, Bye(scan_token=token))
-            role.pop(peer, None)
+            here.pop(peer, None)
         else:
             hello = replace(HELLO if event == "sequence" else RECON, scan_token=token)
-            binder.receive(peer, hello)
-            role.setdefault(peer, (event, token))
+            letters = binder.receive(peer, hello)
+            if not any(isinstance(m, ErrorMessage) for _, m in letters):
+                here[peer] = (event, token)
+                ever[token].add((event, peer))
+        for gone in ever.keys() - {t for _, t in here.values()}:
+            ever[gone].clear()
 
 
 def reply_to(session: SequenceSession, mask: MaskMessage) -> str:

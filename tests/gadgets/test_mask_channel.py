@@ -139,7 +139,7 @@ def test_two_concurrent_scans_with_the_measurement_id_as_token_get_no_mask(
             until(lambda: link.hello() is None)
             with pytest.raises(Unpaired, match="2 sequences"):
                 link.send(SLICE, CHOSEN, model="", reason="")
-            assert not first.wait_ready(0.0)
+            until(lambda: not first.wait_ready(0.0))
             assert not second.wait_ready(0.05)
             assert first.poll(SLICE, 0.0) is None
             assert second.poll(SLICE, 0.0) is None
