@@ -38,7 +38,7 @@ def masks(findings: Findings) -> str:
     first = findings.center - plan.center
     counters = np.flatnonzero(plan.acquirable) + first
     ticks = sorted({int(counters[0]), findings.center, int(counters[-1])})
-    axis = pictures.axis_svg(plan.acquirable.size, first, ticks)
+    axis = pictures.axis_html(plan.acquirable.size, first, ticks)
     legend = (
         '<p class="legend"><i class="cal"></i>calibration <i class="line"></i>line '
         '<i class="new"></i>adaptive line that the population mask lacks '

@@ -70,8 +70,8 @@ def hatch_svg() -> str:
     )
 
 
-def axis_svg(n: int, first_counter: int, ticks: Sequence[int]) -> str:
-    """Draw the counters `ticks` below masks of `n` rows, whose first row is `first_counter`."""
+def axis_html(n: int, first_counter: int, ticks: Sequence[int]) -> str:
+    """Write the counters `ticks` below masks of `n` rows, whose first row is `first_counter`."""
     marks = "".join(
         f'<span style="left:{100 * (tick - first_counter + 0.5) / n:.2f}%">{tick}</span>'
         for tick in ticks

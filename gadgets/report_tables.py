@@ -45,8 +45,8 @@ def samplers(findings: Findings) -> str:
                 ),
             ]
         )
-    head = ["Mask", '<div class="left">NRMSE, MoDL</div>', "against population", "PSNR dB", "SSIM", "NRMSE to RSS",
-            "NRMSE, CG-SENSE", "NRMSE, zero-filled"]  # fmt: skip
+    head = ["Mask", '<div class="left">NRMSE, MoDL</div>', "against population", "PSNR dB",
+            "SSIM", "NRMSE to RSS", "NRMSE, CG-SENSE", "NRMSE, zero-filled"]  # fmt: skip
     per_slice = _per_slice(findings, modl)
     return f"<section><h2>Every mask on the same data</h2>{table(head, body)}{per_slice}</section>"
 

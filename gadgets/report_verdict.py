@@ -90,9 +90,16 @@ def _others(rows: Sequence[Mapping[str, Any]], modl: Mapping[str, Mapping[str, A
             f"Uniform random masks under MoDL: {row['nrmse']:.4f}, mean of {row['n_seeds']} "
             f"draws; the adaptive mask is {_than(ours, row['nrmse'])}."
         )
+    lower = [
+        f"{name(sampler)} ({row['nrmse']:.4f})"
+        for sampler, row in modl.items()
+        if sampler not in ("mnet", *_CONTROLS) and row["nrmse"] <= ours
+    ]
+    if lower:
+        parts.append(f"Masks that need no network and are not worse: {', '.join(lower)}.")
     plain = [
-        f"{name} {row['nrmse']:.4f} (MoDL is {_than(ours, row['nrmse'])})"
-        for method, name in (("cg_sense", "CG-SENSE"), ("zero_filled", "zero-filled"))
+        f"{label} {row['nrmse']:.4f} (MoDL is {_than(ours, row['nrmse'])})"
+        for method, label in (("cg_sense", "CG-SENSE"), ("zero_filled", "zero-filled"))
         for row in rows
         if (row["sampler"], row["reconstructor"]) == ("mnet", method)
     ]
