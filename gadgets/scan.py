@@ -9,9 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnet import sense
-from mnet.comparison import Volume, maps
-from mnet.fourier import inverse_fourier
+from mnet.comparison import Volume, maps, reference, rss
 from mnet.masks import Lines, budget, centre_block, n_calibration
 from mnet.metrics import score
 from mnet.sampler import MNet
@@ -21,7 +19,7 @@ from .accumulate import AccumulateFrame
 from .dataset import Source
 from .errors import ConfigError
 from .gadget import Scan, run
-from .image_finish import SERIES, to_recon_matrix
+from .image_finish import SERIES
 from .items import Acquisition, Flag, Frame, Image
 from .noise_adjust import NoiseAdjust
 from .private_host import Address
@@ -47,9 +45,11 @@ class Result:
     """A scan: its stable JSON, and what a report shows."""
 
     json: dict[str, Any]
+    center: int  # ky counter of k = 0
     volume: Volume
+    csm: Tensor  # (n, coils, x, ky) from the calibration lines
+    reference: Tensor  # (n, x, y) magnitudes of all lines
     images: Tensor  # (n, x, y) magnitudes as received, in the order of the volume
-    masks: np.ndarray[Any, np.dtype[np.bool_]]  # (n, ky) rows that were applied
     wire: list[Image]
 
 
@@ -108,23 +108,22 @@ def adaptive_scan(
     volume = _volume(frames, lines, source)
     by_key = {p.key: p for p in played}
     applied = [by_key[f.key.slice, f.key.repetition] for f in frames]
-    geometry = source.geometry
-    masks = np.zeros((len(frames), geometry.n_ky), dtype=bool)
-    for i, one in enumerate(applied):
-        masks[i, geometry.row(np.array(one.counters))] = True
-    entries = _entries(source, frames, lines, applied, wire, volume, options)
+    csm = maps(volume)
+    truth, images = reference(volume, csm), _received(frames, wire, source)
+    entries = _entries(source, frames, lines, applied, wire, volume, images, truth, options)
     summary: dict[str, Any] = _summary(entries, lines)
     summary |= {"config": options.config, "deadline_ms": options.deadline_ms}
     summary["sampler_sha256"] = card["sha256"]
     if records is not None:
         new = [path for path in records.glob("*") if path.name not in before]
         summary["record"] = _proof(new, played)
-    images = _received(frames, wire, source)
     return Result(
         json={"slices": entries, "summary": summary},
+        center=source.geometry.center,
         volume=volume,
+        csm=csm,
+        reference=truth,
         images=images,
-        masks=masks,
         wire=wire,
     )
 
@@ -135,8 +134,7 @@ def _volume(frames: list[Frame], lines: Lines, source: Source) -> Volume:
     kspace[..., ~torch.from_numpy(lines.acquirable)] = 0
     share = geometry.recon_fov[1] / geometry.encoded_fov[1]
     crop = geometry.n_x, max(round(geometry.n_ky * share), 1)
-    size = tuple(min(a, b) for a, b in zip(crop, geometry.recon[:2], strict=True))
-    return Volume(kspace=kspace, lines=lines, crop=(size[0], size[1]))
+    return Volume(kspace=kspace, lines=lines, crop=crop, matrix=geometry.recon[:2])
 
 
 def _received(frames: list[Frame], wire: list[Image], source: Source) -> Tensor:
@@ -165,19 +163,12 @@ def _entries(
     applied: list[Played],
     wire: list[Image],
     volume: Volume,
+    images: Tensor,
+    truth: Tensor,
     options: Options,
 ) -> list[dict[str, Any]]:
     geometry = source.geometry
-    csm = maps(volume)
-    coils = inverse_fourier(volume.kspace, dim=-1)
-    combined = sense.combine(coils, csm).numpy()
-    root_sum = coils.abs().square().sum(-3).sqrt().to(torch.complex64).numpy()
-
-    def finish(stack: Any) -> Tensor:
-        return torch.from_numpy(np.abs([to_recon_matrix(x, geometry) for x in stack]))
-
-    images = _received(frames, wire, source)
-    scores = score(images, finish(combined), finish(root_sum))
+    scores = score(images, truth, rss(volume))
     series = [i for i in wire if int(i.head["image_series_index"]) == SERIES]
     recon_ms = {
         (int(i.head["slice"]), int(i.head["repetition"])): float(i.meta["mnet_recon_ms"])

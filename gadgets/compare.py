@@ -1,0 +1,55 @@
+"""What a scan gained: the same data with other masks and reconstructions, and the report."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mnet.comparison import compare, sampler_masks
+from mnet.modl import MoDL
+from mnet.sampler import MNet
+from mnet.weights import load_weights
+
+from .errors import ConfigError
+from .report import Findings, write_report
+from .scan import Result
+
+
+def write_comparison_report(
+    path: Path,
+    result: Result,
+    title: str,
+    *,
+    n_seeds: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Reconstruct the scan's data with every sampler's masks; write the report, return the rows."""
+    sampler, sampler_card = load_weights("mnet")
+    model, model_card = load_weights("modl")
+    if not isinstance(sampler, MNet) or not isinstance(model, MoDL):
+        raise ConfigError("the weights 'mnet' and 'modl' are not an MNet and a MoDL")
+    drawn = sampler_masks(result.volume, sampler, range(n_seeds))
+    kept: dict[tuple[str, str], Tensor] = {}
+    with torch.inference_mode():
+        rows = compare(result.volume, drawn, model, csm=result.csm, progress=progress, keep=kept)
+    findings = Findings(
+        title=title,
+        scan=result.json,
+        volume=result.volume,
+        center=result.center,
+        reference=result.reference,
+        images=result.images,
+        samplers=drawn,
+        rows=rows,
+        kept=kept,
+        details={
+            "Data": title,
+            "Sampler": f"mnet, sha256 {sampler_card['sha256'][:16]}",
+            "Reconstructor": f"modl, sha256 {model_card['sha256'][:16]}; one for all masks",
+            "Random masks": f"mean over {n_seeds} draws per slice",
+        },
+    )
+    write_report(path, findings)
+    return rows
