@@ -267,3 +267,20 @@ def test_counts_of_slices_must_agree(findings, lines, masks) -> None:
 def test_images_of_another_size_are_refused(findings, lines, masks) -> None:
     with pytest.raises(ValueError, match=r"received images are \(3, 12, 40\), the reference"):
         build(lines, masks, images=findings.images[:, :12])
+
+
+def test_one_slice_gives_a_report_without_distances(findings, lines, masks, tmp_path) -> None:
+    one = build(
+        lines,
+        masks,
+        scan={"slices": findings.scan["slices"][:1]},
+        volume=Volume(kspace=findings.volume.kspace[:1], lines=lines),
+        reference=findings.reference[:1],
+        images=findings.images[:1],
+        samplers={name: [mask[:1] for mask in m] for name, m in findings.samplers.items()},
+        rows=[row("mnet", [0.1]), row("population", [0.2])],
+        kept={},
+    )
+    text = " ".join(Page(page_of(one, tmp_path)).texts)
+    assert "One subject, 1 slice:" in text
+    assert "Rows in which" not in text
