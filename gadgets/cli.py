@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from .errors import ConfigError, GadgetsError
@@ -97,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     replay.add_argument("data", type=Path, help="MRD or fastMRI HDF5, or the folder of a record")
     replay.add_argument("--host", help="HOST:PORT; without it a host is started for the purpose")
+    replay.add_argument("--mask-endpoint", help="of the running host, for records")
     replay.add_argument("--config", default="cg_sense.xml", help="pipeline of the host")
     replay.add_argument("--output", type=Path, help="write the images to this HDF5 file")
     replay.add_argument("--records", type=Path, help="of the private host")
@@ -130,11 +130,7 @@ def _serve(options: argparse.Namespace) -> int:
     from .serve import Host
 
     stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     try:
         host = Host(
             address=options.address,
@@ -162,7 +158,9 @@ def _serve(options: argparse.Namespace) -> int:
 def _maskd(options: argparse.Namespace) -> int:
     from .maskd import serve_masks
 
-    serve_masks(options.mask_endpoint)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    serve_masks(options.mask_endpoint, stop=stop)
     return 0
 
 
@@ -199,7 +197,10 @@ def _closed_loop(options: argparse.Namespace, source: Any, title: str) -> int:
         order=options.order,
         echo_train=options.echo_train,
     )
-    with _host(options) as (address, records), tqdm(desc="slices", disable=options.quiet) as bar:
+    with (
+        _host(options) as (address, records),
+        tqdm(desc="slices", disable=options.quiet, unit="slice") as bar,
+    ):
 
         def on_slice(played: Played) -> None:
             bar.update()
@@ -254,10 +255,10 @@ def _host(options: argparse.Namespace) -> Iterator[tuple[Any, Path | None]]:
 
     if options.host:
         name, _, port = options.host.rpartition(":")
-        endpoint = getattr(options, "mask_endpoint", None)
+        endpoint = options.mask_endpoint
         if not name or not port.isdigit():
             raise ConfigError(f"--host is {options.host!r}, expected HOST:PORT")
-        if hasattr(options, "mask_endpoint") and not endpoint:
+        if options.command != "replay" and not endpoint:
             raise ConfigError("--host needs --mask-endpoint too")
         yield Address(host=name, port=int(port), mask_endpoint=endpoint or ""), options.records
         return
@@ -269,21 +270,17 @@ def _host(options: argparse.Namespace) -> Iterator[tuple[Any, Path | None]]:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    from .client import MrdClient
-    from .dataset import open_source, write_images
+    from .dataset import write_images
+    from .replay import replay
 
-    source = open_source(options.data)
-    with (
-        _host(options) as (address, _),
-        MrdClient(address.host, address.port) as client,
-    ):
-        client.start(options.config, source.header)
-        client.send_all(source.acquisitions)
-        images = client.finish()
+    with _host(options) as (address, _):
+        result = replay(options.data, address, options.config)
     if options.output:
-        write_images(options.output, images, "mnet")
-    print(f"{len(images)} images of {len(source.acquisitions)} acquisitions")
-    return 0 if images else 1
+        write_images(options.output, result.images, "mnet")
+    print(f"{len(result.images)} images of {result.n_acquisitions} acquisitions")
+    if result.n_masks:
+        print(f"{result.n_equal} of {result.n_masks} masks equal those of the record")
+    return 0 if result.images and result.n_equal == result.n_masks else 1
 
 
 def _convert(options: argparse.Namespace) -> int:

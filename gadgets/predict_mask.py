@@ -89,7 +89,9 @@ class PredictMask(Gadget):
                 yield item
                 continue
             received = time.monotonic()
-            hello = _hello(scan)
+            hello = None if scan.masks is None else scan.masks.hello()
+            if hello is not None and disagreement(hello, scan.geometry):
+                hello = None  # `_send` says so, once a mask is due
             if hello is not planned_for:
                 plan, planned_for = self.plan(scan.geometry, hello), hello
             key = key_of(item.head)
@@ -186,11 +188,11 @@ class PredictMask(Gadget):
         """Send the mask to the sequence that this scan is paired with, or say why not."""
         if scan.masks is None:
             return False, "no mask channel"
-        center = scan.geometry.center
         repetition = 0 if hello is not None and hello.repetition == "first" else key.repetition
         try:
-            if hello is not None and hello.center != center:
-                detail = f"hello has center {hello.center}, the MRD header {center}"
+            declared = scan.masks.hello()
+            detail = "" if declared is None else disagreement(declared, scan.geometry)
+            if detail:
                 scan.masks.refuse(detail)
                 return False, detail
             scan.masks.send(
@@ -209,5 +211,11 @@ class PredictMask(Gadget):
         return str(scan.models.get(self.sampler)[1]["sha256"])[:16]
 
 
-def _hello(scan: Scan) -> Hello | None:
-    return None if scan.masks is None else scan.masks.hello()
+def disagreement(hello: Hello, geometry: Geometry) -> str:
+    """Say where a hello contradicts the MRD header, "" where it does not."""
+    if hello.center != geometry.center:
+        return f"hello has center {hello.center}, the MRD header {geometry.center}"
+    outside = sorted(set(hello.acquirable) - set(geometry.limit_counters.tolist()))
+    if outside:
+        return f"hello has acquirable lines {outside[:5]} outside the limits of the MRD header"
+    return ""
