@@ -1,13 +1,13 @@
 """What a scan gained: the same data with other masks and reconstructions, and the report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mnet.comparison import compare, sampler_masks
+from mnet.comparison import Masks, Method, compare, sampler_masks
 from mnet.modl import MoDL
 from mnet.sampler import MNet
 from mnet.weights import load_weights
@@ -32,8 +32,21 @@ def write_comparison_report(
         raise ConfigError("the weights 'mnet' and 'modl' are not an MNet and a MoDL")
     drawn = sampler_masks(result.volume, sampler, range(n_seeds))
     kept: dict[tuple[str, str], Tensor] = {}
+    n_volumes = sum(len(masks) for masks in drawn.values())
+
+    def rows_of(masks: Masks, methods: Sequence[Method], done: int) -> list[dict[str, Any]]:
+        def count(n: int, _: int) -> None:
+            if progress is not None:
+                progress(done + n, n_volumes + 2)
+
+        return compare(
+            result.volume, masks, model, methods=methods, csm=result.csm, progress=count, keep=kept
+        )
+
     with torch.inference_mode():
-        rows = compare(result.volume, drawn, model, csm=result.csm, progress=progress, keep=kept)
+        rows = rows_of(drawn, ["modl"], 0)
+        # the other reconstructions on the adaptive masks, which is what they are compared on
+        rows += rows_of({"mnet": drawn["mnet"]}, ["cg_sense", "zero_filled"], n_volumes)
     findings = Findings(
         title=title,
         scan=result.json,
