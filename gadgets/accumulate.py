@@ -9,7 +9,19 @@ import numpy as np
 from mnet.masks import Bool
 
 from .gadget import Gadget, Scan
-from .items import Acquisition, Complex, Flag, Frame, Ints, Item, Key, Mask, PreScan, key_of
+from .items import (
+    Acquisition,
+    Complex,
+    Flag,
+    Frame,
+    Ints,
+    Item,
+    Key,
+    Mask,
+    PreScan,
+    is_imaging,
+    key_of,
+)
 from .mask_messages import Scope
 from .readout import to_hybrid
 
@@ -50,6 +62,11 @@ class AccumulateFrame(Gadget):
     allow_incomplete: bool = False
     n_calibration: int = 24  # central lines for maps where no PreScan chose them
 
+    def __post_init__(self) -> None:
+        """Refuse fewer lines than maps need."""
+        if self.n_calibration < 4:
+            raise ValueError(f"n_calibration is {self.n_calibration}, expected 4 or more")
+
     def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         """Consume imaging lines and yield frames; everything else passes."""
         groups: dict[Key, _Group] = {}
@@ -84,12 +101,12 @@ class AccumulateFrame(Gadget):
         geometry, flags = scan.geometry, int(item.head["flags"])
         counter = int(item.head["kspace_encode_step_1"])
         row = geometry.row(counter)
+        reference = not is_imaging(flags)
+        if reference and not is_imaging(flags & ~Flag.CALIBRATION):
+            scan.counts["lines that are not imaging"] += 1
+            return False
         if not geometry.ky_min <= counter <= geometry.ky_max or not 0 <= row < geometry.n_ky:
             scan.counts[OUTSIDE] += 1
-            return False
-        reference = bool(flags & Flag.CALIBRATION)
-        if flags & Flag.NOT_IMAGING & ~Flag.CALIBRATION:
-            scan.counts["lines that are not imaging"] += 1
             return False
         line = to_hybrid(item, geometry)
         if key not in groups:
@@ -146,7 +163,7 @@ class AccumulateFrame(Gadget):
             merged = mask.copy()
             merged[list(group.reference)] = True
             calibration = _central_block(merged, geometry.row(geometry.center), self.n_calibration)
-            if group.reference:
+            if group.reference and calibration.any():
                 yield _prescan(scan, key, group, calibration)
         group.kspace /= np.maximum(group.n, 1).astype(np.float32)  # in place: the group ends here
         meta = _mask_meta(scan, key, mask, known.mask)
@@ -199,7 +216,12 @@ def _prescan(scan: Scan, key: Key, group: _Group, block: Bool) -> PreScan:
 
 
 def _mask_meta(scan: Scan, key: Key, mask: Bool, planned: Mask | None) -> dict[str, str]:
-    """Say which mask a frame was acquired with; `fallback` follows from the lines received."""
+    """Say which mask a frame was acquired with.
+
+    `fallback` follows from the lines received, and where these are of both masks, because the two
+    are equal, from what the sequence said that it applied. Without a predicted mask, or one that
+    could be sent, it is true as well.
+    """
     n_acquirable = scan.geometry.limit_counters.size
     meta = {
         "n_lines": str(int(mask.sum())),
@@ -208,14 +230,16 @@ def _mask_meta(scan: Scan, key: Key, mask: Bool, planned: Mask | None) -> dict[s
     }
     if planned is None:
         return meta
-    meta["model"] = planned.model
+    meta["model"], meta["reason"] = planned.model, planned.reason
     as_sent = planned.enforced and bool(mask[scan.geometry.row(planned.counters)].all())
-    meta["fallback"] = "true" if planned.fallback is not None and not as_sent else "false"
-    meta["reason"] = planned.reason
+    fallback = planned.reason != "predicted" or (planned.fallback is not None and not as_sent)
     if scan.masks is not None and planned.fallback is not None:
-        repetition = key.repetition
-        applied = scan.masks.applied(Scope(slice=key.slice, repetition=repetition))
-        applied = applied or scan.masks.applied(Scope(slice=key.slice, repetition=0))
-        if applied is not None and applied.reason:
-            meta["reason"] = applied.reason
+        applied = scan.masks.applied(Scope(slice=key.slice, repetition=planned.key.repetition))
+        if applied is not None:
+            if np.array_equal(planned.fallback, planned.counters):
+                fallback = applied.fallback
+            meta["reason"] = applied.reason or planned.reason
+        elif planned.enforced and not as_sent:
+            meta["reason"] = "the sequence did not take the mask"
+    meta["fallback"] = str(fallback).lower()
     return meta

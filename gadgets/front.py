@@ -145,6 +145,7 @@ class Worker:
 
     def _died(self) -> None:
         self.dead = True
+        self._link.close()
         code = self._process.wait()
         with self._lock:
             scans = list(self._scans.values())

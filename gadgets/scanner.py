@@ -59,7 +59,6 @@ def play(
     address: Address,
     config: str,
     on_slice: Callable[[Played], None] | None = None,
-    measurement_token: str | None = None,
 ) -> tuple[list[Played], list[Image]]:
     """Run the closed loop; returns what was applied and the images that came back.
 
@@ -69,63 +68,63 @@ def play(
         If the host reports an error.
     """
     geometry = source.geometry
-    token = measurement_token or str(uuid.uuid4())
+    token = str(uuid.uuid4())
     header = with_user_parameter(source.header, SCAN_TOKEN, token)
     played: list[Played] = []
     with (
-        SequencePort(address.mask_endpoint, _hello(geometry, sequence, token)) as port,
+        SequencePort(address.mask_endpoint, hello_of(geometry, sequence, token)) as port,
         MrdClient(address.host, address.port) as client,
     ):
         client.start(config, header)
         ready = port.wait_ready(sequence.ready_timeout_s)
         noise, scopes = _by_scope(source)
         client.send_all(noise)
-        for (slice_, repetition), lines in scopes.items():
-            result = _play_scope(client, port, geometry, sequence, (slice_, repetition), lines)
-            result = result if ready else replace(result, reason=f"not ready: {port.refused}")
+        first: dict[int, Played] = {}  # by slice, where one mask spans all repetitions
+        for key, lines in scopes.items():
+            calibration = _counters(geometry, sequence.lines.calibration)
+            begin = [line for line in lines if _counter(line) in calibration]
+            client.send_all(_paced(_flagged(begin, Flag.MASK_CALIBRATION), sequence.tr_ms))
+            if key[0] in first:
+                result = replace(first[key[0]], key=key, latency_ms=None)
+            else:
+                result = _decide(port, geometry, sequence, key)
+                if not ready and result.fallback:
+                    result = replace(result, reason=f"not ready: {port.refused or result.reason}")
+            if sequence.repetition == "first":
+                first.setdefault(key[0], result)
+            chosen = set(result.counters) - set(calibration)
+            rest = [line for line in lines if _counter(line) in chosen]
+            rest = _flagged(_ordered(rest, geometry, sequence.order), 0, last=True)
+            client.send_all(_paced(rest, sequence.tr_ms))
             played.append(result)
             if on_slice is not None:
                 on_slice(result)
         return played, client.finish()
 
 
-def _play_scope(
-    client: MrdClient,
-    port: SequencePort,
-    geometry: Geometry,
-    sequence: Sequence,
-    key: Key,
-    lines: list[Acquisition],
-) -> Played:
-    calibration = _counters(geometry, sequence.lines.calibration)
-    first = [line for line in lines if _counter(line) in calibration]
-    client.send_all(_paced(_flagged(first, Flag.MASK_CALIBRATION), sequence.tr_ms))
+def _decide(port: SequencePort, geometry: Geometry, sequence: Sequence, key: Key) -> Played:
+    """Take the mask of a slice or, at the deadline, the fallback, and say so to the other side."""
     sent = time.monotonic()
     scope = Scope(slice=key[0], repetition=key[1] if sequence.repetition == "each" else 0)
-    repeated = sequence.repetition == "first" and key[1] > 0
     mask = port.poll(scope, sent + sequence.deadline_ms / 1000)
-    latency = 1e3 * (time.monotonic() - sent)
+    latency_ms = 1e3 * (time.monotonic() - sent)
     if mask is not None:
-        counters, reason = tuple(mask.counters), mask.reason
+        counters, reason, message_id = tuple(mask.counters), mask.reason, mask.message_id
     else:
-        counters = _counters(geometry, sequence.fallback)
+        counters, message_id = _counters(geometry, sequence.fallback), None
         reason = port.refused or f"no mask within {sequence.deadline_ms:g} ms"
-    if not repeated:
-        message_id = None if mask is None else mask.message_id
-        port.applied(scope, counters, fallback=mask is None, reason=reason, message_id=message_id)
-    chosen = set(counters) - set(calibration)
-    rest = _ordered([line for line in lines if _counter(line) in chosen], geometry, sequence.order)
-    client.send_all(_paced(_flagged(rest, 0, last=True), sequence.tr_ms))
+    port.applied(scope, counters, fallback=mask is None, reason=reason, message_id=message_id)
     return Played(
         key=key,
         counters=counters,
         fallback=mask is None,
         reason=reason,
-        latency_ms=None if mask is None or repeated else latency,
+        latency_ms=None if mask is None else latency_ms,
     )
 
 
-def _hello(geometry: Geometry, sequence: Sequence, token: str) -> Hello:
+def hello_of(geometry: Geometry, sequence: Sequence, token: str) -> Hello:
+    """Say what this sequence fixes for a scan."""
     return Hello(
         scan_token=token,
         ky_min=geometry.ky_min,

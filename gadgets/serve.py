@@ -47,7 +47,7 @@ class Host:
         self.port: int = self._listener.getsockname()[1]
         self._masks = MaskService(mask_endpoint)
         self.mask_endpoint = self._masks.endpoint
-        self._records = records
+        self.records = records
         self._device = device
         self._warm = threading.Event()
         self._warm_error: Exception | None = None
@@ -139,10 +139,10 @@ class Host:
         return self.pool.get().open(xml, header, on_image)
 
     def _new_record(self) -> Record | None:
-        if self._records is None:
+        if self.records is None:
             return None
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
-        return Record.create(self._records, name)
+        return Record.create(self.records, name)
 
 
 def answer(key: str) -> str:

@@ -1,0 +1,32 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gadgets.private_host import Address
+from gadgets.serve import Host
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """One warm host for all tests of a session: sessions must not disturb each other anyway."""
+    with Host(
+        port=0,
+        mask_endpoint="tcp://127.0.0.1:*",
+        records=tmp_path_factory.mktemp("records"),
+        device="cpu",
+        allow_inline=True,
+    ) as host:
+        host.wait_warm()
+        yield host
+
+
+@pytest.fixture
+def address(host: Host) -> Address:
+    return Address(host="127.0.0.1", port=host.port, mask_endpoint=host.mask_endpoint)
+
+
+@pytest.fixture
+def records(host: Host) -> Path:
+    assert host.records is not None
+    return host.records
