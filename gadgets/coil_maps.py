@@ -20,36 +20,41 @@ class CoilMaps(Gadget):
     heavy = True
 
     def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
-        """Fill in `csm`; maps of a PreScan serve all contrasts of its slice."""
-        maps: dict[tuple[int, int], Complex] = {}
+        """Fill in `csm`; maps of a PreScan serve its slice until the next one of that slice."""
+        maps: dict[int, Complex] = {}
         for item in items:
             if isinstance(item, PreScan):
-                maps[item.key.slice, item.key.repetition] = _estimate(scan, item.lines)
+                maps[item.key.slice] = _from_prescan(scan, item)
                 yield item
             elif isinstance(item, Frame):
-                csm = maps.get((item.key.slice, item.key.repetition))
-                csm = maps.get((item.key.slice, 0)) if csm is None else csm
-                if csm is None:
-                    csm = _from_frame(scan, item)
-                yield replace(item, csm=csm)
+                csm = maps.get(item.key.slice)
+                yield replace(item, csm=_from_frame(scan, item) if csm is None else csm)
             else:
                 yield item
 
     def warm(self, scan: Scan) -> None:
         """Run once on a small calibration."""
-        _estimate(scan, np.ones((2, 32, 16), np.complex64))
+        _estimate(scan, np.ones((2, 32, min(16, scan.geometry.n_ky)), np.complex64), 0)
 
 
-def _estimate(scan: Scan, lines: Complex) -> Complex:
+def _estimate(scan: Scan, lines: Complex, slice_: int) -> Complex:
+    n_lines = lines.shape[-1]
+    if n_lines < 4:
+        raise GadgetError(
+            f"slice {slice_} has {n_lines} neighbouring lines around the centre of k-space, "
+            "expected at least 4 to estimate coil maps from"
+        )
     with torch.inference_mode():
         csm = coil_maps(torch.from_numpy(lines).to(scan.device), scan.geometry.n_ky)
     return csm.cpu().numpy()
 
 
+def _from_prescan(scan: Scan, item: PreScan) -> Complex:
+    """Use the longest run of neighbouring lines: ESPIRiT's kernels span ky without gaps."""
+    runs = np.split(np.arange(item.counters.size), np.flatnonzero(np.diff(item.counters) != 1) + 1)
+    longest = max(runs, key=len)
+    return _estimate(scan, item.lines[:, :, longest], item.key.slice)
+
+
 def _from_frame(scan: Scan, frame: Frame) -> Complex:
-    if frame.calibration.sum() < 4:
-        raise GadgetError(
-            f"slice {frame.key.slice} has {int(frame.calibration.sum())} neighbouring lines around "
-            "the centre of k-space, expected at least 4 to estimate coil maps from"
-        )
-    return _estimate(scan, frame.kspace[:, :, frame.calibration])
+    return _estimate(scan, frame.kspace[:, :, frame.calibration], frame.key.slice)

@@ -19,6 +19,14 @@ SERIES, SERIES_INCOMPLETE, SERIES_MASK = 1, 10, 20
 USHORT, FLOAT, CXFLOAT = 1, 5, 7
 MAGNITUDE, COMPLEX = 1, 5
 FULL_SCALE = 4095.0  # what the calibration's brightest pixels become in ushort images
+GADGETRON = {  # Gadgetron's own names of attributes, written beside the usual ones
+    "DataRole": "GADGETRON_DataRole",
+    "ImageProcessingHistory": "GADGETRON_ImageProcessingHistory",
+    "SeriesDescription": "GADGETRON_SeqDescription",
+    "ImageComments": "GADGETRON_ImageComment",
+    "WindowCenter": "GADGETRON_WindowCenter",
+    "WindowWidth": "GADGETRON_WindowWidth",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +43,18 @@ class ImageFinish(Gadget):
     dtype: Literal["float", "ushort"] = "float"
     emit_mask_image: bool = True  # the mask as a small image of its own series
 
+    def __post_init__(self) -> None:
+        """Refuse complex integers."""
+        if self.output == "complex" and self.dtype == "ushort":
+            raise ValueError("complex output has no dtype ushort, expected dtype float")
+
     def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         """Turn frames, and masks if wanted, into images."""
         scale: float | None = None
         index: dict[int, int] = {}
         for item in items:
             if isinstance(item, PreScan):
-                scale = scale or FULL_SCALE / _brightest(item.lines)
+                scale = scale or FULL_SCALE / _brightest(item.lines, scan.geometry.n_ky)
             elif isinstance(item, Frame):
                 if item.image is None:
                     raise GadgetError(
@@ -95,24 +108,23 @@ class ImageFinish(Gadget):
         if comments:
             meta["ImageComments"] = "; ".join(comments)
         meta |= {f"mnet_{key}": value for key, value in frame.meta.items()}
-        both = {f"GADGETRON_{name}": value for name, value in meta.items() if name in _SHARED}
+        both = {theirs: meta[ours] for ours, theirs in GADGETRON.items() if ours in meta}
         return Image(head=head, data=np.ascontiguousarray(data), meta=meta | both)
 
 
-_SHARED = {"DataRole", "ImageProcessingHistory", "WindowCenter", "WindowWidth"}
-
-
 def to_recon_matrix(image: Complex, geometry: Geometry) -> Complex:
-    """Crop the encoded field of view along y, then sinc-interpolate to the matrix of the image."""
+    """Crop the encoded field of view along y, then sinc-interpolate to the matrix of the image.
+
+    The second step pads k-space, or crops it, so the field of view stays that of the header.
+    """
     share = geometry.recon_fov[1] / geometry.encoded_fov[1]
-    image = _centre(image, 1, max(round(geometry.n_ky * share), 1))
+    image = _centre(image, 1, min(max(round(geometry.n_ky * share), 1), geometry.n_ky))
     for axis, n in enumerate(geometry.recon[:2]):
-        if n > image.shape[axis]:
-            factor = np.float32(np.sqrt(n / image.shape[axis]))
-            spectrum = _pad(_fft(image, axis), axis, n)
-            image = _ifft(spectrum, axis) * factor
-        elif n < image.shape[axis]:
-            image = _centre(image, axis, n)
+        n_old = image.shape[axis]
+        if n != n_old:
+            spectrum = _fft(image, axis)
+            spectrum = _pad(spectrum, axis, n) if n > n_old else _centre(spectrum, axis, n)
+            image = _ifft(spectrum, axis) * np.float32(np.sqrt(n / n_old))
     return image
 
 
@@ -138,9 +150,12 @@ def _pad(x: Complex, axis: int, n: int) -> Complex:
     return np.pad(x, widths)
 
 
-def _brightest(lines: Complex) -> float:
-    """Return the 99.9th percentile of the calibration's image, per coil-combined pixel."""
-    rss = np.sqrt((np.abs(_ifft(lines, 2)) ** 2).sum(0))
+def _brightest(lines: Complex, n_ky: int) -> float:
+    """Return the 99.9th percentile of the calibration's image, coils combined.
+
+    Its L lines are transformed by themselves: the root makes the intensity that of n_ky rows.
+    """
+    rss = np.sqrt((np.abs(_ifft(lines, 2)) ** 2).sum(0)) * np.sqrt(lines.shape[2] / n_ky)
     return max(float(np.percentile(rss, 99.9)), 1e-20)
 
 

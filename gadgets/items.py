@@ -140,6 +140,16 @@ class Flag:
     )
 
 
+def is_imaging(flags: int) -> bool:
+    """Say whether a line with these flags is part of the image.
+
+    Some senders flag a line as calibration and as calibration-and-imaging: it is imaged.
+    """
+    if flags & Flag.CALIBRATION_AND_IMAGING:
+        flags &= ~Flag.CALIBRATION
+    return not flags & Flag.NOT_IMAGING
+
+
 class Key(NamedTuple):
     """Which image a line belongs to; averages and segments are summed into it."""
 

@@ -11,6 +11,7 @@ all of them listed at once.
 
 import importlib
 import importlib.resources
+import math
 import types
 import typing
 from collections.abc import Iterable
@@ -71,7 +72,7 @@ def parse(xml: str | bytes) -> Pipeline:
     """
     try:
         root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # also unknown encodings
         raise ConfigError(f"pipeline is not well-formed XML: {error}") from None
     if root.tag != "configuration" or (root.findtext("version") or "").strip() != "2":
         raise ConfigError(
@@ -106,21 +107,25 @@ def split(gadgets: Pipeline) -> tuple[Pipeline, Pipeline]:
 
 
 def build(name: str, properties: dict[str, str]) -> Gadget:
-    """Build one gadget of the table from its properties as text."""
+    """Build one gadget of the table from its properties as text; ConfigError lists all faults."""
     if name not in GADGETS:
         raise ConfigError(f"unknown gadget class {name!r}, expected one of {', '.join(GADGETS)}")
     kind: type[Gadget] = getattr(importlib.import_module(f".{GADGETS[name]}", __package__), name)
     types_ = typing.get_type_hints(kind)
     known = [field.name for field in fields(kind)]
+    values, problems = {}, []
     unknown = sorted(set(properties) - set(known))
     if unknown:
-        raise ConfigError(
+        problems.append(
             f"gadget {name} has no property {', '.join(unknown)}; it has {', '.join(known)}"
         )
-    values = {
-        key: _value(f"gadget {name}, property {key}", text, types_[key])
-        for key, text in properties.items()
-    }
+    for key in (key for key in properties if key in known):
+        try:
+            values[key] = _value(f"gadget {name}, property {key}", properties[key], types_[key])
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("; ".join(problems))
     try:
         return kind(**values)
     except ValueError as error:
@@ -142,18 +147,23 @@ def _value(where: str, text: str, kind: Any) -> Any:
             raise ConfigError(f"{where} is {text!r}, expected true or false")
         return text.lower() == "true"
     try:
-        return kind(text)
+        value = kind(text)
     except ValueError:
         raise ConfigError(f"{where} is {text!r}, expected {kind.__name__}") from None
+    if kind is float and not math.isfinite(value):
+        raise ConfigError(f"{where} is {text!r}, expected a finite number")
+    return value
 
 
 def _properties(node: Element) -> dict[str, str]:
     """Read both spellings: attributes name= value=, and children <name/> <value/>."""
-    found = {}
+    found: dict[str, str] = {}
     for element in node.findall("property"):
-        name = element.get("name") or element.findtext("name") or ""
+        name = (element.get("name") or element.findtext("name") or "").strip()
         value = element.get("value")
-        found[name.strip()] = (element.findtext("value") or "") if value is None else value
+        if name in found:
+            raise ConfigError(f"gadget {node.get('class')}: property {name} is there twice")
+        found[name] = ((element.findtext("value") or "") if value is None else value).strip()
     return found
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mnet.masks import Bool, Lines, budget, centre_block, n_calibration
+from mnet.masks import Bool, Lines, budget, centre_block, low_pass, n_calibration
 from mnet.sampler import line_features, mask_of
 
 from .gadget import Gadget, Scan
 from .geometry import Geometry
-from .items import Acquisition, Flag, Ints, Item, Key, Mask, PreScan, key_of
+from .items import Acquisition, Ints, Item, Key, Mask, PreScan, is_imaging, key_of
 from .mask_messages import Hello, Scope
 from .mask_recon import Unpaired
 from .readout import to_hybrid
@@ -85,18 +85,20 @@ class PredictMask(Gadget):
         scopes: dict[tuple[int, int], _Scope] = {}
         plan, planned_for = self.plan(scan.geometry, None), None
         for item in items:
-            if not isinstance(item, Acquisition) or int(item.head["flags"]) & Flag.NOT_IMAGING:
+            if not isinstance(item, Acquisition) or not _belongs(item):
                 yield item
                 continue
             received = time.monotonic()
             hello = None if scan.masks is None else scan.masks.hello()
-            if hello is not None and disagreement(hello, scan.geometry):
-                hello = None  # `_send` says so, once a mask is due
+            if hello is None or disagreement(hello, scan.geometry):
+                # What an earlier hello said stays true; `_send` says what is wrong with this one.
+                hello = planned_for
             if hello is not planned_for:
                 plan, planned_for = self.plan(scan.geometry, hello), hello
             key = key_of(item.head)
-            repetition = 0 if hello is not None and hello.repetition == "first" else key.repetition
-            scope = scopes.setdefault((key.slice, repetition), _Scope())
+            if hello is not None and hello.repetition == "first":
+                key = key._replace(repetition=0)
+            scope = scopes.setdefault((key.slice, key.repetition), _Scope())
             line = to_hybrid(item, scan.geometry)
             counter = int(line.head["kspace_encode_step_1"])
             wanted = scan.geometry.counter(np.flatnonzero(plan.calibration))
@@ -106,6 +108,8 @@ class PredictMask(Gadget):
                 if len(scope.lines) >= wanted.size and all(c in scope.lines for c in wanted):
                     yield self._prescan(key, scope, wanted)
                     scope.mask = self._decide(scan, key, scope, plan, hello, wanted, received)
+                    scope.lines.clear()
+                    scope.features.clear()
                     yield scope.mask
             yield from self._pass(line, counter, scope)
         for scope in scopes.values():
@@ -146,7 +150,7 @@ class PredictMask(Gadget):
         predicted = reason == "predicted"
         sent = False
         if self.mode == "prospective" and predicted:
-            sent, reason = self._send(scan, key, counters, hello)
+            sent, reason = self._send(scan, key, counters)
         mask = Mask(
             key=key,
             counters=counters,
@@ -181,14 +185,13 @@ class PredictMask(Gadget):
             return mask_of(logits[0], plan), "predicted"
         except (RuntimeError, ValueError) as error:  # of torch or of the model: the scan goes on
             log.exception("the sampler failed")
-            fixed: Bool = model.population(plan)  # type: ignore[operator]
+            fixed: Bool = getattr(model, "population", low_pass)(plan)
             return fixed, f"sampler failed: {error}"
 
-    def _send(self, scan: Scan, key: Key, counters: Ints, hello: Hello | None) -> tuple[bool, str]:
+    def _send(self, scan: Scan, key: Key, counters: Ints) -> tuple[bool, str]:
         """Send the mask to the sequence that this scan is paired with, or say why not."""
         if scan.masks is None:
             return False, "no mask channel"
-        repetition = 0 if hello is not None and hello.repetition == "first" else key.repetition
         try:
             declared = scan.masks.hello()
             detail = "" if declared is None else disagreement(declared, scan.geometry)
@@ -196,7 +199,7 @@ class PredictMask(Gadget):
                 scan.masks.refuse(detail)
                 return False, detail
             scan.masks.send(
-                Scope(slice=key.slice, repetition=repetition),
+                Scope(slice=key.slice, repetition=key.repetition),
                 [int(c) for c in counters],
                 model=self._hash(scan),
                 reason="predicted",
@@ -209,6 +212,11 @@ class PredictMask(Gadget):
 
     def _hash(self, scan: Scan) -> str:
         return str(scan.models.get(self.sampler)[1]["sha256"])[:16]
+
+
+def _belongs(line: Acquisition) -> bool:
+    flags, encoding = int(line.head["flags"]), int(line.head["encoding_space_ref"])
+    return is_imaging(flags) and encoding == 0
 
 
 def disagreement(hello: Hello, geometry: Geometry) -> str:

@@ -11,17 +11,28 @@ from mnet.fourier import inverse_fourier
 from .errors import GadgetError
 from .gadget import Gadget, Scan
 from .geometry import Geometry
-from .items import Acquisition, Complex, Flag, Item
+from .items import Acquisition, Complex, Flag, Item, is_imaging
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveReadoutOversampling(Gadget):
-    """Transform every line along the readout and crop the oversampling, which is exact there."""
+    """Transform every line along the readout and crop the oversampling, which is exact there.
+
+    Navigators and other readouts that belong to no image pass as they came: they need not fit the
+    encoded matrix.
+    """
 
     def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         """Yield lines in hybrid space."""
         for item in items:
-            yield to_hybrid(item, scan.geometry) if isinstance(item, Acquisition) else item
+            yield to_hybrid(item, scan.geometry) if _fits(item) else item  # type: ignore[arg-type]
+
+
+def _fits(item: Item) -> bool:
+    if not isinstance(item, Acquisition) or int(item.head["encoding_space_ref"]) != 0:
+        return False
+    flags = int(item.head["flags"])
+    return is_imaging(flags & ~Flag.CALIBRATION)  # reference lines serve for maps
 
 
 def to_hybrid(line: Acquisition, geometry: Geometry) -> Acquisition:
@@ -52,6 +63,11 @@ def centred(line: Acquisition, geometry: Geometry) -> Complex:
     if centre >= n_samples:  # some senders leave it at that of the full echo
         centre = n_samples // 2
     pre, post = int(head["discard_pre"]), int(head["discard_post"])
+    if pre + post >= n_samples:
+        raise GadgetError(
+            f"acquisition {int(head['scan_counter'])} has {n_samples} samples; discard_pre "
+            f"and discard_post take {pre} and {post} of them: none is left"
+        )
     if int(head["flags"]) & Flag.REVERSE:
         data, centre, pre, post = data[:, ::-1], n_samples - 1 - centre, post, pre
     data, centre = data[:, pre : n_samples - post], centre - pre

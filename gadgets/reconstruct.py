@@ -29,6 +29,14 @@ class Reconstruct(Gadget):
     lam: float = 1e-3  # Tikhonov weight of `cg_sense`, on unit-norm operators
     n_iterations: int = 30  # of `cg_sense`
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot converge."""
+        if self.lam < 0 or self.n_iterations < 1:
+            raise ValueError(
+                f"lam is {self.lam} and n_iterations {self.n_iterations}, expected lam of at least "
+                "0 and n_iterations of at least 1"
+            )
+
     def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         """Fill in `image` and note the time in the meta data."""
         if self.method == "modl":
