@@ -135,6 +135,12 @@ def from_density(lines: Lines, density: NDArray[np.float64]) -> Bool:
     return lines.mask(rows[np.diff(steps, prepend=0.0) > 0])
 
 
+def power_law(lines: Lines, power: float) -> NDArray[np.float64]:
+    """Return the density (1 - distance)^power over rows (n,), 0 beyond the acquirable ones."""
+    density: NDArray[np.float64] = np.maximum(1 - lines.distance(), 0.0) ** power
+    return density
+
+
 def _fill(weight: NDArray[np.float64], total: int) -> NDArray[np.float64]:
     """Scale weights to the sum `total` with no entry above one."""
     full = np.zeros(weight.size, dtype=bool)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnet.masks import Bool, Lines, from_density
+from mnet.masks import Bool, Lines, from_density, power_law
 
 N_FEATURES = 3
 GRID_X = 64
@@ -58,7 +58,7 @@ def population(lines: Lines, powers: dict[str, list[float]]) -> Bool:
     """
     acceleration = lines.acquirable.sum() / lines.n_lines
     power = float(np.interp(acceleration, powers["acceleration"], powers["power"]))
-    return from_density(lines, (1 - lines.distance()) ** power)
+    return from_density(lines, power_law(lines, power))
 
 
 def line_table(lines: Lines, prior: Bool) -> NDArray[np.float32]:
