@@ -28,6 +28,7 @@ class WorkerScan:
         self.room = threading.Semaphore(IN_FLIGHT)
         self.over = threading.Event()
         self._worker = worker
+        self._closed = False
 
     def put(self, item: Item) -> None:
         """Queue an item, waiting while the queue is full.
@@ -45,14 +46,14 @@ class WorkerScan:
 
     def finish(self) -> None:
         """Wait until every item is reconstructed; raises GadgetError as `put` does."""
-        if not self.over.is_set():
-            self._worker.send("close", {"scan": self.name})
-            self.over.wait()
+        self.abandon()
+        self.over.wait()
         self.check()
 
     def abandon(self) -> None:
-        """Take nothing more from this scan."""
-        if not self.over.is_set():
+        """Put nothing more into this scan; the worker ends its thread, also after a failure."""
+        if not self._closed:
+            self._closed = True
             self._worker.send("close", {"scan": self.name})
 
     def check(self) -> None:
@@ -79,6 +80,7 @@ class Worker:
         self._scans: dict[str, WorkerScan] = {}
         self._lock = threading.Lock()
         self._warm = threading.Event()
+        self._warm_error = ""
         self.dead = False
         threading.Thread(target=self._read, name="worker-reader", daemon=True).start()
 
@@ -88,24 +90,40 @@ class Worker:
         return self._process.pid
 
     def open(self, xml: str, header: str, on_image: Callable[[Image], None]) -> WorkerScan:
-        """Start a scan; `on_image` is called on the reading thread."""
+        """Start a scan; `on_image` is called on the reading thread.
+
+        Raises GadgetError if the process has died.
+        """
         scan = WorkerScan(self, uuid.uuid4().hex, on_image)
         with self._lock:
+            if self.dead:
+                raise GadgetError("the reconstruction worker died before the scan began")
             self._scans[scan.name] = scan
         self.send("open", {"scan": scan.name, "xml": xml, "header": header})
         return scan
 
     def warm(self, xml: str, header: str, timeout_s: float) -> bool:
-        """Load the models of a pipeline, and wait until that is done."""
+        """Load the models of a pipeline, and wait until that is done; GadgetError if it fails."""
         self._warm.clear()
         self.send("warm", {"xml": xml, "header": header})
-        return self._warm.wait(timeout_s)
+        warm = self._warm.wait(timeout_s)
+        if self._warm_error or self.dead:
+            reason = self._warm_error or "the process died"
+            raise GadgetError(f"the reconstruction worker cannot warm up: {reason}")
+        return warm
 
     def send(self, kind: str, body: dict[str, Any], arrays: Any = ()) -> None:
-        """Send to the process; its death fails the scans from the reading thread."""
+        """Send to the process; its death fails the scans from the reading thread.
+
+        Raises GadgetError where it lives and yet nothing can be sent (memory, file descriptors).
+        """
         try:
             self._link.send(kind, body, arrays)
-        except OSError:
+        except OSError as error:
+            if not isinstance(error, ConnectionError) and not self.dead:
+                raise GadgetError(
+                    f"the reconstruction worker cannot be reached: {error}"
+                ) from error
             log.debug("worker %d takes nothing more", self.pid)
 
     def close(self) -> None:
@@ -125,6 +143,7 @@ class Worker:
                 break
             scan = self._scans.get(body.get("scan", ""))
             if kind == "warm":
+                self._warm_error = body["error"]
                 self._warm.set()
             elif scan is None:
                 continue
@@ -144,7 +163,8 @@ class Worker:
         self._died()
 
     def _died(self) -> None:
-        self.dead = True
+        with self._lock:
+            self.dead = True  # from here on no scan is opened
         self._link.close()
         code = self._process.wait()
         with self._lock:

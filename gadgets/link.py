@@ -78,23 +78,21 @@ class Link:
                 os.close(file)
 
     def receive(self) -> tuple[str, Json, Arrays]:
-        """Wait for one message; raises EOFError when the other end is gone."""
+        """Wait for one message; raises EOFError or OSError when the other end is gone."""
         prefix, files, _, _ = socket.recv_fds(self._sock, _PREFIX.size, 1)
-        if not prefix:
-            raise EOFError("the other process is gone")
-        prefix += self._exactly(_PREFIX.size - len(prefix))
-        length, n_files = _PREFIX.unpack(prefix)
-        message = json.loads(self._exactly(length))
-        arrays: Arrays = []
-        if n_files:
-            try:
-                memory = mmap.mmap(files[0], 0)  # lives as long as an array on it
-            finally:
-                os.close(files[0])
-            arrays = [_view(memory, place) for place in message["arrays"]]
-        else:
-            arrays = [np.zeros(p["shape"], p["dtype"]) for p in message["arrays"]]
-        return message["kind"], message["body"], arrays
+        try:
+            if not prefix:
+                raise EOFError("the other process is gone")
+            prefix += self._exactly(_PREFIX.size - len(prefix))
+            length, n_files = _PREFIX.unpack(prefix)
+            message = json.loads(self._exactly(length))
+            if len(files) != n_files:  # the kernel drops what does not fit the process's table
+                raise OSError("no file descriptor is left for the arrays of a message")
+            memory = mmap.mmap(files[0], 0) if files else b""  # lives as long as an array on it
+        finally:
+            for file in files:
+                os.close(file)
+        return message["kind"], message["body"], [_view(memory, p) for p in message["arrays"]]
 
     def close(self) -> None:
         """Close this end; the other one reads the end."""
@@ -145,8 +143,10 @@ def unpack(body: Json, arrays: Arrays) -> Item:
     return item
 
 
-def _view(memory: mmap.mmap, place: Json) -> NDArray[Any]:
+def _view(memory: mmap.mmap | bytes, place: Json) -> NDArray[Any]:
     count = int(np.prod(place["shape"], dtype=np.int64))
+    if not count:
+        return np.zeros(place["shape"], place["dtype"])  # may lie behind the end of the memory
     flat = np.frombuffer(memory, place["dtype"], count, place["offset"])
     return flat.reshape(place["shape"])
 

@@ -46,7 +46,7 @@ def to_hybrid(line: Acquisition, geometry: Geometry) -> Acquisition:
     if line.hybrid:
         return line
     n_x = geometry.n_x
-    kx = np.ascontiguousarray(centred(line, geometry))
+    kx = np.require(centred(line, geometry), requirements=["C", "W"])  # torch wants to own it
     x = inverse_fourier(torch.from_numpy(kx), -1)
     start = x.shape[-1] // 2 - n_x // 2
     return replace(line, data=x[:, start : start + n_x].contiguous().numpy(), hybrid=True)

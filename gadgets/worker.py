@@ -11,13 +11,12 @@ import socket
 import sys
 import threading
 import traceback
-from collections import Counter
 from collections.abc import Iterator
 
 from .gadget import Models, Scan, chain
 from .geometry import Geometry
 from .items import Image, Item
-from .link import Link, pack, unpack
+from .link import Json, Link, pack, unpack
 from .pipeline import parse, split
 
 log = logging.getLogger(__name__)
@@ -26,25 +25,25 @@ log = logging.getLogger(__name__)
 class _Job:
     """One scan: a queue of items, and the thread that consumes it."""
 
-    def __init__(self, link: Link, name: str, scan: Scan, xml: str, turn: threading.Lock) -> None:
-        self._link, self._name, self._scan, self._turn = link, name, scan, turn
-        self._heavy = split(parse(xml))[1]
+    def __init__(self, link: Link, body: Json, models: Models, turn: threading.Lock) -> None:
+        self._link, self._body, self._models, self._turn = link, body, models, turn
+        self._name = name = body["scan"]
         self.queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()  # bounded by the front
         threading.Thread(target=self._run, name=f"scan-{name}", daemon=True).start()
 
     def _run(self) -> None:
         try:
+            scan = _scan(self._models, self._body)
+            heavy = split(parse(self._body["xml"]))[1]
             with self._turn:
-                for item in chain(self._heavy, self._scan, self._feed()):
+                for item in chain(heavy, scan, self._feed()):
                     if isinstance(item, Image):
                         body, arrays = pack(item)
                         self._link.send("image", {"scan": self._name, **body}, arrays)
-            counts = dict(self._scan.counts)
-            self._link.send("done", {"scan": self._name, "counts": counts})
+            self._link.send("done", {"scan": self._name, "counts": dict(scan.counts)})
         except Exception as error:  # the boundary: the client is told, other scans go on
             log.exception("scan %s failed", self._name)
-            text = "".join(traceback.format_exception_only(error)).strip()
-            self._link.send("error", {"scan": self._name, "text": text})
+            self._link.send("error", {"scan": self._name, "text": _text(error)})
             while self.queue.get() is not None:
                 self._taken()  # the front may be waiting for room
 
@@ -71,27 +70,38 @@ def serve(link: Link, device: str) -> None:
     while True:
         try:
             kind, body, arrays = link.receive()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return
         name = body.get("scan", "")
         if kind == "open":
-            geometry = Geometry.parse(body["header"])
-            scan = Scan(geometry=geometry, models=models, counts=Counter(), device=device)
-            jobs[name] = _Job(link, name, scan, body["xml"], turn)
+            jobs[name] = _Job(link, body, models, turn)
         elif kind == "item":
             jobs[name].queue.put(unpack(body, arrays))
         elif kind == "close":
             jobs.pop(name).queue.put(None)
         elif kind == "warm":
             with turn:
-                _warm(models, body["xml"], body["header"], device)
-            link.send("warm")
+                link.send("warm", {"error": _warm(models, body)})
 
 
-def _warm(models: Models, xml: str, header: str, device: str) -> None:
-    scan = Scan(geometry=Geometry.parse(header), models=models, device=device)
-    for gadget in split(parse(xml))[1]:
-        gadget.warm(scan)
+def _warm(models: Models, body: Json) -> str:
+    """Run a pipeline once; returns what went wrong."""
+    try:
+        scan = _scan(models, body)
+        for gadget in split(parse(body["xml"]))[1]:
+            gadget.warm(scan)
+    except Exception as error:  # the boundary: the front is told, this process lives
+        log.exception("warming failed")
+        return _text(error)
+    return ""
+
+
+def _scan(models: Models, body: Json) -> Scan:
+    return Scan(geometry=Geometry.parse(body["header"]), models=models, device=models.device)
+
+
+def _text(error: Exception) -> str:
+    return "".join(traceback.format_exception_only(error)).strip()
 
 
 def main(arguments: list[str]) -> None:
@@ -103,7 +113,6 @@ def main(arguments: list[str]) -> None:
         os.nice(10)  # the front must answer within milliseconds on the same cores
     import torch
 
-    torch.set_grad_enabled(False)
     link.send("ready", {"threads": torch.get_num_threads()})
     serve(link, device)
 
