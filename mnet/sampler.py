@@ -19,6 +19,8 @@ from mnet.masks import Bool, Lines, from_density, power_law
 N_FEATURES = 3
 GRID_X = 64
 N_TABLE = 12
+N_SCALARS = 4
+FAMILY = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0)  # powers of the density masks
 
 
 def line_features(line: Tensor) -> Tensor:
@@ -50,15 +52,23 @@ def normalise(z: Tensor) -> Tensor:
     return torch.cat([z[:, :2] / amplitude.sqrt(), torch.log10(z[:, 2:].clamp_min(1e-4))], dim=1)
 
 
+def population_power(lines: Lines, powers: dict[str, list[float]]) -> float:
+    """Interpolate the power found on training slices to the acceleration of a plan."""
+    acceleration = float(lines.acquirable.sum()) / lines.n_lines
+    return float(np.interp(acceleration, powers["acceleration"], powers["power"]))
+
+
 def population(lines: Lines, powers: dict[str, list[float]]) -> Bool:
     """Return the best fixed mask for a plan: lines along the density (1 - distance)^power.
 
-    `powers` tabulates the power found on training slices over nominal accelerations; between
-    them it is interpolated.
+    `powers` tabulates the power found on training slices over nominal accelerations.
     """
-    acceleration = lines.acquirable.sum() / lines.n_lines
-    power = float(np.interp(acceleration, powers["acceleration"], powers["power"]))
-    return from_density(lines, power_law(lines, power))
+    return from_density(lines, power_law(lines, population_power(lines, powers)))
+
+
+def family(lines: Lines) -> list[Bool]:
+    """Return the masks (n,) along the densities of FAMILY, from even to steep."""
+    return [from_density(lines, power_law(lines, power)) for power in FAMILY]
 
 
 def line_table(lines: Lines, prior: Bool) -> NDArray[np.float32]:
@@ -106,10 +116,16 @@ class _Film(nn.Module):
 class MNet(nn.Module):
     """Scan-adaptive sampler for any matrix size, coil count and acceleration.
 
-    A small CNN embeds the calibration lines; a head of 1-D convolutions over ky, modulated by the
-    embedding, corrects the population mask line by line. With a zero correction (as initialised)
-    the prediction is the population mask.
+    A small CNN embeds the calibration lines. From the embedding, one head predicts which member of
+    a family of density masks suits the slice, and a second, 1-D convolutions over ky modulated by
+    the embedding, corrects that mask line by line; it is trained on ICD masks. Logits are
+
+        prior_scale * (2 member - 1) + strength * correction
+
+    As initialised the prediction is the population mask, the best fixed one.
     """
+
+    strength: Tensor
 
     def __init__(
         self,
@@ -136,39 +152,64 @@ class MNet(nn.Module):
             nn.Flatten(),
         )
         self.embed = nn.Sequential(
-            nn.Linear(2 * c * 16 + 4, n_embedding), nn.SiLU(), nn.Linear(n_embedding, n_embedding)
+            nn.Linear(2 * c * 16 + N_SCALARS, n_embedding),
+            nn.SiLU(),
+            nn.Linear(n_embedding, n_embedding),
+            nn.SiLU(),
         )
+        self.choose = nn.Linear(n_embedding, len(FAMILY))
         self.head = nn.ModuleList(
             _Film(n_in, 32, n_embedding, dilation)
             for n_in, dilation in [(N_TABLE, 1), (32, 2), (32, 4), (32, 1)]
         )
         self.out = nn.Conv1d(32, 1, 1)
         self.prior_scale = nn.Parameter(torch.tensor(1.0))
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        self.register_buffer("strength", torch.tensor(1.0))
+        for layer in (self.choose, self.out):
+            nn.init.zeros_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
     def population(self, lines: Lines) -> Bool:
         """Return the best fixed mask (n,) for a plan."""
         return population(lines, self.powers)
 
-    def forward(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
-        """Return logits (batch, n) from features (batch, 3, x, L) of the calibration lines."""
+    def embedding(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
+        """Return the embedding (batch, n_embedding) of features (batch, 3, x, L)."""
         n_calibration = int(lines.calibration.sum())
         if z.shape[-1] != n_calibration or z.shape[-3] != N_FEATURES:
             raise ValueError(
                 f"features have shape {tuple(z.shape)}, expected (batch, {N_FEATURES}, x, "
                 f"{n_calibration}) for {n_calibration} calibration lines"
             )
-        batch = z.shape[0]
-        prior = self.population(lines)
-        table = torch.from_numpy(line_table(lines, prior)).to(z)
-        scalars = torch.tensor(plan_scalars(lines, n_coils)).to(z).expand(batch, -1)
-        embedding = self.embed(torch.cat([self.trunk(normalise(z)), scalars], dim=1))
-        x = table.expand(batch, -1, -1)
+        scalars = torch.tensor(plan_scalars(lines, n_coils)).to(z).expand(z.shape[0], -1)
+        embedding: Tensor = self.embed(torch.cat([self.trunk(normalise(z)), scalars], dim=1))
+        return embedding
+
+    def member_scores(self, embedding: Tensor, lines: Lines) -> Tensor:
+        """Return how well each member of the family suits: scores (batch, members).
+
+        The head's output is added to a preference for members near the population's power.
+        """
+        power = population_power(lines, self.powers)
+        distance = [abs(math.log1p(p) - math.log1p(power)) for p in FAMILY]
+        scores: Tensor = self.choose(embedding) - torch.tensor(distance).to(embedding)
+        return scores
+
+    def correction(self, embedding: Tensor, table: Tensor) -> Tensor:
+        """Return the line-by-line correction (batch, n) of masks described by (batch, 12, n)."""
+        x = table
         for layer in self.head:
             x = layer(x, embedding)
-        correction: Tensor = self.out(x)[:, 0]
-        return correction + self.prior_scale * table[0]
+        result: Tensor = self.out(x)[:, 0]
+        return result
+
+    def forward(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
+        """Return logits (batch, n) from features (batch, 3, x, L) of the calibration lines."""
+        embedding = self.embedding(z, lines, n_coils)
+        tables = torch.from_numpy(np.stack([line_table(lines, m) for m in family(lines)])).to(z)
+        table = tables[self.member_scores(embedding, lines).argmax(1)]
+        return self.prior_scale * table[:, 0] + self.strength * self.correction(embedding, table)
 
 
 class PaperMNet(nn.Module):
