@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .front import WorkerPool, WorkerScan
+from .front import Worker, WorkerPool, WorkerScan
 from .gadget import Models, Scan
 from .geometry import Geometry, header_xml
 from .items import Image
@@ -116,22 +116,28 @@ class Host:
             if device == "auto":
                 device = "cuda" if torch.cuda.is_available() else "cpu"
             self.pool = WorkerPool(device)
-            xml = load(WARM_PIPELINE)
-            matrix, fov = (64, 64, 1), (256.0, 256.0, 5.0)
-            header = header_xml(
-                encoded=matrix, encoded_fov=fov, recon=matrix, recon_fov=fov, n_coils=2
-            )
-            worker = self.pool.get()
-            scan = Scan(geometry=Geometry.parse(header), models=self._models)
-            for gadget in split(parse(xml))[0]:
-                gadget.warm(scan)
-            worker.warm(xml, header.decode(), 120.0)
+            self._run_once(self.pool.get())
             log.info("ready on %s", device)
         except Exception as error:  # sessions report it to their clients
-            log.exception("the host cannot load its models")
+            log.exception("the host cannot start")
             self._warm_error = error
         finally:
             self._warm.set()
+
+    def _run_once(self, worker: Worker) -> None:
+        """Run both ends of the adaptive pipeline on nothing, so that a first scan is not slow."""
+        from mnet.weights import WeightsError
+
+        xml = load(WARM_PIPELINE)
+        matrix, fov = (64, 64, 1), (256.0, 256.0, 5.0)
+        header = header_xml(encoded=matrix, encoded_fov=fov, recon=matrix, recon_fov=fov, n_coils=2)
+        worker.warm(xml, header.decode(), 120.0)
+        scan = Scan(geometry=Geometry.parse(header), models=self._models)
+        try:
+            for gadget in split(parse(xml))[0]:
+                gadget.warm(scan)
+        except WeightsError as error:  # pipelines that do without can still run
+            log.error("weights: %s", error)
 
     def _open_worker(self, xml: str, header: str, on_image: Callable[[Image], None]) -> WorkerScan:
         if self.pool is None:
