@@ -233,8 +233,9 @@ def _mask_meta(scan: Scan, key: Key, mask: Bool, planned: Mask | None) -> dict[s
     meta["model"], meta["reason"] = planned.model, planned.reason
     as_sent = planned.enforced and bool(mask[scan.geometry.row(planned.counters)].all())
     fallback = planned.reason != "predicted" or (planned.fallback is not None and not as_sent)
-    if scan.masks is not None and planned.fallback is not None:
-        applied = scan.masks.applied(Scope(slice=key.slice, repetition=planned.key.repetition))
+    if planned.fallback is not None:
+        scope = Scope(slice=key.slice, repetition=planned.key.repetition)
+        applied = None if scan.masks is None else scan.masks.applied(scope)
         if applied is not None:
             if np.array_equal(planned.fallback, planned.counters):
                 fallback = applied.fallback

@@ -22,6 +22,14 @@ ONE = scanned(n_slices=3)
 ODD = scanned(n_x=21, n_ky=27, n_coils=2, n_slices=2, seed=7)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in the same order in both processes, and no threads that wait for each other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
 @pytest.fixture(scope="module")
 def pool() -> Iterator[WorkerPool]:
     pool = WorkerPool("cpu")
