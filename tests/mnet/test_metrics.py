@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from mnet import metrics
+
+
+def volumes(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    reference = (
+        torch.rand(3, 40, 33, generator=generator) * torch.tensor([1.0, 2.0, 0.5])[:, None, None]
+    )
+    image = reference + 0.1 * torch.randn(3, 40, 33, generator=generator)
+    return image, reference
+
+
+def test_ssim_matches_scikit_image():
+    image, reference = volumes()
+    peak = reference.max()
+    expected = [
+        structural_similarity(a.numpy(), b.numpy(), data_range=float(peak))
+        for a, b in zip(reference.double(), image.double(), strict=True)
+    ]
+    # scikit-image averages over all pixels but those within half a window of the edge, as we do
+    np.testing.assert_allclose(metrics.ssim(image, reference, peak), expected, rtol=1e-5)
+
+
+def test_ssim_with_a_range_for_every_slice_matches_scikit_image():
+    image, reference = volumes(1)
+    peak = reference.amax((-2, -1))
+    expected = [
+        structural_similarity(a.numpy(), b.numpy(), data_range=float(p))
+        for a, b, p in zip(reference.double(), image.double(), peak, strict=True)
+    ]
+    np.testing.assert_allclose(metrics.ssim(image, reference, peak), expected, rtol=1e-5)
+
+
+def test_psnr_matches_scikit_image():
+    image, reference = volumes()
+    peak = reference.max()
+    expected = [
+        peak_signal_noise_ratio(b.numpy(), a.numpy(), data_range=float(peak))
+        for a, b in zip(image, reference, strict=True)
+    ]
+    np.testing.assert_allclose(metrics.psnr(image, reference, peak), expected, rtol=1e-5)
+
+
+def test_nrmse_of_complex_images_counts_phase_errors():
+    reference = torch.ones(1, 8, 8, dtype=torch.complex64)
+    assert metrics.nrmse(1j * reference, reference).item() == pytest.approx(2**0.5)
+    assert metrics.nrmse(reference * 1.1, reference).item() == pytest.approx(0.1, rel=1e-5)
+
+
+def test_fit_scale_is_the_least_squares_scale():
+    image, reference = volumes()
+    expected = np.linalg.lstsq(
+        image.reshape(-1, 1).numpy(), reference.reshape(-1).numpy(), rcond=None
+    )
+    assert metrics.fit_scale(image, reference).item() == pytest.approx(
+        float(expected[0][0]), rel=1e-5
+    )
+
+
+def test_score_does_not_depend_on_the_scale_of_the_image():
+    image, reference = volumes()
+    first = metrics.score(image, reference, reference * 1.2)
+    second = metrics.score(image * 250, reference, reference * 1.2)
+    for name in ("nrmse", "nrmse_rss", "psnr", "ssim"):
+        torch.testing.assert_close(
+            getattr(first, name), getattr(second, name), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_score_uses_one_scale_for_all_slices():
+    _, reference = volumes()
+    wrong = reference * torch.tensor([1.0, 1.2, 1.0])[:, None, None]  # one slice too bright
+    scores = metrics.score(wrong, reference, reference)
+    assert scores.nrmse.min() > 0.01
+
+
+def test_score_of_the_reference_itself_is_perfect():
+    _, reference = volumes()
+    mean = metrics.score(reference, reference, reference).mean()
+    assert mean["nrmse"] < 1e-6
+    assert mean["ssim"] == pytest.approx(1.0)
+
+
+def test_the_fastmri_set_takes_its_range_from_the_volume():
+    image, reference = volumes()
+    found = metrics.fastmri_compatible(image, reference)
+    mse = (image - reference).square().mean((-2, -1))
+    torch.testing.assert_close(found["psnr"], 10 * torch.log10(reference.max() ** 2 / mse))
+    torch.testing.assert_close(found["nmse"], metrics.nrmse(image, reference) ** 2)
+
+
+def test_the_paper_s_set_divides_every_image_by_its_own_maximum():
+    image, reference = volumes()
+    found = metrics.paper_compatible(image * 7, reference * 3)
+    expected = metrics.paper_compatible(image, reference)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_an_empty_reference_gives_finite_numbers():
+    zero = torch.zeros(1, 16, 16)
+    assert torch.isfinite(metrics.nrmse(zero, zero)).all()
