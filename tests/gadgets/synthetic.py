@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
+from gadgets.gadget import Models
 from gadgets.geometry import Geometry, header_xml
 from gadgets.items import ACQUISITION_HEADER, Acquisition, Flag
 
@@ -45,6 +47,15 @@ def coil_images(n_x: int, n_y: int, n_coils: int, seed: int = 0) -> Array:
     angles = 2 * np.pi * np.arange(n_coils) / n_coils
     maps = [np.exp(-2 * ((x - np.cos(a)) ** 2 + (y - np.sin(a)) ** 2) + 1j * a) for a in angles]
     return np.stack(maps) * image * np.exp(2j * x + 1j * y)
+
+
+class Fixed(Models):
+    """Models from memory."""
+
+    def __init__(self, **models: nn.Module) -> None:
+        super().__init__()
+        for name, model in models.items():
+            self._loaded[name] = model.eval().requires_grad_(False), {"sha256": "0123abcd" * 8}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

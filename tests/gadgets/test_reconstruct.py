@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from synthetic import coil_images, fft, ifft, scanned
+from synthetic import Fixed, coil_images, fft, ifft, scanned
 
 from gadgets.coil_maps import CoilMaps
 from gadgets.errors import GadgetError
@@ -15,15 +15,6 @@ from mnet.modl import MoDL
 
 ONE = scanned(n_x=16, n_ky=20, n_coils=3, n_slices=2)
 ROWS = np.isin(np.arange(20), [1, 4, *range(6, 15), 17])
-
-
-class Fixed(Models):
-    """Models from memory."""
-
-    def __init__(self, **models: torch.nn.Module) -> None:
-        super().__init__()
-        for name, model in models.items():
-            self._loaded[name] = model.eval().requires_grad_(False), {"sha256": "0" * 64}
 
 
 def small_modl() -> MoDL:
