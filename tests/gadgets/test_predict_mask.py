@@ -26,18 +26,18 @@ CALIBRATION = list(range(28, 36))
 TOKEN = "5b0c3a52-8d5c-4a39-9d0e-2f4f1ad5c0aa"
 
 
-def sampler(seed: int = 0) -> MNet:
-    """Return an untrained net whose answer depends on the slice."""
-    torch.manual_seed(seed)
-    model = MNet(n_channels=4, n_embedding=8)
-    nn.init.normal_(model.out.weight)
-    for layer in (*model.embed[::2], *(block.film for block in model.head)):
-        nn.init.normal_(layer.weight)
-    model.prior_scale.data.zero_()
-    return model
+class Reader(MNet):
+    """Scores rows by where the calibration lines have their energy: no two slices are alike."""
+
+    def forward(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
+        assert z.shape[:2] == (1, 3)
+        assert z.shape[-1] == lines.calibration.sum()
+        energy = z[:, 2].sum(1)
+        pitch = (energy * torch.arange(energy.shape[1])).sum(1) / energy.sum(1)
+        return torch.cos(10 * pitch * torch.arange(lines.acquirable.size))[None]
 
 
-NET = sampler()
+NET = Reader(n_channels=4, n_embedding=8)
 
 
 class Broken(MNet):
@@ -199,10 +199,11 @@ def test_the_prediction_does_not_see_other_lines(seed: int) -> None:
 
 
 def test_the_prediction_does_see_the_calibration_lines() -> None:
-    masks = [
-        predict(ONE.lines(slice_), mode="shadow")[1][0].counters.tolist() for slice_ in range(3)
-    ]
-    assert len({tuple(mask) for mask in masks}) > 1
+    masks = {
+        tuple(predict(ONE.lines(slice_), mode="shadow")[1][0].counters.tolist())
+        for slice_ in range(3)
+    }
+    assert len(masks) == 3
 
 
 def test_the_mask_comes_with_the_last_calibration_line_and_before_it_goes_on() -> None:
