@@ -112,7 +112,8 @@ def main() -> None:
     folder = Path(config.labels)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{config.split}-{options.part}.jsonl"
-    done = {json.loads(line)["scan"] for line in path.open()} if path.exists() else set()
+    written = path.read_text().splitlines() if path.exists() else []
+    done = {json.loads(line)["scan"] for line in written}
     started, n_new = time.monotonic(), 0
     for number in range(config.first + options.part, config.n_scans, options.parts):
         if number in done:

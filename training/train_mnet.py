@@ -5,7 +5,7 @@
 For features z of the calibration lines, family losses l_k and the ICD mask M, the loss is
 
     CE(softmax(scores(z)), softmax(-(l_k / min l - 1) / temperature))
-    + BCE(correction and prior on movable lines, M) + recon_weight * NRMSE(MoDL(top lines of logits))
+    + BCE(correction and prior on movable lines, M) + recon_weight * NRMSE(MoDL(top lines))
 
 the last two terms being Eq. 2 of Gautam et al., arXiv:2509.16846, with MoDL as the reconstructor
 and straight-through masks. How much of the correction is used at run time, `strength`, is chosen on
@@ -49,6 +49,7 @@ class Config:
     recon_every: int = 8  # every n-th scan has the reconstruction term
     strengths: tuple[float, ...] = (0.0, 0.5, 1.0)
     n_rows: int = 64
+    n_least: int = 8  # scans of an acceleration, for it to enter the population's table
     seed: int = 0
 
 
@@ -98,7 +99,7 @@ def calibration_features(sample: Sample, lines: Lines) -> Tensor:
     return features(sample.kspace[..., torch.from_numpy(lines.calibration)])
 
 
-def best_powers(examples: list[Example]) -> dict[str, list[float]]:
+def best_powers(examples: list[Example], n_least: int) -> dict[str, list[float]]:
     """Return, by acceleration, the power of the family with the lowest mean relative loss."""
     groups: dict[float, list[Tensor]] = {}
     for example in examples:
@@ -106,9 +107,11 @@ def best_powers(examples: list[Example]) -> dict[str, list[float]]:
         groups.setdefault(float(nominal), []).append(example.losses / example.losses.min())
     table: dict[str, list[float]] = {"acceleration": [], "power": []}
     for acceleration, losses in sorted(groups.items()):
-        if len(losses) >= 8:
+        if len(losses) >= n_least:
             table["acceleration"].append(acceleration)
             table["power"].append(FAMILY[int(torch.stack(losses).mean(0).argmin())])
+    if not table["power"]:
+        raise ValueError(f"{len(examples)} labels, none of {n_least} scans at one acceleration")
     return table
 
 
@@ -145,7 +148,7 @@ def train(config: Config) -> dict[str, Any]:
     modl = load_weights(config.modl)[0]
     if not isinstance(modl, MoDL):
         raise TypeError(f"{config.modl} are not MoDL's")
-    powers = best_powers(examples)
+    powers = best_powers(examples, config.n_least)
     model = MNet(powers=powers)
     print(f"{len(examples)} scans, {sum(e.mask is not None for e in examples)} ICD masks, {powers}")
     optimiser = torch.optim.AdamW(
