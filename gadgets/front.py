@@ -1,6 +1,11 @@
-"""The front's view of the worker process: open a scan, put items, get images."""
+"""The front's view of the worker process: open a scan, put items, get images.
+
+One thread reads from the process, and one per scan hands its images on, so that a client that
+takes nothing holds up its own scan alone.
+"""
 
 import logging
+import queue
 import socket
 import subprocess
 import sys
@@ -11,7 +16,7 @@ from typing import Any
 
 from .errors import GadgetError
 from .items import Image, Item
-from .link import Link, pack, unpack
+from .link import Arrays, Json, Link, pack, unpack
 
 log = logging.getLogger(__name__)
 IN_FLIGHT = 24  # items of one scan in the queue: back-pressure beyond, some eight slices
@@ -22,13 +27,15 @@ class WorkerScan:
 
     def __init__(self, worker: "Worker", name: str, on_image: Callable[[Image], None]) -> None:
         self.name = name
-        self.on_image = on_image
+        self.inbox: queue.SimpleQueue[tuple[str, Json, Arrays]] = queue.SimpleQueue()
         self.counts: dict[str, int] = {}
         self.error = ""
         self.room = threading.Semaphore(IN_FLIGHT)
         self.over = threading.Event()
         self._worker = worker
+        self._on_image = on_image
         self._closed = False
+        threading.Thread(target=self._deliver, name=f"images-{name}", daemon=True).start()
 
     def put(self, item: Item) -> None:
         """Queue an item, waiting while the queue is full.
@@ -61,8 +68,30 @@ class WorkerScan:
         if self.error:
             raise GadgetError(self.error)
 
-    def fail(self, text: str) -> None:
-        """End the scan with an error."""
+    def _deliver(self) -> None:
+        """Take in what the worker says of this scan, up to its end."""
+        while not self.over.is_set():
+            kind, body, arrays = self.inbox.get()
+            try:
+                self._take(kind, body, arrays)
+            except Exception as error:  # whoever takes the images failed: so does this scan
+                log.exception("scan %s: an image could not be handed on", self.name)
+                self._fail(f"an image could not be handed on: {type(error).__name__}: {error}")
+
+    def _take(self, kind: str, body: Json, arrays: Arrays) -> None:
+        if kind == "taken":
+            self.room.release()
+        elif kind == "image":
+            image = unpack(body, arrays)
+            if isinstance(image, Image):
+                self._on_image(image)
+        elif kind == "done":
+            self.counts = body["counts"]
+            self.over.set()
+        elif kind == "error":
+            self._fail(body["text"])
+
+    def _fail(self, text: str) -> None:
         self.error = text
         self.over.set()
         self.room.release()
@@ -90,14 +119,14 @@ class Worker:
         return self._process.pid
 
     def open(self, xml: str, header: str, on_image: Callable[[Image], None]) -> WorkerScan:
-        """Start a scan; `on_image` is called on the reading thread.
+        """Start a scan; `on_image` is called on a thread of the scan.
 
         Raises GadgetError if the process has died.
         """
-        scan = WorkerScan(self, uuid.uuid4().hex, on_image)
         with self._lock:
             if self.dead:
                 raise GadgetError("the reconstruction worker died before the scan began")
+            scan = WorkerScan(self, uuid.uuid4().hex, on_image)
             self._scans[scan.name] = scan
         self.send("open", {"scan": scan.name, "xml": xml, "header": header})
         return scan
@@ -145,21 +174,10 @@ class Worker:
             if kind == "warm":
                 self._warm_error = body["error"]
                 self._warm.set()
-            elif scan is None:
-                continue
-            elif kind == "taken":
-                scan.room.release()
-            elif kind == "image":
-                image = unpack(body, arrays)
-                if isinstance(image, Image):
-                    scan.on_image(image)
-            elif kind == "done":
-                scan.counts = body["counts"]
-                self._scans.pop(scan.name)
-                scan.over.set()
-            elif kind == "error":
-                self._scans.pop(scan.name)
-                scan.fail(body["text"])
+            elif scan is not None:
+                scan.inbox.put((kind, body, arrays))
+                if kind in ("done", "error"):
+                    self._scans.pop(scan.name)
         self._died()
 
     def _died(self) -> None:
@@ -172,7 +190,8 @@ class Worker:
             self._scans.clear()
         self._warm.set()
         for scan in scans:
-            scan.fail(f"the reconstruction worker ended (exit status {code}) in mid-scan")
+            text = f"the reconstruction worker ended (exit status {code}) in mid-scan"
+            scan.inbox.put(("error", {"text": text}, []))
 
 
 class WorkerPool:

@@ -20,7 +20,7 @@ from .dataset import Source
 from .errors import ConfigError
 from .gadget import Scan, run
 from .image_finish import SERIES
-from .items import Acquisition, Flag, Frame, Image
+from .items import Acquisition, Frame, Image, is_imaging
 from .noise_adjust import NoiseAdjust
 from .private_host import Address
 from .readout import RemoveReadoutOversampling
@@ -228,7 +228,7 @@ def _proof(folders: list[Path], played: list[Played]) -> dict[str, Any]:
         return {"found": len(folders)}
     received: dict[tuple[int, int], list[int]] = {}
     for message in read_record(folders[0]):
-        if isinstance(message, Acquisition) and not int(message.head["flags"]) & Flag.NOT_IMAGING:
+        if isinstance(message, Acquisition) and is_imaging(int(message.head["flags"])):
             key = int(message.head["slice"]), int(message.head["repetition"])
             received.setdefault(key, []).append(int(message.head["kspace_encode_step_1"]))
     unasked = sum(len(set(received.get(p.key, [])) - set(p.counters)) for p in played)

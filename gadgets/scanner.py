@@ -19,7 +19,7 @@ from mnet.masks import Bool, Lines
 from .client import MrdClient
 from .dataset import Source
 from .geometry import SCAN_TOKEN, Geometry, with_user_parameter
-from .items import Acquisition, Flag, Image
+from .items import Acquisition, Flag, Image, is_imaging
 from .mask_messages import Hello, Scope
 from .mask_peer import SequencePort
 from .private_host import Address
@@ -149,7 +149,7 @@ def _by_scope(source: Source) -> tuple[list[Acquisition], dict[Key, list[Acquisi
         flags = int(line.head["flags"])
         if flags & Flag.NOISE:
             noise.append(line)
-        elif not flags & Flag.NOT_IMAGING:
+        elif is_imaging(flags):
             key = int(line.head["slice"]), int(line.head["repetition"])
             scopes.setdefault(key, []).append(line)
     return noise, dict(sorted(scopes.items(), key=lambda entry: (entry[0][1], entry[0][0])))

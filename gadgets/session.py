@@ -21,7 +21,7 @@ from .errors import ConfigError, GadgetsError, ProtocolError
 from .front import WorkerScan
 from .gadget import Models, Scan, chain, intake
 from .geometry import Geometry
-from .items import Acquisition, Flag, Frame, Image, Item, Mask, Waveform
+from .items import Acquisition, Frame, Image, Item, Mask, Waveform, is_imaging
 from .mask_peer import ReconPort
 from .message import (
     Close,
@@ -183,7 +183,7 @@ class Session:
                 return
             if isinstance(message, Acquisition):
                 head = message.head
-                if not int(head["flags"]) & Flag.NOT_IMAGING:
+                if is_imaging(int(head["flags"])):
                     scope = int(head["slice"]), int(head["repetition"])
                     counter = int(head["kspace_encode_step_1"])
                     self._ledger.received.setdefault(scope, set()).add(counter)

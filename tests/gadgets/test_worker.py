@@ -12,7 +12,7 @@ import pytest
 from synthetic import Scanned, noise, scanned
 
 from gadgets.errors import GadgetError
-from gadgets.front import Worker, WorkerPool, WorkerScan
+from gadgets.front import IN_FLIGHT, Worker, WorkerPool, WorkerScan
 from gadgets.gadget import Scan, chain, intake, run
 from gadgets.items import Acquisition, Frame, Image, Item, Waveform
 from gadgets.pipeline import load, parse, split
@@ -145,6 +145,66 @@ def test_many_items_after_an_error_block_nobody(pool: WorkerPool) -> None:
     with pytest.raises(GadgetError, match="neighbouring"):
         for _ in range(1000):
             scan.put(frame)
+
+
+def test_a_client_that_takes_no_image_holds_up_its_own_scan_alone(pool: WorkerPool) -> None:
+    worker = pool.get()
+    client_reads = threading.Event()
+    taken: list[Image] = []
+
+    def stalled(image: Image) -> None:
+        client_reads.wait(60)
+        taken.append(image)
+
+    slow = worker.open(XML, ONE.header.decode(), stalled)
+    for item in frames(ONE):
+        slow.put(item)
+    same(reconstruct(worker, ODD), run(parse(XML), Scan(geometry=ODD.geometry), items(ODD)))
+    assert not taken
+    client_reads.set()
+    slow.finish()
+    same(taken, run(parse(XML), Scan(geometry=ONE.geometry), items(ONE)))
+
+
+def test_a_client_that_takes_no_image_gets_no_more_than_the_queue_holds(pool: WorkerPool) -> None:
+    client_reads = threading.Event()
+    scan = pool.get().open(XML, ONE.header.decode(), lambda image: client_reads.wait(60) and None)
+    frame = frames(ONE)[0]
+    n_put = 0
+
+    def put() -> None:
+        nonlocal n_put
+        for _ in range(IN_FLIGHT + 8):
+            scan.put(frame)
+            n_put += 1
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    for _ in range(600):
+        if n_put == IN_FLIGHT:
+            break
+        time.sleep(0.1)
+    thread.join(0.5)
+    assert n_put == IN_FLIGHT
+    client_reads.set()
+    thread.join(60)
+    assert n_put == IN_FLIGHT + 8
+    scan.finish()
+
+
+def test_images_that_cannot_be_handed_on_fail_their_scan_alone(pool: WorkerPool) -> None:
+    worker = pool.get()
+
+    def refuse(image: Image) -> None:
+        raise ValueError("no room for images")
+
+    scan = worker.open(XML, ONE.header.decode(), refuse)
+    with pytest.raises(GadgetError, match="ValueError: no room for images"):
+        for item in frames(ONE):
+            scan.put(item)
+        scan.finish()
+    scan.abandon()
+    same(reconstruct(worker, ODD), run(parse(XML), Scan(geometry=ODD.geometry), items(ODD)))
 
 
 def test_a_header_that_only_the_worker_sees_broken_ends_its_scan_alone(pool: WorkerPool) -> None:
