@@ -144,6 +144,7 @@ def test_a_line_is_transformed_once() -> None:
         {"center_sample": 47},
         {"discard_pre": 48},
         {"discard_pre": 30, "discard_post": 30},
+        {"discard_post": 60},
         {"discard_post": 65535},
     ],
 )
