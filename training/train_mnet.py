@@ -27,6 +27,7 @@ from mnet.masks import Lines
 from mnet.modl import MoDL
 from mnet.sampler import FAMILY, MNet, family, features, line_table, mask_of, top_lines
 from mnet.weights import load_weights, save_weights
+from training.card import provenance
 from training.config import read_config
 from training.corpus import Sample, load
 from training.labels import scan_loss
@@ -145,7 +146,7 @@ def train(config: Config) -> dict[str, Any]:
     """Run; returns the validation figures."""
     torch.manual_seed(config.seed)
     examples, held_out = read_examples(config, "train"), read_examples(config, "validation")
-    modl = load_weights(config.modl)[0]
+    modl, modl_card = load_weights(config.modl)
     if not isinstance(modl, MoDL):
         raise TypeError(f"{config.modl} are not MoDL's")
     powers = best_powers(examples, config.n_least)
@@ -183,7 +184,9 @@ def train(config: Config) -> dict[str, Any]:
         "command": "python -m training.train_mnet --config training/configs/mnet.json",
         "n_scans": len(examples),
         "n_icd_masks": sum(e.mask is not None for e in examples),
-        "validation": figures,
+        "validation": {**figures, "subjects": 1},
+        "reconstructor": modl_card["sha256"],
+        **provenance(),
     }
     save_weights(model.eval(), Path(config.weights), card)
     return figures

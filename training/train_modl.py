@@ -24,6 +24,7 @@ from mnet.masks import Bool, Lines
 from mnet.modl import MoDL
 from mnet.recon import cg_sense, zero_filled
 from mnet.weights import save_weights
+from training.card import provenance
 from training.checkpoint import load_checkpoint, save_checkpoint, update_average
 from training.config import read_config
 from training.corpus import Sample, load
@@ -145,7 +146,8 @@ def train(config: Config) -> dict[str, Any]:
         "training": asdict(config),
         "command": "python -m training.train_modl --config training/configs/modl.json",
         "n_scans": len(files),
-        "validation": figures,
+        "validation": {**figures, "subjects": 1},
+        **provenance(),
     }
     save_weights(average.eval(), Path(config.weights), card)
     return figures

@@ -201,3 +201,16 @@ def test_scans_labels_and_both_networks_end_to_end(config, scans, tmp_path, monk
     assert float(model.strength) == figures["strength"]
     assert card["validation"]["n_scans"] == 2
     assert card["n_scans"] == 10
+    assert card["reconstructor"] == load_weights(config.weights)[1]["sha256"]
+    assert {source["licence"] for source in card["data"]} >= {"MIT", "Apache-2.0"}
+
+
+def test_running_a_finished_training_again_changes_no_weights(config):
+    train_modl.train(config)
+    first = tensors(config)
+    figures = train_modl.train(config)
+    assert all(torch.equal(first[name], value) for name, value in tensors(config).items())
+    card = load_weights(config.weights)[1]
+    assert card["validation"]["modl"] == figures["modl"]
+    assert {entry["split"] for entry in card["data"]} == {"train", "validation", "test"}
+    assert card["commit"]
