@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from synthetic import Scanned, noise, scanned
 
 from gadgets.errors import GadgetError
@@ -25,9 +26,12 @@ ODD = scanned(n_x=21, n_ky=27, n_coils=2, n_slices=2, seed=7)
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """Sums in the same order in both processes, and no threads that wait for each other."""
+    n_threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
         yield
+    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture(scope="module")
