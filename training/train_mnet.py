@@ -8,8 +8,8 @@ For features z of the calibration lines, family losses l_k and the ICD mask M, t
     + BCE(correction and prior on movable lines, M) + recon_weight * NRMSE(MoDL(top lines))
 
 the last two terms being Eq. 2 of Gautam et al., arXiv:2509.16846, with MoDL as the reconstructor
-and straight-through masks. How much of the correction is used at run time, `strength`, is chosen on
-validation scans of another subject, 0 among the choices.
+and straight-through masks. How much of the choice and of the correction is used at run time is set on
+validation scans of another subject; without both MNet is the population mask.
 """
 
 import argparse
@@ -48,7 +48,7 @@ class Config:
     temperature: float = 0.01
     recon_weight: float = 0.1
     recon_every: int = 8  # every n-th scan has the reconstruction term
-    strengths: tuple[float, ...] = (0.0, 0.5, 1.0)
+    strengths: tuple[float, ...] = (0.0, 0.5, 1.0)  # of the choice and of the correction
     n_rows: int = 64
     n_least: int = 8  # scans of an acceleration, for it to enter the population's table
     seed: int = 0
@@ -196,17 +196,35 @@ def train(config: Config) -> dict[str, Any]:
 def choose_strength(
     model: MNet, modl: MoDL, examples: list[Example], config: Config
 ) -> dict[str, Any]:
-    """Set `strength` to the best of validation; returns relative losses to the population mask."""
+    """Set how much of either head is used to the best of validation, none among the choices.
+
+    Scales `choose` and sets `strength`; returns losses relative to the population mask in percent.
+    """
+    chosen_by = {name: value.clone() for name, value in model.choose.named_parameters()}
+    settings = {
+        f"choice {choice:g}, correction {strength:g}": (choice, strength)
+        for choice in config.strengths
+        for strength in config.strengths
+    }
+
+    def apply(choice: float, strength: float) -> None:
+        for name, value in model.choose.named_parameters():
+            value.copy_(choice * chosen_by[name])
+        model.strength.fill_(strength)
+
     rows: dict[str, list[float]] = {}
     for example in examples:
         loss = scan_loss(load(example.path), modl, config.n_rows)
         candidates = {"population": model.population(example.lines)}
-        for strength in config.strengths:
-            model.strength.fill_(strength)
+        for name, setting in settings.items():
+            apply(*setting)
             logits = model(example.z, example.lines, example.n_coils)
-            candidates[f"strength {strength:g}"] = mask_of(logits, example.lines)
+            candidates[name] = mask_of(logits, example.lines)
+        known: dict[bytes, float] = {}  # most settings agree on most scans
         for name, mask in candidates.items():
-            rows.setdefault(name, []).append(float(loss(torch.from_numpy(mask).float()[None])[0]))
+            if mask.tobytes() not in known:
+                known[mask.tobytes()] = float(loss(torch.from_numpy(mask).float()[None])[0])
+            rows.setdefault(name, []).append(known[mask.tobytes()])
         rows.setdefault("best member", []).append(float(example.losses.min()))
     base = np.array(rows["population"])
     figures: dict[str, Any] = {"population_nrmse": round(float(base.mean()), 4)}
@@ -216,10 +234,10 @@ def choose_strength(
             "percent": round(float(relative.mean()), 3),
             "standard_error": round(float(relative.std() / np.sqrt(relative.size)), 3),
         }
-    by_strength = {s: figures[f"strength {s:g}"]["percent"] for s in config.strengths}
-    chosen = min(by_strength, key=lambda s: by_strength[s])
-    model.strength.fill_(chosen)
-    return figures | {"strength": chosen, "n_scans": len(examples)}
+    best = min(settings, key=lambda name: figures[name]["percent"])
+    apply(*settings[best])
+    choice, strength = settings[best]
+    return figures | {"choice": choice, "strength": strength, "n_scans": len(examples)}
 
 
 def main() -> None:

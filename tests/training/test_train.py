@@ -199,6 +199,10 @@ def test_scans_labels_and_both_networks_end_to_end(config, scans, tmp_path, monk
     model, card = load_weights(str(tmp_path / "mnet"))
     assert isinstance(model, MNet)
     assert float(model.strength) == figures["strength"]
+    unused = figures["choice 0, correction 0"]["percent"]  # the population's member of the family
+    assert unused == pytest.approx(0, abs=0.5)
+    used = f"choice {figures['choice']:g}, correction {figures['strength']:g}"
+    assert figures[used]["percent"] <= unused
     assert card["validation"]["n_scans"] == 2
     assert card["n_scans"] == 10
     assert card["reconstructor"] == load_weights(config.weights)[1]["sha256"]
