@@ -8,8 +8,8 @@ For features z of the calibration lines, family losses l_k and the ICD mask M, t
     + BCE(correction and prior on movable lines, M) + recon_weight * NRMSE(MoDL(top lines))
 
 the last two terms being Eq. 2 of Gautam et al., arXiv:2509.16846, with MoDL as the reconstructor
-and straight-through masks. How much of the choice and of the correction is used at run time is set on
-validation scans of another subject; without both MNet is the population mask.
+and straight-through masks. How much of the choice and the correction is used at run time is set
+on validation scans of another subject; without both MNet is the population mask.
 """
 
 import argparse
