@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mnet.fourier import fourier, inverse_fourier
+from mnet.fourier import inverse_fourier
+from mnet.fov import finish
 
 from .errors import GadgetError
 from .gadget import Gadget, Scan
@@ -113,41 +114,15 @@ class ImageFinish(Gadget):
 
 
 def to_recon_matrix(image: Complex, geometry: Geometry) -> Complex:
-    """Crop the encoded field of view along y, then sinc-interpolate to the matrix of the image.
+    """Crop the encoded field of view along y, then sinc-interpolate to the matrix of the image."""
+    finished: Complex = finish(torch.from_numpy(image), kept(geometry), geometry.recon[:2]).numpy()
+    return finished
 
-    The second step pads k-space, or crops it, so the field of view stays that of the header.
-    """
+
+def kept(geometry: Geometry) -> tuple[int, int]:
+    """Return the pixels (x, y) that the reconstructed field of view keeps of the encoded one."""
     share = geometry.recon_fov[1] / geometry.encoded_fov[1]
-    image = _centre(image, 1, min(max(round(geometry.n_ky * share), 1), geometry.n_ky))
-    for axis, n in enumerate(geometry.recon[:2]):
-        n_old = image.shape[axis]
-        if n != n_old:
-            spectrum = _fft(image, axis)
-            spectrum = _pad(spectrum, axis, n) if n > n_old else _centre(spectrum, axis, n)
-            image = _ifft(spectrum, axis) * np.float32(np.sqrt(n / n_old))
-    return image
-
-
-def _fft(x: Complex, axis: int) -> Complex:
-    result: Complex = fourier(torch.from_numpy(x), axis).numpy()
-    return result
-
-
-def _ifft(x: Complex, axis: int) -> Complex:
-    result: Complex = inverse_fourier(torch.from_numpy(x), axis).numpy()
-    return result
-
-
-def _centre(x: Complex, axis: int, n: int) -> Complex:
-    start = x.shape[axis] // 2 - n // 2
-    return np.take(x, np.arange(start, start + n), axis=axis)
-
-
-def _pad(x: Complex, axis: int, n: int) -> Complex:
-    before = n // 2 - x.shape[axis] // 2
-    widths = [(0, 0)] * x.ndim
-    widths[axis] = (before, n - x.shape[axis] - before)
-    return np.pad(x, widths)
+    return geometry.n_x, min(max(round(geometry.n_ky * share), 1), geometry.n_ky)
 
 
 def _brightest(lines: Complex, n_ky: int) -> float:
@@ -155,7 +130,8 @@ def _brightest(lines: Complex, n_ky: int) -> float:
 
     Its L lines are transformed by themselves: the root makes the intensity that of n_ky rows.
     """
-    rss = np.sqrt((np.abs(_ifft(lines, 2)) ** 2).sum(0)) * np.sqrt(lines.shape[2] / n_ky)
+    coils = inverse_fourier(torch.from_numpy(lines), 2).numpy()
+    rss = np.sqrt((np.abs(coils) ** 2).sum(0)) * np.sqrt(lines.shape[2] / n_ky)
     return max(float(np.percentile(rss, 99.9)), 1e-20)
 
 

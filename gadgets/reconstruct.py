@@ -26,7 +26,7 @@ class Reconstruct(Gadget):
 
     method: Literal["modl", "cg_sense", "zero_filled"] = "modl"
     weights: str = "modl"  # name of deployed weights, for `modl`
-    lam: float = 1e-3  # Tikhonov weight of `cg_sense`, on unit-norm operators
+    lam: float = 0.02  # Tikhonov weight of `cg_sense`, on unit-norm operators
     n_iterations: int = 30  # of `cg_sense`
 
     def __post_init__(self) -> None:

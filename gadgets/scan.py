@@ -19,7 +19,7 @@ from .accumulate import AccumulateFrame
 from .dataset import Source
 from .errors import ConfigError
 from .gadget import Scan, run
-from .image_finish import SERIES
+from .image_finish import SERIES, kept
 from .items import Acquisition, Frame, Image, is_imaging
 from .noise_adjust import NoiseAdjust
 from .private_host import Address
@@ -132,9 +132,7 @@ def _volume(frames: list[Frame], lines: Lines, source: Source) -> Volume:
     geometry = source.geometry
     kspace = torch.from_numpy(np.stack([frame.kspace for frame in frames]))
     kspace[..., ~torch.from_numpy(lines.acquirable)] = 0
-    share = geometry.recon_fov[1] / geometry.encoded_fov[1]
-    crop = geometry.n_x, max(round(geometry.n_ky * share), 1)
-    return Volume(kspace=kspace, lines=lines, crop=crop, matrix=geometry.recon[:2])
+    return Volume(kspace=kspace, lines=lines, crop=kept(geometry), matrix=geometry.recon[:2])
 
 
 def _received(frames: list[Frame], wire: list[Image], source: Source) -> Tensor:

@@ -5,7 +5,6 @@ adaptive sampler see the calibration lines alone. All images are scored by `mnet
 against all lines of the same volume, combined with the same maps.
 """
 
-import math
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnet import masks, recon, sense
-from mnet.fourier import fourier, inverse_fourier
+from mnet import fov, masks, recon, sense
+from mnet.fourier import inverse_fourier
 from mnet.maps import coil_maps
 from mnet.masks import Bool, Lines
 from mnet.metrics import Scores, score
@@ -36,7 +35,7 @@ class Volume:
     kspace: Tensor  # (slices, coils, x, ky) complex64, hybrid, zero on rows that are not acquirable
     lines: Lines
     crop: tuple[int, int] | None = None  # pixels (x, y) that stay of the encoded field of view
-    matrix: tuple[int, int] | None = None  # of the final image: interpolated, or cropped further
+    matrix: tuple[int, int] | None = None  # of the final image, over the same field of view
 
     def __post_init__(self) -> None:
         n_ky = self.lines.acquirable.size
@@ -60,10 +59,7 @@ class Volume:
 
     def finish(self, images: Tensor) -> Tensor:
         """Return final complex images (..., x, y) from those of the encoded field of view."""
-        for target in (self.crop, self.matrix):
-            for dim, size in zip((-2, -1), target or (), strict=False):
-                images = _resize(images, dim, size)
-        return images
+        return fov.finish(images, self.crop, self.matrix)
 
 
 def maps(volume: Volume) -> Tensor:
@@ -99,17 +95,6 @@ def reconstruct(
         for kspace, maps, rows in zip(volume.kspace, csm, taken, strict=True)
     ]
     return volume.finish(torch.cat(images)).abs()
-
-
-def _resize(images: Tensor, dim: int, size: int) -> Tensor:
-    """Crop about the centre, or interpolate by zeros around k-space, keeping the intensity."""
-    n = images.shape[dim]
-    if size <= n:
-        return images.narrow(dim, n // 2 - size // 2, size)
-    before = size // 2 - n // 2
-    widths = [0, 0] * (-1 - dim) + [before, size - n - before]  # pad() begins with the last axis
-    spectrum = torch.nn.functional.pad(fourier(images, dim=dim), widths)
-    return inverse_fourier(spectrum, dim=dim) * math.sqrt(size / n)
 
 
 def _reconstruct_slice(

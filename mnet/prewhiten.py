@@ -80,8 +80,6 @@ def gadgetron_scale(
 def apply(matrix: Tensor, data: Tensor, dim: int = 0) -> Tensor:
     """Multiply the coil axis `dim` of data by a (coils, coils) matrix; other axes are free."""
     if matrix.shape[-1] != data.shape[dim]:
-        raise ValueError(
-            f"matrix is for {matrix.shape[-1]} coils, data has {data.shape[dim]}"
-        )
+        raise ValueError(f"matrix is for {matrix.shape[-1]} coils, data has {data.shape[dim]}")
     mixed: Tensor = torch.tensordot(matrix, data, dims=([1], [dim]))
     return mixed.movedim(0, dim)

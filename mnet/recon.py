@@ -19,11 +19,14 @@ def cg_sense(
     csm: Tensor,
     mask: Tensor,
     *,
-    lam: float = 1e-3,
+    lam: float = 0.02,
     n_iterations: int = 30,
     tolerance: float = 1e-5,
 ) -> Tensor:
     """Return the least-squares image, with Tikhonov weight `lam` on unit-norm operators.
+
+    The default is near the best for accelerated scans of ordinary noise; without any weight noise
+    grows where coils cannot tell aliases apart.
 
     Pruessmann et al. 2001, doi:10.1002/mrm.1241.
     """

@@ -171,7 +171,7 @@ def validate(model: MoDL, config: Config) -> dict[str, float]:
         truth = sense.adjoint(kspace, csm, torch.ones_like(mask))
         for name, image in (
             ("modl", model(kspace, csm, mask)),
-            ("cg_sense", cg_sense(kspace, csm, mask, lam=1e-2)),
+            ("cg_sense", cg_sense(kspace, csm, mask)),
             ("zero_filled", zero_filled(kspace, csm, mask)),
         ):
             sums[name].append(float(nrmse(image, truth)))

@@ -1,4 +1,4 @@
-"""Data of the C++ generator through `cg_sense.xml`, against a reconstruction made of other parts."""
+"""Data of the C++ generator through `cg_sense.xml`, against a reconstruction of other parts."""
 
 import shutil
 import subprocess
@@ -61,7 +61,7 @@ def independent(path: Path) -> list[np.ndarray]:
         maps = EspiritCalib(
             cropped, calib_width=24, thresh=0.02, kernel_width=6, crop=0.7, show_pbar=False
         ).run()
-        recon = SenseRecon(cropped, maps, lamda=1e-3, max_iter=50, show_pbar=False).run()
+        recon = SenseRecon(cropped, maps, lamda=0.02, max_iter=50, show_pbar=False).run()
         images.append(np.abs(recon))
     return images
 

@@ -1,0 +1,40 @@
+"""From the encoded field of view to the final image."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from mnet.fourier import fourier, inverse_fourier
+
+
+def crop(images: Tensor, dim: int, size: int) -> Tensor:
+    """Keep the central `size` pixels along an axis; the pixel `n // 2` stays the centre."""
+    n = images.shape[dim]
+    return images.narrow(dim, n // 2 - size // 2, size)
+
+
+def interpolate(images: Tensor, dim: int, size: int) -> Tensor:
+    """Change the matrix of one axis at the same field of view, keeping the intensity.
+
+    K-space is padded with zeros, or cropped.
+    """
+    n = images.shape[dim]
+    if size == n:
+        return images
+    spectrum = fourier(images, dim=dim)
+    if size < n:
+        spectrum = crop(spectrum, dim, size)
+    else:
+        before = size // 2 - n // 2
+        widths = [0, 0] * (-1 - dim) + [before, size - n - before]  # pad() begins at the last axis
+        spectrum = torch.nn.functional.pad(spectrum, widths)
+    return inverse_fourier(spectrum, dim=dim) * math.sqrt(size / n)
+
+
+def finish(images: Tensor, kept: tuple[int, int] | None, matrix: tuple[int, int] | None) -> Tensor:
+    """Crop complex images (..., x, y) to `kept` pixels, then bring them to `matrix`."""
+    for change, target in ((crop, kept), (interpolate, matrix)):
+        for dim, size in zip((-2, -1), target or (), strict=False):
+            images = change(images, dim, size)
+    return images
