@@ -137,11 +137,7 @@ def _volume(frames: list[Frame], lines: Lines, source: Source) -> Volume:
 
 def _received(frames: list[Frame], wire: list[Image], source: Source) -> Tensor:
     """Return the images (n, x, y) in the order of the frames; zero where none arrived."""
-    found = {
-        (int(i.head["slice"]), int(i.head["repetition"]), int(i.head["contrast"])): i
-        for i in wire
-        if int(i.head["image_series_index"]) == SERIES
-    }
+    found = {_image_key(i): i for i in wire if int(i.head["image_series_index"]) == SERIES}
     empty = np.zeros(source.geometry.recon[:2], np.float32)
     images = []
     for frame in frames:
@@ -152,6 +148,11 @@ def _received(frames: list[Frame], wire: list[Image], source: Source) -> Tensor:
         slope = float(image.meta.get("RescaleSlope", "1"))
         images.append(np.abs(image.data[0, 0]).T.astype(np.float32) * np.float32(slope))
     return torch.from_numpy(np.stack(images))
+
+
+def _image_key(image: Image) -> tuple[int, int, int]:
+    head = image.head
+    return int(head["slice"]), int(head["repetition"]), int(head["contrast"])
 
 
 def _entries(
@@ -168,11 +169,8 @@ def _entries(
     geometry = source.geometry
     scores = score(images, truth, rss(volume))
     series = [i for i in wire if int(i.head["image_series_index"]) == SERIES]
-    recon_ms = {
-        (int(i.head["slice"]), int(i.head["repetition"])): float(i.meta["mnet_recon_ms"])
-        for i in series
-    }
-    meta = {(int(i.head["slice"]), int(i.head["repetition"])): i.meta for i in series}
+    meta = {_image_key(i): i.meta for i in series}
+    received = [meta.get((f.key.slice, f.key.repetition, f.key.contrast)) for f in frames]
     n_acquirable = int(lines.acquirable.sum())
     return [
         {
@@ -187,16 +185,16 @@ def _entries(
             "fallback": one.fallback,
             "reason": one.reason,
             "mask_latency_ms": one.latency_ms,
-            "recon_ms": recon_ms.get(one.key),
-            "image_received": one.key in meta,
-            "fallback_in_meta": meta.get(one.key, {}).get("mnet_fallback"),
-            "reason_in_meta": meta.get(one.key, {}).get("mnet_reason"),
+            "recon_ms": float(got["mnet_recon_ms"]) if got is not None else None,
+            "image_received": got is not None,
+            "fallback_in_meta": (got or {}).get("mnet_fallback"),
+            "reason_in_meta": (got or {}).get("mnet_reason"),
             "nrmse": float(scores.nrmse[i]),
             "nrmse_rss": float(scores.nrmse_rss[i]),
             "psnr": float(scores.psnr[i]),
             "ssim": float(scores.ssim[i]),
         }
-        for i, (frame, one) in enumerate(zip(frames, applied, strict=True))
+        for i, (frame, one, got) in enumerate(zip(frames, applied, received, strict=True))
     ]
 
 

@@ -284,7 +284,11 @@ def _summary(
 ) -> dict[str, Any]:
     """Put together what was asked for, applied and received, slice by slice."""
     slices = []
-    frames = {(f.key.slice, f.key.repetition): f for f in ledger.frames}
+    frames: dict[tuple[int, int], Frame] = {}  # of several contrasts, an incomplete one if any
+    for one in ledger.frames:
+        scope = one.key.slice, one.key.repetition
+        if scope not in frames or "incomplete" in one.meta:
+            frames[scope] = one
     masks = {(m.key.slice, m.key.repetition): m for m in ledger.masks}
     for scope in sorted(ledger.received):
         frame, mask = frames.get(scope), masks.get(scope)

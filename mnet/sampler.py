@@ -7,6 +7,7 @@ and Ravishankar, arXiv:2509.16846, and Huang and Ravishankar's MNet.
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +19,17 @@ from mnet.masks import Bool, Lines, from_density, power_law
 
 N_FEATURES = 3
 GRID_X = 64
-N_TABLE = 12
+N_TABLE = 13
 N_SCALARS = 4
-FAMILY = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0)  # powers of the density masks
+# (power, cutoff) of the density masks that a prediction starts from
+FAMILY = (
+    *((power, 1.0) for power in (0.0, 0.5, 1.0, 2.0, 4.0, 6.0)),
+    *((power, 0.75) for power in (0.5, 1.0, 2.0, 3.0)),
+    *((power, 0.55) for power in (0.5, 1.0, 2.0)),
+    (0.5, 0.4),
+)
+TEMPERATURE = 0.01  # relative loss that makes a member e times less likely
+Preferences = dict[str, list[Any]]  # "acceleration": [..], "loss": [[.. per member], ..]
 
 
 def line_features(line: Tensor) -> Tensor:
@@ -52,33 +61,21 @@ def normalise(z: Tensor) -> Tensor:
     return torch.cat([z[:, :2] / amplitude.sqrt(), torch.log10(z[:, 2:].clamp_min(1e-4))], dim=1)
 
 
-def population_power(lines: Lines, powers: dict[str, list[float]]) -> float:
-    """Interpolate the power found on training slices to the acceleration of a plan."""
-    acceleration = float(lines.acquirable.sum()) / lines.n_lines
-    return float(np.interp(acceleration, powers["acceleration"], powers["power"]))
-
-
-def population(lines: Lines, powers: dict[str, list[float]]) -> Bool:
-    """Return the best fixed mask for a plan: lines along the density (1 - distance)^power.
-
-    `powers` tabulates the power found on training slices over nominal accelerations.
-    """
-    return from_density(lines, power_law(lines, population_power(lines, powers)))
-
-
 def family(lines: Lines) -> list[Bool]:
-    """Return the masks (n,) along the densities of FAMILY, from even to steep."""
-    return [from_density(lines, power_law(lines, power)) for power in FAMILY]
+    """Return the masks (n,) along the densities of FAMILY."""
+    return [from_density(lines, power_law(lines, *member)) for member in FAMILY]
 
 
 def line_table(lines: Lines, prior: Bool) -> NDArray[np.float32]:
-    """Describe every row to the head: (12, n) float32."""
+    """Describe every row to the head: (13, n) float32."""
     n = lines.acquirable.size
     signed = np.arange(n) - lines.center
     position = signed / max(float(np.abs(signed[lines.acquirable]).max()), 1.0)
     local = np.convolve(prior.astype(float), np.ones(9) / 9, mode="same")
+    mirrored = prior[np.clip(2 * lines.center - np.arange(n), 0, n - 1)]
     rows = [
         prior * 2.0 - 1.0,
+        mirrored * 2.0 - 1.0,
         local,
         lines.calibration.astype(float),
         lines.acquirable.astype(float),
@@ -131,14 +128,18 @@ class MNet(nn.Module):
         self,
         n_channels: int = 24,
         n_embedding: int = 64,
-        powers: dict[str, list[float]] | None = None,
+        preferences: Preferences | None = None,
     ) -> None:
         super().__init__()
-        self.powers = powers or {"acceleration": [4.0], "power": [2.0]}
+        # without training, members nearer to (2, 1) are preferred
+        self.preferences = preferences or {
+            "acceleration": [4.0],
+            "loss": [[abs(power - 2.0) + 1.0 - cutoff for power, cutoff in FAMILY]],
+        }
         self.config = {
             "n_channels": n_channels,
             "n_embedding": n_embedding,
-            "powers": self.powers,
+            "preferences": self.preferences,
         }
         c = n_channels
         self.trunk = nn.Sequential(
@@ -170,9 +171,15 @@ class MNet(nn.Module):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
+    def mean_losses(self, lines: Lines) -> NDArray[np.float64]:
+        """Return the relative losses of the family's members on training scans, for a plan."""
+        acceleration = float(lines.acquirable.sum()) / lines.n_lines
+        known, losses = self.preferences["acceleration"], np.array(self.preferences["loss"])
+        return np.array([np.interp(acceleration, known, column) for column in losses.T])
+
     def population(self, lines: Lines) -> Bool:
-        """Return the best fixed mask (n,) for a plan."""
-        return population(lines, self.powers)
+        """Return the best fixed mask (n,) for a plan: the member with the lowest mean loss."""
+        return family(lines)[int(self.mean_losses(lines).argmin())]
 
     def embedding(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
         """Return the embedding (batch, n_embedding) of features (batch, 3, x, L)."""
@@ -189,15 +196,14 @@ class MNet(nn.Module):
     def member_scores(self, embedding: Tensor, lines: Lines) -> Tensor:
         """Return how well each member of the family suits: scores (batch, members).
 
-        The head's output is added to a preference for members near the population's power.
+        The head's output corrects what is known of the members' losses on other scans.
         """
-        power = population_power(lines, self.powers)
-        distance = [abs(math.log1p(p) - math.log1p(power)) for p in FAMILY]
-        scores: Tensor = self.choose(embedding) - torch.tensor(distance).to(embedding)
+        prior = torch.from_numpy(self.mean_losses(lines) / TEMPERATURE).to(embedding)
+        scores: Tensor = self.choose(embedding) - prior
         return scores
 
     def correction(self, embedding: Tensor, table: Tensor) -> Tensor:
-        """Return the line-by-line correction (batch, n) of masks described by (batch, 12, n)."""
+        """Return the line-by-line correction (batch, n) of masks described by (batch, 13, n)."""
         x = table
         for layer in self.head:
             x = layer(x, embedding)

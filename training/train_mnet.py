@@ -4,7 +4,7 @@
 
 For features z of the calibration lines, family losses l_k and the ICD mask M, the loss is
 
-    CE(softmax(scores(z)), softmax(-(l_k / min l - 1) / temperature))
+    sum_k w_k huber(predicted_k(z) - r_k) + sum_k softmax(-predicted_k / T) r_k,   r = l / min l - 1
     + BCE(correction and prior on movable lines, M) + recon_weight * NRMSE(MoDL(top lines))
 
 the last two terms being Eq. 2 of Gautam et al., arXiv:2509.16846, with MoDL as the reconstructor
@@ -25,7 +25,16 @@ from torch.nn import functional
 
 from mnet.masks import Lines
 from mnet.modl import MoDL
-from mnet.sampler import FAMILY, MNet, family, features, line_table, mask_of, top_lines
+from mnet.sampler import (
+    TEMPERATURE,
+    MNet,
+    Preferences,
+    family,
+    features,
+    line_table,
+    mask_of,
+    top_lines,
+)
 from mnet.weights import load_weights, save_weights
 from training.card import provenance
 from training.config import read_config
@@ -45,7 +54,7 @@ class Config:
     batch: int = 8
     learning_rate: float = 5e-4
     weight_decay: float = 1e-2
-    temperature: float = 0.01
+    nearness: float = 0.05  # relative loss that makes a member matter e times less
     recon_weight: float = 0.1
     recon_every: int = 8  # every n-th scan has the reconstruction term
     strengths: tuple[float, ...] = (0.0, 0.5, 1.0)  # of the choice and of the correction
@@ -100,29 +109,37 @@ def calibration_features(sample: Sample, lines: Lines) -> Tensor:
     return features(sample.kspace[..., torch.from_numpy(lines.calibration)])
 
 
-def best_powers(examples: list[Example], n_least: int) -> dict[str, list[float]]:
-    """Return, by acceleration, the power of the family with the lowest mean relative loss."""
+def mean_losses(examples: list[Example], n_least: int) -> Preferences:
+    """Return, by acceleration, the mean relative loss of every member of the family."""
     groups: dict[float, list[Tensor]] = {}
     for example in examples:
         nominal = round(float(example.lines.acquirable.sum()) / example.lines.n_lines)
-        groups.setdefault(float(nominal), []).append(example.losses / example.losses.min())
-    table: dict[str, list[float]] = {"acceleration": [], "power": []}
+        groups.setdefault(float(nominal), []).append(relative_losses(example))
+    table: Preferences = {"acceleration": [], "loss": []}
     for acceleration, losses in sorted(groups.items()):
         if len(losses) >= n_least:
             table["acceleration"].append(acceleration)
-            table["power"].append(FAMILY[int(torch.stack(losses).mean(0).argmin())])
-    if not table["power"]:
+            mean = torch.stack(losses).mean(0)
+            table["loss"].append([round(float(x), 4) for x in mean])
+    if not table["loss"]:
         raise ValueError(f"{len(examples)} labels, none of {n_least} scans at one acceleration")
     return table
+
+
+def relative_losses(example: Example) -> Tensor:
+    """Return how much worse every member (members,) is than the best one, 0 for that."""
+    return example.losses / example.losses.min() - 1
 
 
 def example_loss(model: MNet, example: Example, config: Config) -> Tensor:
     """Return the label terms of the loss for one scan."""
     embedding = model.embedding(example.z, example.lines, example.n_coils)
-    relative = example.losses / example.losses.min() - 1
-    target = torch.softmax(-relative / config.temperature, 0)
-    scores = model.member_scores(embedding, example.lines)
-    loss = functional.cross_entropy(scores, target[None])
+    relative = relative_losses(example)
+    predicted = -TEMPERATURE * model.member_scores(embedding, example.lines)[0]
+    near = torch.softmax(-relative / config.nearness, 0)  # what is far from the best hardly counts
+    misfit = functional.smooth_l1_loss(predicted, relative, beta=0.02, reduction="none")
+    regret = (torch.softmax(-predicted / TEMPERATURE, 0) * relative).sum()
+    loss = ((near * misfit).sum() + regret) / config.nearness
     if example.mask is not None:
         start = family(example.lines)[int(example.losses.argmin())]
         table = torch.from_numpy(line_table(example.lines, start))[None]
@@ -149,9 +166,8 @@ def train(config: Config) -> dict[str, Any]:
     modl, modl_card = load_weights(config.modl)
     if not isinstance(modl, MoDL):
         raise TypeError(f"{config.modl} are not MoDL's")
-    powers = best_powers(examples, config.n_least)
-    model = MNet(powers=powers)
-    print(f"{len(examples)} scans, {sum(e.mask is not None for e in examples)} ICD masks, {powers}")
+    model = MNet(preferences=mean_losses(examples, config.n_least))
+    print(f"{len(examples)} scans, {sum(e.mask is not None for e in examples)} ICD masks")
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )

@@ -64,7 +64,7 @@ def draw_mask(lines: Lines, rng: np.random.Generator) -> Bool:
     if kind == "low":
         return masks.low_pass(lines)
     power = float(rng.uniform(0, 8))
-    mask = masks.from_density(lines, masks.power_law(lines, power))
+    mask = masks.from_density(lines, masks.power_law(lines, power, float(rng.uniform(0.4, 1.0))))
     return swapped(mask, lines, rng, n_swaps=int(rng.integers(0, 12)))
 
 

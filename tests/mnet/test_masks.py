@@ -89,6 +89,18 @@ def test_a_comb_of_local_acceleration_two_alternates_exactly():
     assert masks.equispaced(plan).sum() == 64
 
 
+def test_a_density_of_one_half_takes_either_a_row_or_its_mirror_image():
+    n, center = 129, 64
+    block = masks.centre_block(np.ones(n, dtype=bool), 17, center)
+    plan = Lines(
+        acquirable=np.ones(n, dtype=bool), calibration=block, n_lines=17 + 56, center=center
+    )
+    mask = masks.from_density(plan, np.ones(n))
+    mirrored = mask[2 * center - np.arange(n)]
+    assert not np.any(mask & mirrored & plan.movable)
+    assert np.all((mask | mirrored)[plan.movable])
+
+
 @given(n_lines=st.integers(2, 200))
 def test_calibration_is_a_third_within_sixteen_and_half(n_lines):
     n = masks.n_calibration(n_lines)

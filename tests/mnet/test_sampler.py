@@ -32,7 +32,7 @@ def scrambled(model: MNet) -> MNet:
 
 def test_as_initialised_the_prediction_is_a_density_mask_that_no_slice_changes():
     lines = plan(128)
-    model = MNet(powers={"acceleration": [4.0], "power": [2.0]})
+    model = MNet()
     logits = model(slices(lines), lines, 5)
     for row in logits:
         assert np.array_equal(sampler.mask_of(row, lines), model.population(lines))
@@ -108,10 +108,16 @@ def test_the_energy_feature_survives_coil_phases_that_cancel_the_mean():
     torch.testing.assert_close(energy, torch.ones(6))
 
 
-def test_the_population_interpolates_its_table_of_powers():
-    powers = {"acceleration": [2.0, 4.0], "power": [1.0, 3.0]}
+def test_the_population_mask_has_the_lowest_loss_interpolated_to_the_acceleration():
+    n = len(sampler.FAMILY)
+    losses = np.ones((2, n))
+    losses[0, 3], losses[1, 3] = 0.1, 0.5  # member 3 is best in between, 5 only at the far end
+    losses[0, 5], losses[1, 5] = 0.9, 0.0
+    model = MNet(preferences={"acceleration": [2.0, 4.0], "loss": losses.tolist()})
     lines = plan(96, 3.0)
-    assert sampler.population_power(lines, powers) == pytest.approx(2.0)
+    np.testing.assert_allclose(model.mean_losses(lines)[[3, 5]], [0.3, 0.45])
+    assert np.array_equal(model.population(lines), sampler.family(lines)[3])
+    assert np.array_equal(model.population(plan(96, 4.0)), sampler.family(plan(96, 4.0))[5])
 
 
 def test_top_lines_take_the_highest_logits_of_movable_rows():

@@ -12,7 +12,7 @@ from mnet.weights import WeightsError, load_weights, read_card, save_weights
     "model",
     [
         MoDL(4, 2, 3),
-        MNet(8, 16, powers={"acceleration": [2.0, 4.0], "power": [1.0, 2.5]}),
+        MNet(8, 16, preferences={"acceleration": [2.0, 4.0], "loss": [[0.1] * 14, [0.2] * 14]}),
         PaperMNet(163, 170, n_channels=2),
     ],
     ids=["MoDL", "MNet", "PaperMNet"],
