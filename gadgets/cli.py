@@ -105,6 +105,13 @@ def _parser() -> argparse.ArgumentParser:
     convert = add("convert", _convert, "Convert fastMRI HDF5 or a scan record to MRD HDF5.")
     convert.add_argument("source", type=Path)
     convert.add_argument("target", type=Path)
+    for command in (scan, replay, convert):
+        command.add_argument(
+            "--first-axis",
+            choices=["slice", "repetition"],
+            default="slice",
+            help="what the first axis of a fastMRI array counts",
+        )
     return parser
 
 
@@ -167,7 +174,8 @@ def _maskd(options: argparse.Namespace) -> int:
 def _scan(options: argparse.Namespace) -> int:
     from .dataset import open_source
 
-    return _closed_loop(options, open_source(options.data), options.data.name)
+    source = open_source(options.data, first_axis=options.first_axis)
+    return _closed_loop(options, source, options.data.name)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -274,7 +282,7 @@ def _replay(options: argparse.Namespace) -> int:
     from .replay import replay
 
     with _host(options) as (address, _):
-        result = replay(options.data, address, options.config)
+        result = replay(options.data, address, options.config, options.first_axis)
     if options.output:
         write_images(options.output, result.images, "mnet")
     print(f"{len(result.images)} images of {result.n_acquisitions} acquisitions")
@@ -286,7 +294,7 @@ def _replay(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     from .convert import convert
 
-    print(convert(options.source, options.target))
+    print(convert(options.source, options.target, first_axis=options.first_axis))
     return 0
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from .client import MrdClient
 from .dataset import open_source
+from .fastmri_file import FirstAxis
 from .geometry import SCAN_TOKEN, with_user_parameter
 from .items import Image
 from .mask_messages import Hello, Scope
@@ -33,7 +34,7 @@ class Replayed:
     n_equal: int = 0  # predicted again, line for line
 
 
-def replay(path: Path, address: Address, config: str) -> Replayed:
+def replay(path: Path, address: Address, config: str, first_axis: FirstAxis = "slice") -> Replayed:
     """Send everything, wait for the images, and compare masks where there are any.
 
     Raises
@@ -41,7 +42,7 @@ def replay(path: Path, address: Address, config: str) -> Replayed:
     PeerError
         If the host reports an error.
     """
-    source = open_source(path)
+    source = open_source(path, first_axis=first_axis)
     hello, recorded = _of_record(path) if is_record(path) else (None, {})
     header = source.header
     if hello is not None:
