@@ -7,6 +7,7 @@ and Ravishankar, arXiv:2509.16846, and Huang and Ravishankar's MNet.
 
 import itertools
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -61,9 +62,16 @@ def normalise(z: Tensor) -> Tensor:
     return torch.cat([z[:, :2] / amplitude.sqrt(), torch.log10(z[:, 2:].clamp_min(1e-4))], dim=1)
 
 
-def family(lines: Lines) -> list[Bool]:
+@lru_cache(maxsize=8)  # all slices of a scan share a plan, and milliseconds count
+def family(lines: Lines) -> tuple[Bool, ...]:
     """Return the masks (n,) along the densities of FAMILY."""
-    return [from_density(lines, power_law(lines, *member)) for member in FAMILY]
+    return tuple(from_density(lines, power_law(lines, *member)) for member in FAMILY)
+
+
+@lru_cache(maxsize=8)
+def family_tables(lines: Lines) -> NDArray[np.float32]:
+    """Describe the rows of every member to the head: (members, 13, n)."""
+    return np.stack([line_table(lines, member) for member in family(lines)])
 
 
 def line_table(lines: Lines, prior: Bool) -> NDArray[np.float32]:
@@ -213,7 +221,7 @@ class MNet(nn.Module):
     def forward(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
         """Return logits (batch, n) from features (batch, 3, x, L) of the calibration lines."""
         embedding = self.embedding(z, lines, n_coils)
-        tables = torch.from_numpy(np.stack([line_table(lines, m) for m in family(lines)])).to(z)
+        tables = torch.from_numpy(family_tables(lines)).to(z)
         table = tables[self.member_scores(embedding, lines).argmax(1)]
         return self.prior_scale * table[:, 0] + self.strength * self.correction(embedding, table)
 
