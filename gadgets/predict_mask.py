@@ -59,12 +59,9 @@ class PredictMask(Gadget):
         return self._stream(scan, items)
 
     def warm(self, scan: Scan) -> None:
-        """Run the sampler once in the shape it will meet."""
-        lines = self.plan(scan.geometry, None)
-        n_lines = int(lines.calibration.sum())
-        z = torch.ones(1, 3, scan.geometry.n_x, n_lines)
+        """Run the sampler in the shape it will meet."""
         for _ in range(3):
-            self._predict(scan, z, lines, scan.geometry.n_coils or 1)
+            self._rehearse(scan, self.plan(scan.geometry, None))
 
     def plan(self, geometry: Geometry, hello: Hello | None) -> Lines:
         """Return what a mask may choose from, in rows of the encoded matrix."""
@@ -95,6 +92,7 @@ class PredictMask(Gadget):
                 hello = planned_for
             if hello is not planned_for:
                 plan, planned_for = self.plan(scan.geometry, hello), hello
+                self._rehearse(scan, plan)  # now, not when the last calibration line is in
             key = key_of(item.head)
             if hello is not None and hello.repetition == "first":
                 key = key._replace(repetition=0)
@@ -173,6 +171,11 @@ class PredictMask(Gadget):
             reason,
         )
         return mask
+
+    def _rehearse(self, scan: Scan, plan: Lines) -> None:
+        """Predict from nothing, so that what a plan needs once is there when a mask is due."""
+        z = torch.ones(1, 3, scan.geometry.n_x, int(plan.calibration.sum()))
+        self._predict(scan, z, plan, scan.geometry.n_coils or 1)
 
     def _predict(self, scan: Scan, z: Tensor, plan: Lines, n_coils: int) -> tuple[Bool, str]:
         """Return the mask over rows, and "predicted" or why it is only the best fixed mask."""

@@ -187,7 +187,7 @@ class MNet(nn.Module):
 
     def population(self, lines: Lines) -> Bool:
         """Return the best fixed mask (n,) for a plan: the member with the lowest mean loss."""
-        return family(lines)[int(self.mean_losses(lines).argmin())]
+        return family(lines)[int(self.mean_losses(lines).argmin())].copy()
 
     def embedding(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
         """Return the embedding (batch, n_embedding) of features (batch, 3, x, L)."""
