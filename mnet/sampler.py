@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mnet.fourier import inverse_fourier
 from mnet.masks import Bool, Lines, from_density, power_law
 
 N_FEATURES = 3
 GRID_X = 64
 N_TABLE = 13
 N_SCALARS = 4
+N_STATISTICS = 58
 # (power, cutoff) of the density masks that a prediction starts from
 FAMILY = (
     *((power, 1.0) for power in (0.0, 0.5, 1.0, 2.0, 4.0, 6.0)),
@@ -74,6 +76,29 @@ def family_tables(lines: Lines) -> NDArray[np.float32]:
     return np.stack([line_table(lines, member) for member in family(lines)])
 
 
+def statistics(z: Tensor) -> Tensor:
+    """Sum up features (batch, 3, x, L) in N_STATISTICS logarithms, from these lines alone.
+
+    How energy falls off along ky and differs between its two sides; how it is spread along the
+    readout, and in quantiles, the lowest of which are noise; how far the object fills the field of
+    view along y.
+    """
+    energy = z[:, 2] / z[:, 2].square().mean((-2, -1), keepdim=True).sqrt().clamp_min(1e-20)
+    power = energy.square()
+    along_ky = functional.adaptive_avg_pool1d(power.mean(1, keepdim=True), 12)[:, 0]
+    along_x = functional.adaptive_avg_pool1d(power.mean(2)[:, None], 16)[:, 0].sort(dim=1).values
+    levels = torch.tensor([0.01, 0.05, 0.2, 0.5, 0.8, 0.95]).to(energy)
+    quantiles = torch.quantile(energy.flatten(1), levels, dim=1).T
+    image = inverse_fourier(torch.complex(z[:, 0], z[:, 1]), -1).abs()
+    along_y = functional.adaptive_avg_pool1d(image.mean(1, keepdim=True), 12)[:, 0]
+    along_y = along_y / along_y.amax(1, keepdim=True).clamp_min(1e-20)
+    along_ky, *rest = (
+        torch.log10(part.clamp_min(1e-6))
+        for part in (along_ky, along_x, quantiles, along_y.sort(dim=1).values)
+    )
+    return torch.cat([along_ky, along_ky.flip(1) - along_ky, *rest], dim=1)
+
+
 def line_table(lines: Lines, prior: Bool) -> NDArray[np.float32]:
     """Describe every row to the head: (13, n) float32."""
     n = lines.acquirable.size
@@ -121,9 +146,10 @@ class _Film(nn.Module):
 class MNet(nn.Module):
     """Scan-adaptive sampler for any matrix size, coil count and acceleration.
 
-    A small CNN embeds the calibration lines. From the embedding, one head predicts which member of
-    a family of density masks suits the slice, and a second, 1-D convolutions over ky modulated by
-    the embedding, corrects that mask line by line; it is trained on ICD masks. Logits are
+    A small CNN and plain statistics embed the calibration lines. From the embedding, one head
+    predicts which member of a family of density masks suits the slice, and a second, 1-D
+    convolutions over ky modulated by the embedding, corrects that mask line by line; it is trained
+    on ICD masks. Logits are
 
         prior_scale * (2 member - 1) + strength * correction
 
@@ -161,8 +187,9 @@ class MNet(nn.Module):
             nn.Flatten(),
         )
         self.embed = nn.Sequential(
-            nn.Linear(2 * c * 16 + N_SCALARS, n_embedding),
+            nn.Linear(2 * c * 16 + N_STATISTICS + N_SCALARS, n_embedding),
             nn.SiLU(),
+            nn.Dropout(0.2),
             nn.Linear(n_embedding, n_embedding),
             nn.SiLU(),
         )
@@ -198,7 +225,8 @@ class MNet(nn.Module):
                 f"{n_calibration}) for {n_calibration} calibration lines"
             )
         scalars = torch.tensor(plan_scalars(lines, n_coils)).to(z).expand(z.shape[0], -1)
-        embedding: Tensor = self.embed(torch.cat([self.trunk(normalise(z)), scalars], dim=1))
+        parts = [self.trunk(normalise(z)), statistics(z), scalars]
+        embedding: Tensor = self.embed(torch.cat(parts, dim=1))
         return embedding
 
     def member_scores(self, embedding: Tensor, lines: Lines) -> Tensor:

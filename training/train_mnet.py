@@ -176,6 +176,7 @@ def train(config: Config) -> dict[str, Any]:
     rng = np.random.default_rng(config.seed)
     for epoch in range(config.n_epochs):
         total = 0.0
+        model.train()
         for i, number in enumerate(rng.permutation(len(examples))):
             loss = example_loss(model, examples[number], config)
             if i % config.recon_every == 0 and config.recon_weight > 0:
@@ -188,12 +189,14 @@ def train(config: Config) -> dict[str, Any]:
                 optimiser.step()
                 optimiser.zero_grad()
         schedule.step()
+        model.eval()
         with torch.no_grad():
             held = float(np.mean([float(example_loss(model, e, config)) for e in held_out]))
         print(f"epoch {epoch + 1}: {total / len(examples):.4f}, validation {held:.4f}", flush=True)
         if held < best[0]:
             best = held, {k: v.clone() for k, v in model.state_dict().items()}
     model.load_state_dict(best[1])
+    model.eval()
     figures = choose_strength(model, modl, held_out, config)
     card = {
         "training": asdict(config),
