@@ -121,7 +121,12 @@ def _loop_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", default="adaptive_modl.xml", help="pipeline of the host")
     parser.add_argument("--acceleration", type=float, default=4.0, help="nominal (default 4)")
     parser.add_argument("--deadline-ms", type=float, default=1000.0, help="after the calibration")
-    parser.add_argument("--tr-ms", type=float, default=0.0, help="between lines; 0 is no pause")
+    parser.add_argument(
+        "--tr-ms",
+        type=float,
+        default=5.0,
+        help="between lines (default 5); 0 sends without pause, and latencies are then backlog",
+    )
     parser.add_argument("--order", choices=["linear", "centre-out"], default="linear")
     parser.add_argument("--echo-train", type=int, default=1, help="lines per group")
     parser.add_argument("--report", type=Path, default=Path("report.html"))

@@ -3,8 +3,10 @@
     python -m training.labels --config training/configs/labels.json --part 0 --parts 2
 
 One JSON line per scan is appended to the label file, so that a stopped run goes on. Losses are
-relative L2 errors of MoDL against the noise-free image: a mask must not be chosen for the noise of
-one measurement. A label starts from the best member of the family, so that a tie stays there.
+relative L2 errors of MoDL against the image of all lines, as scans are scored: against the
+noise-free image, which only a simulation has, outer lines are worth less, and a sampler taught so
+loses on the figure it is judged by. A label starts from the best member of the family, so that a
+tie stays there.
 """
 
 import argparse
@@ -25,7 +27,7 @@ from mnet.sampler import family
 from mnet.weights import load_weights
 from training.config import read_config
 from training.corpus import Sample, load
-from training.icd import Loss, descend, line_gradient
+from training.icd import Loss, descend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +49,13 @@ class Config:
 
 def scan_loss(sample: Sample, model: MoDL, n_rows: int) -> Loss:
     """Return the loss of masks on the rows of a scan that carry the most signal."""
-    clean = sense.adjoint(sample.clean, sample.csm, torch.ones(sample.clean.shape[-1]))
-    energy = clean.abs().square().sum(-1)
+    full = sense.adjoint(sample.kspace, sample.csm, torch.ones(sample.kspace.shape[-1]))
+    energy = full.abs().square().sum(-1)
     n = min(n_rows, energy.numel())
     windows = torch.nn.functional.avg_pool1d(energy[None, None], n, stride=1)[0, 0]
     start = int(windows.argmax())
     cut = slice(start, start + n)
-    kspace, csm, truth = sample.kspace[:, cut], sample.csm[:, cut], clean[cut]
+    kspace, csm, truth = sample.kspace[:, cut], sample.csm[:, cut], full[cut]
     norm = truth.abs().square().sum().sqrt()
 
     def loss(mask: Tensor) -> Tensor:
@@ -65,17 +67,13 @@ def scan_loss(sample: Sample, model: MoDL, n_rows: int) -> Loss:
 
 
 def label(sample: Sample, lines: Lines, model: MoDL, config: Config, icd: bool) -> dict[str, Any]:
-    """Return family losses, line gradients at the best member, and perhaps an ICD mask."""
+    """Return the losses of the family, and perhaps an ICD mask."""
     loss = scan_loss(sample, model, config.n_rows)
     members = family(lines)
     with torch.no_grad():
         losses = np.array([float(loss(_float(member))[0]) for member in members])
     best = members[int(losses.argmin())]
-    gradient = line_gradient(loss, best)
-    entry: dict[str, Any] = {
-        "losses": [round(float(x), 6) for x in losses],
-        "gradient": [round(float(x), 6) for x in gradient],
-    }
+    entry: dict[str, Any] = {"losses": [round(float(x), 6) for x in losses]}
     if icd:
         found = descend(
             loss,
