@@ -5,7 +5,7 @@ import torch
 
 from mnet.modl import MoDL
 from mnet.sampler import MNet, PaperMNet
-from mnet.weights import WeightsError, load_weights, read_card, save_weights
+from mnet.weights import WeightsError, folder, load_weights, read_card, save_weights
 
 
 @pytest.mark.parametrize(
@@ -97,3 +97,13 @@ def test_a_model_of_an_unknown_class_is_not_saved(tmp_path):
     with pytest.raises(WeightsError, match="cannot save a Linear"):
         save_weights(torch.nn.Linear(1, 1), tmp_path / "x", {})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "kind"), [("modl", MoDL), ("mnet", MNet)])
+def test_the_packaged_weights_load_and_say_where_they_come_from(name, kind):
+    model, card = load_weights(name)
+    assert type(model) is kind
+    assert card["command"].startswith("python -m training.")
+    assert card["validation"]
+    assert {entry["licence"] for entry in card["data"]}
+    assert (folder() / f"{name}.safetensors").stat().st_size < 5e6
