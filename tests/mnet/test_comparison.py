@@ -63,7 +63,7 @@ def volume(lines: Lines, csm: torch.Tensor, image: torch.Tensor) -> Volume:
 def sampler() -> MNet:
     """A sampler with large random corrections, so that its masks depend on the slice."""
     torch.manual_seed(0)
-    model = MNet()
+    model = MNet().eval()
     for layer in model.head:
         torch.nn.init.normal_(layer.film.weight)
     torch.nn.init.normal_(model.embed[-2].weight, std=5.0)

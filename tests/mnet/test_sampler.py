@@ -32,7 +32,7 @@ def scrambled(model: MNet) -> MNet:
 
 def test_as_initialised_the_prediction_is_a_density_mask_that_no_slice_changes():
     lines = plan(128)
-    model = MNet()
+    model = MNet().eval()
     logits = model(slices(lines), lines, 5)
     for row in logits:
         assert np.array_equal(sampler.mask_of(row, lines), model.population(lines))
@@ -51,7 +51,7 @@ def test_any_size_coil_count_and_acceleration_gives_an_exact_mask(
 ):
     lines = plan(n, acceleration, padded)
     with torch.no_grad():
-        logits = scrambled(MNet(8, 16))(slices(lines, 1, n_x), lines, n_coils)
+        logits = scrambled(MNet(8, 16)).eval()(slices(lines, 1, n_x), lines, n_coils)
     assert logits.shape == (1, n)
     mask = sampler.mask_of(logits, lines)
     assert mask.sum() == lines.n_lines
@@ -61,7 +61,7 @@ def test_any_size_coil_count_and_acceleration_gives_an_exact_mask(
 
 def test_the_prediction_depends_on_the_slice_and_not_on_its_scale():
     lines = plan(128)
-    model = scrambled(MNet(8, 16))
+    model = scrambled(MNet(8, 16)).eval()
     with torch.no_grad():
         logits = model(slices(lines), lines, 5)
         louder = model(slices(lines) * 1e4, lines, 5)
@@ -71,7 +71,7 @@ def test_the_prediction_depends_on_the_slice_and_not_on_its_scale():
 
 def test_a_slice_s_prediction_does_not_depend_on_its_batch():
     lines = plan(128)
-    model = scrambled(MNet(8, 16))
+    model = scrambled(MNet(8, 16)).eval()
     z = slices(lines, 3)
     with torch.no_grad():
         torch.testing.assert_close(
@@ -82,7 +82,7 @@ def test_a_slice_s_prediction_does_not_depend_on_its_batch():
 def test_features_of_a_silent_slice_give_finite_logits():
     lines = plan(96)
     with torch.no_grad():
-        logits = scrambled(MNet(8, 16))(slices(lines) * 0, lines, 5)
+        logits = scrambled(MNet(8, 16)).eval()(slices(lines) * 0, lines, 5)
     assert torch.isfinite(logits).all()
 
 
