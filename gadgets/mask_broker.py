@@ -20,7 +20,7 @@ from typing import Self
 
 import zmq
 
-from gadgets.mask_protocol import (
+from .mask_protocol import (
     Ack,
     Applied,
     Bye,
@@ -39,8 +39,8 @@ from gadgets.mask_protocol import (
     Welcome,
     as_record,
 )
-from gadgets.mask_recon import POLL_S, Observer, ReconSession
-from gadgets.mask_socket import SocketThread, open_socket
+from .mask_recon import POLL_S, Observer, ReconSession
+from .mask_socket import SocketThread, open_socket
 
 PROBE_S = 1.0
 MAX_PEERS = 256

@@ -13,7 +13,7 @@ from typing import Protocol, Self
 
 import zmq
 
-from gadgets.mask_protocol import (
+from .mask_protocol import (
     Applied,
     Bye,
     Codec,
@@ -24,9 +24,9 @@ from gadgets.mask_protocol import (
     Message,
     Scope,
 )
-from gadgets.mask_recon import POLL_S, Observer, ReconSession, Unpaired
-from gadgets.mask_sequence import SequenceSession
-from gadgets.mask_socket import Socket, SocketThread, open_socket, require_loopback
+from .mask_recon import POLL_S, Observer, ReconSession, Unpaired
+from .mask_sequence import SequenceSession
+from .mask_socket import Socket, SocketThread, open_socket, require_loopback
 
 __all__ = ["Observer", "ReconLink", "ReconPort", "RemoteReconPort", "SequencePort", "Unpaired"]
 IDLE_S = 1.0

@@ -14,7 +14,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from gadgets.mask_messages import (
+from .mask_messages import (
     Ack,
     Applied,
     Bye,

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from gadgets.mask_protocol import (
+from .mask_protocol import (
     MAX_TEXT,
     Ack,
     Applied,

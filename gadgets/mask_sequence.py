@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from gadgets.mask_protocol import (
+from .mask_protocol import (
     MAX_TEXT,
     Ack,
     Applied,

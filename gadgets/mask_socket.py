@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import zmq
 
-from gadgets.mask_protocol import MAX_MESSAGE
+from .mask_protocol import MAX_MESSAGE
 
 LINGER_MS = 200
 HEARTBEAT_MS = 1000

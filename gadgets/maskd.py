@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from gadgets.mask_broker import MaskService
+from .mask_broker import MaskService
 
 logger = logging.getLogger(__name__)
 

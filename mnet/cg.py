@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mnet import sense
-from mnet.fourier import fourier
+from . import sense
+from .fourier import fourier
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnet import fov, masks, recon, sense
-from mnet.fourier import inverse_fourier
-from mnet.maps import coil_maps
-from mnet.masks import Bool, Lines
-from mnet.metrics import Scores, score
-from mnet.modl import MoDL
-from mnet.sampler import MNet, features, mask_of
+from . import fov, masks, recon, sense
+from .fourier import inverse_fourier
+from .maps import coil_maps
+from .masks import Bool, Lines
+from .metrics import Scores, score
+from .modl import MoDL
+from .sampler import MNet, features, mask_of
 
 Method = Literal["modl", "cg_sense", "zero_filled"]
 METHODS: tuple[Method, ...] = ("modl", "cg_sense", "zero_filled")

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from mnet.fourier import fourier, inverse_fourier
+from .fourier import fourier, inverse_fourier
 
 
 def crop(images: Tensor, dim: int, size: int) -> Tensor:

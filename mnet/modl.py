@@ -12,9 +12,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mnet import sense
-from mnet.cg import data_consistency
-from mnet.unet import UNet
+from . import sense
+from .cg import data_consistency
+from .unet import UNet
 
 
 class MoDL(nn.Module):

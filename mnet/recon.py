@@ -6,7 +6,7 @@ return complex images (..., x, y).
 
 from torch import Tensor
 
-from mnet import cg, sense
+from . import cg, sense
 
 
 def zero_filled(kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnet.fourier import inverse_fourier
-from mnet.masks import Bool, Lines, from_density, power_law
+from .fourier import inverse_fourier
+from .masks import Bool, Lines, from_density, power_law
 
 N_FEATURES = 3
 GRID_X = 64

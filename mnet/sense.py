@@ -12,7 +12,7 @@ Pruessmann et al. 1999, doi:10.1002/(SICI)1522-2594(199911)42:5<952::AID-MRM16>3
 import torch
 from torch import Tensor
 
-from mnet.fourier import fourier, inverse_fourier
+from .fourier import fourier, inverse_fourier
 
 
 def lines(mask: Tensor) -> Tensor:

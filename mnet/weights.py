@@ -14,8 +14,8 @@ from typing import Any
 from safetensors.torch import load, save_file
 from torch import nn
 
-from mnet.modl import MoDL
-from mnet.sampler import MNet, PaperMNet
+from .modl import MoDL
+from .sampler import MNet, PaperMNet
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"MNet": MNet, "PaperMNet": PaperMNet, "MoDL": MoDL}
 
