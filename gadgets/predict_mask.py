@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mnet.masks import Bool, Lines, budget, centre_block, low_pass, n_calibration
+from mnet.masks import Bool, Lines, low_pass
 from mnet.sampler import line_features, mask_of
 
 from .gadget import Gadget, Scan
@@ -66,17 +66,16 @@ class PredictMask(Gadget):
     def plan(self, geometry: Geometry, hello: Hello | None) -> Lines:
         """Return what a mask may choose from, in rows of the encoded matrix."""
         acquirable, center = np.zeros(geometry.n_ky, dtype=bool), geometry.row(geometry.center)
-        if hello is not None:
-            calibration = acquirable.copy()
-            acquirable[geometry.row(np.array(hello.acquirable))] = True
-            calibration[geometry.row(np.array(hello.calibration))] = True
-            n_lines = hello.n_lines
-        else:
+        if hello is None:
             acquirable[geometry.row(geometry.limit_counters)] = True
-            n_rows = geometry.n_ky if self.basis == "encoded" else int(acquirable.sum())
-            n_lines = min(budget(n_rows, self.acceleration), int(acquirable.sum()))
-            calibration = centre_block(acquirable, n_calibration(n_lines), center)
-        return Lines(acquirable=acquirable, calibration=calibration, n_lines=n_lines, center=center)
+            n_rows = geometry.n_ky if self.basis == "encoded" else None
+            return Lines.plan(acquirable, self.acceleration, center, n_rows=n_rows)
+        calibration = acquirable.copy()
+        acquirable[geometry.row(np.array(hello.acquirable))] = True
+        calibration[geometry.row(np.array(hello.calibration))] = True
+        return Lines(
+            acquirable=acquirable, calibration=calibration, n_lines=hello.n_lines, center=center
+        )
 
     def _stream(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         scopes: dict[tuple[int, int], _Scope] = {}

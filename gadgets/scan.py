@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mnet.comparison import Volume, maps, reference, rss
-from mnet.masks import Lines, budget, centre_block, n_calibration
+from mnet.masks import Lines
 from mnet.metrics import score
 from mnet.sampler import MNet
 from mnet.weights import load_weights
@@ -66,16 +66,7 @@ def fully_sampled(source: Source) -> list[Frame]:
 def plan_lines(frames: list[Frame], acceleration: float, echo_train: int = 1) -> Lines:
     """Plan budget and calibration on the lines that every frame of the file holds."""
     acquirable = np.logical_and.reduce([frame.mask for frame in frames])
-    n_lines = min(budget(int(acquirable.sum()), acceleration), int(acquirable.sum()))
-    block = centre_block(acquirable, n_calibration(n_lines), acquirable.size // 2)
-    n_block = int(block.sum())
-    n_lines = n_block + (n_lines - n_block) // echo_train * echo_train  # whole trains only
-    return Lines(
-        acquirable=acquirable,
-        calibration=block,
-        n_lines=n_lines,
-        center=acquirable.size // 2,
-    )
+    return Lines.plan(acquirable, acceleration, group_size=echo_train)
 
 
 def adaptive_scan(

@@ -66,11 +66,26 @@ class Lines:
             )
 
     @classmethod
-    def plan(cls, acquirable: Bool, acceleration: float, center: int | None = None) -> "Lines":
-        """Choose budget and calibration for a nominal acceleration of the acquirable rows."""
+    def plan(
+        cls,
+        acquirable: Bool,
+        acceleration: float,
+        center: int | None = None,
+        *,
+        n_rows: int | None = None,
+        group_size: int = 1,
+    ) -> "Lines":
+        """Choose budget and calibration for a nominal acceleration.
+
+        It divides `n_rows` (the acquirable rows where not given; no budget exceeds those). Lines
+        after the calibration come in whole groups of `group_size`, an echo train.
+        """
         center = acquirable.size // 2 if center is None else center
-        n_lines = budget(int(acquirable.sum()), acceleration)
+        n_acquirable = int(acquirable.sum())
+        n_rows = n_acquirable if n_rows is None else n_rows
+        n_lines = min(budget(n_rows, acceleration), n_acquirable)
         block = centre_block(acquirable, n_calibration(n_lines), center)
+        n_lines -= (n_lines - int(block.sum())) % group_size
         return cls(acquirable=acquirable, calibration=block, n_lines=n_lines, center=center)
 
     @property
