@@ -1,15 +1,13 @@
-"""Simulated scans on disk: drawn once, read by every training step.
+"""Scans on disk by cohort: drawn once, read by every step of training and by the evaluation.
 
-A scan is one safetensors file: `kspace` (coils, x, ky) complex64 hybrid and noisy, `csm` of the
-same shape as the deployed pipeline estimates them, from the calibration lines of the nominal
-acceleration drawn for the scan, `clean` the noise-free k-space, `acquirable` (ky,). Real and
-imaginary parts are stored last. Deterministic by (seed, number); interrupted runs go on.
-
-    python -m training.corpus --images ../shared/data/images --out runs/corpus --split train --n 400
+A cohort is a number of simulated scans of some subjects. A scan is one safetensors file: `kspace`
+(coils, x, ky) complex64 hybrid and noisy, `csm` of the same shape as the deployed pipeline
+estimates them, from the calibration lines of the scan's nominal acceleration, `clean` the noise-free
+k-space, `acquirable` (ky,). Real and imaginary parts are stored last. Deterministic by (seed, number).
 """
 
-import argparse
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +15,24 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from mnet.maps import coil_maps
 from mnet.masks import Bool, Lines
-from training.images import Split, load_split
+from training.images import Volume, load_parts
 from training.simulate import draw_size, simulate
 
-SEEDS: dict[Split, int] = {"train": 1, "validation": 2, "test": 3}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cohort:
+    """Scans of some subjects; scan i has acceleration i modulo the accelerations."""
+
+    parts: tuple[str, ...]  # of training.images
+    n: int
+    seed: int
+    accelerations: tuple[float, ...] = (4.0, 8.0, 4.0, 8.0, 6.0)
+    paired: bool = False  # every anatomy once at each acceleration, as a test wants it
+    reference: int = 160  # rows of 4 in 10 scans
+    largest: int = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,12 +50,13 @@ class Sample:
         return Lines.plan(self.acquirable, acceleration or self.acceleration)
 
 
-def draw(volumes: list, split: Split, number: int, largest: int = 368) -> Sample:  # type: ignore[type-arg]
-    """Draw scan `number` of a split."""
-    rng = np.random.default_rng([SEEDS[split], number])
-    scan = simulate(volumes, draw_size(rng, largest), rng)
+def draw(volumes: list[Volume], cohort: Cohort, number: int) -> Sample:
+    """Draw scan `number` of a cohort."""
+    n = len(cohort.accelerations)
+    rng = np.random.default_rng([cohort.seed, number // n if cohort.paired else number])
+    scan = simulate(volumes, draw_size(rng, cohort.reference, cohort.largest), rng)
     kspace = scan.measure(rng)
-    acceleration = float(rng.choice([2.0, 3.0, 4.0, 4.0, 4.0, 6.0, 8.0]))
+    acceleration = cohort.accelerations[number % n]
     lines = Lines.plan(scan.acquirable, acceleration)
     calibration = kspace[..., torch.from_numpy(lines.calibration)]
     return Sample(
@@ -57,6 +66,23 @@ def draw(volumes: list, split: Split, number: int, largest: int = 368) -> Sample
         acquirable=scan.acquirable,
         acceleration=acceleration,
     )
+
+
+def write(folder: Path, cohort: Cohort, images: Path) -> Iterator[Path]:
+    """Draw what is missing of a cohort; gives the path of every scan as it is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    volumes: list[Volume] = []
+    for number in range(cohort.n):
+        path = scan_path(folder, number)
+        if not path.exists():
+            volumes = volumes or load_parts(images, cohort.parts)
+            save(draw(volumes, cohort, number), path)
+        yield path
+
+
+def scan_path(folder: Path, number: int) -> Path:
+    """Return the file of a scan."""
+    return folder / f"{number:05d}.safetensors"
 
 
 def save(sample: Sample, path: Path) -> None:
@@ -83,29 +109,3 @@ def load(path: Path) -> Sample:
         acquirable=t["acquirable"].numpy(),
         acceleration=float(t["acceleration"]),
     )
-
-
-def main() -> None:
-    """Draw what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--split", choices=sorted(SEEDS), required=True)
-    parser.add_argument("--n", type=int, required=True)
-    parser.add_argument("--first", type=int, default=0)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    folder = options.out / options.split
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = [
-        number
-        for number in range(options.first, options.first + options.n)
-        if not (folder / f"{number:05d}.safetensors").exists()
-    ]
-    volumes = load_split(options.images, options.split) if missing else []
-    for number in tqdm(missing, desc=options.split):
-        save(draw(volumes, options.split, number), folder / f"{number:05d}.safetensors")
-
-
-if __name__ == "__main__":
-    main()

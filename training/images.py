@@ -1,14 +1,14 @@
-"""Anatomy for the simulation: magnitude volumes, split by subject, and random views of them.
+"""Anatomy for the simulation: magnitude volumes by subject, and random views of them.
 
-The volumes are those of a folder of `.npz` files (`images`: magnitude, slices first). A subject is
-in exactly one split; the one knee there is gives separate slices to training and to testing, with a
-gap between them. Views are re-slicings, rotations and flips at a random field of view.
+Volumes are `.npz` files (`images`: magnitude, slices first) or NIfTI. The open volumes that this
+project trains on stand in SOURCES with their licences; any other file of the folder is a subject of
+its own, named by its stem. Views are re-slicings, rotations and flips at a random field of view.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,85 +18,80 @@ from torch.nn import functional
 
 from mnet.fourier import fourier, inverse_fourier
 
-Split = Literal["train", "validation", "test"]
 FINE = 1.25  # views are rendered finer, and cut in k-space as a scanner does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One file: whose head it is, voxel size in mm (slice, row, column), and what is used of it."""
+    """One file: whose body it is, voxel size in mm (slice, row, column), and what is used of it."""
 
+    part: str  # the name by which a cohort asks for it
     file: str
     subject: str
-    split: Split
     voxel: tuple[float, float, float]
-    reslice: bool  # voxels fine enough in all three directions
+    reslice: bool = True  # voxels fine enough in all three directions
     slices: tuple[int, int] | None = None
     licence: str
 
 
 SOURCES = (
     Source(
+        part="head-1",
         file="brain_t1_sag_uih_a",
         subject="head-1",
-        split="train",
         voxel=(1.0, 1.0, 1.0),
-        reslice=True,
         licence="BSD-2-Clause",
     ),
     Source(
+        part="head-2",
+        file="brain_t1_sag_uih_b",
+        subject="head-2",
+        voxel=(1.0, 1.0, 1.0),
+        licence="BSD-2-Clause",
+    ),
+    Source(
+        part="head-3",
         file="brain_t1_ax_studyforrest",
         subject="head-3",
-        split="train",
         voxel=(1.34, 0.67, 0.67),
-        reslice=True,
         licence="PDDL-1.0",
     ),
     Source(
+        part="head-4",
         file="brain_t2_ax_fnndsc",
         subject="head-4",
-        split="train",
         voxel=(2.5, 0.43, 0.43),
         reslice=False,
         licence="Apache-2.0",
     ),
     Source(
+        part="head-4",
         file="brain_mprage_fnndsc",
         subject="head-4",
-        split="train",
         voxel=(1.0, 1.146, 1.146),
-        reslice=True,
         licence="Apache-2.0",
     ),
     Source(
+        part="head-5",
+        file="brain_colin27_mricron",
+        subject="head-5",
+        voxel=(1.0, 1.0, 1.0),
+        licence="BSD-3-Clause",
+    ),
+    # one knee: neighbouring slices are near-duplicates, so its two parts lie apart
+    Source(
+        part="knee-1a",
         file="knee_mese_t2_gattia",
-        subject="knee-1, slices 3-12",
-        split="train",
+        subject="knee-1",
         voxel=(3.0, 0.625, 0.625),
         reslice=False,
         slices=(3, 13),
         licence="MIT",
     ),
     Source(
-        file="brain_t1_sag_uih_b",
-        subject="head-2",
-        split="validation",
-        voxel=(1.0, 1.0, 1.0),
-        reslice=True,
-        licence="BSD-2-Clause",
-    ),
-    Source(
-        file="brain_colin27_mricron",
-        subject="head-5",
-        split="test",
-        voxel=(1.0, 1.0, 1.0),
-        reslice=True,
-        licence="BSD-3-Clause",
-    ),
-    Source(
+        part="knee-1b",
         file="knee_mese_t2_gattia",
-        subject="knee-1, slices 15-21",
-        split="test",
+        subject="knee-1",
         voxel=(3.0, 0.625, 0.625),
         reslice=False,
         slices=(15, 22),
@@ -115,30 +110,55 @@ class Volume:
     name: str = "generated"
 
 
-def load_split(folder: Path, split: Split) -> list[Volume]:
-    """Load the volumes of one split.
+def load_parts(folder: Path, parts: Sequence[str]) -> list[Volume]:
+    """Load the volumes of some parts: those of SOURCES, or `part`.npz, .nii, .nii.gz in `folder`.
 
     Raises
     ------
     FileNotFoundError
-        If `folder` does not hold the files named in SOURCES.
+        If `folder` holds no file of a part.
     """
     volumes = []
-    for source in SOURCES:
-        if source.split != split:
-            continue
-        with np.load(folder / f"{source.file}.npz", allow_pickle=False) as content:
-            data = content["images"]
-        first, last = source.slices or (0, data.shape[0])
-        volumes.append(
-            Volume(
-                data=data[first:last],
-                voxel=source.voxel,
-                reslice=source.reslice,
-                name=source.subject,
-            )
-        )
+    for part in parts:
+        known = [source for source in SOURCES if source.part == part]
+        volumes += [_load_source(folder, source) for source in known]
+        if not known:
+            volumes.append(_load_other(folder, part))
     return volumes
+
+
+def subjects(parts: Sequence[str]) -> set[str]:
+    """Return whose bodies the parts show."""
+    known = {source.part: source.subject for source in SOURCES}
+    return {known.get(part, part) for part in parts}
+
+
+def _load_source(folder: Path, source: Source) -> Volume:
+    with np.load(folder / f"{source.file}.npz", allow_pickle=False) as content:
+        data = content["images"]
+    first, last = source.slices or (0, data.shape[0])
+    return Volume(
+        data=data[first:last], voxel=source.voxel, reslice=source.reslice, name=source.part
+    )
+
+
+def _load_other(folder: Path, part: str) -> Volume:
+    for suffix in (".npz", ".nii", ".nii.gz"):
+        path = folder / f"{part}{suffix}"
+        if not path.exists():
+            continue
+        if suffix == ".npz":
+            with np.load(path, allow_pickle=False) as content:
+                data, voxel = content["images"], (1.0, 1.0, 1.0)
+        else:
+            import nibabel  # only who trains on NIfTI needs it
+
+            image = nibabel.as_closest_canonical(nibabel.load(path))
+            data = np.moveaxis(np.asarray(image.dataobj, dtype=np.float32), 2, 0)
+            across, down, through = (float(v) for v in image.header.get_zooms()[:3])
+            voxel = (through, across, down)
+        return Volume(data=data, voxel=voxel, reslice=max(voxel) < 2 * min(voxel), name=part)
+    raise FileNotFoundError(f"no {part}.npz, .nii or .nii.gz in {folder}, and no known source")
 
 
 def random_slice(

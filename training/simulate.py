@@ -27,6 +27,7 @@ class Size:
     n_x: int
     n_ky: int
     n_coils: int
+    edges: bool = True  # whether the scanner may leave out the edges of k-space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,16 +46,22 @@ class Scan:
         return self.signal + torch.view_as_complex(torch.from_numpy(noise))
 
 
-def draw_size(rng: np.random.Generator, largest: int = 368) -> Size:
-    """Draw a matrix: a quarter few-channel brain scans, some as wide as a knee scan."""
+def draw_size(rng: np.random.Generator, reference: int = 160, largest: int = 256) -> Size:
+    """Draw a matrix: 4 in 10 of `reference` rows, all measured, the others of any size.
+
+    No more than `largest`; some have four coils, as older head coils do.
+    """
     kind = rng.random()
-    if kind < 0.25 and largest >= 256:
-        return Size(n_x=256, n_ky=256, n_coils=4)
-    if kind < 0.35 and largest >= 368:
-        return Size(n_x=320, n_ky=368, n_coils=int(rng.choice([8, 12, 15])))
-    n_ky = int(rng.integers(96, min(largest, 256) + 1))
-    n_x = int(np.clip(n_ky * rng.uniform(0.8, 1.25), 96, largest))
-    return Size(n_x=n_x, n_ky=n_ky, n_coils=int(rng.choice([4, 4, 6, 8, 10, 12, 16])))
+    if kind < 0.4:
+        n_ky, edges = reference, False
+        n_coils = int(rng.choice([8, 8, 10, 12, 16]))
+    elif kind < 0.5:
+        n_ky, edges, n_coils = largest, True, 4
+    else:
+        n_ky, edges = int(rng.integers(round(0.7 * reference), largest + 1)), True
+        n_coils = int(rng.choice([4, 6, 8, 8, 10, 12, 16]))
+    n_x = int(np.clip(n_ky * rng.uniform(0.8, 1.25), 0.7 * reference, largest))
+    return Size(n_x=n_x, n_ky=n_ky, n_coils=n_coils, edges=edges)
 
 
 def simulate(volumes: list[Volume], size: Size, rng: np.random.Generator) -> Scan:
@@ -70,7 +77,7 @@ def simulate(volumes: list[Volume], size: Size, rng: np.random.Generator) -> Sca
     local = functional.avg_pool2d(combined[None, None], 5, stride=1, padding=2)[0, 0]
     inside = local > 0.02 * float(combined.max())
     brightness = float(combined[inside].mean())
-    acquirable = draw_acquirable(size.n_ky, rng)
+    acquirable = draw_acquirable(size.n_ky, rng) if size.edges else np.ones(size.n_ky, dtype=bool)
     signal = fourier(coil_images / brightness, dim=-1) * torch.from_numpy(acquirable)
     return Scan(
         signal=signal,
