@@ -128,6 +128,7 @@ def _content(
         "scans": np.array(list(masks), dtype=np.int64),
         "lengths": np.array([mask.size for mask in masks.values()], dtype=np.int64),
         "bits": np.packbits(np.concatenate([np.zeros(0, dtype=bool), *masks.values()])),
+        "arrays": np.array(list(arrays), dtype=str),
         "settings": np.array(canonical(settings)),
         "sha256": np.array(settings_digest(settings)),
     } | {FURTHER + name: array for name, array in arrays.items()}
@@ -152,11 +153,7 @@ def _parse(data: bytes) -> MaskFile:
     return MaskFile(
         masks=dict(zip(scans.tolist(), masks, strict=True)),
         settings=settings,
-        arrays={
-            name.removeprefix(FURTHER): array
-            for name, array in members.items()
-            if name.startswith(FURTHER)
-        },
+        arrays={name: members[FURTHER + name] for name in members["arrays"].tolist()},
         digest=digest,
     )
 
