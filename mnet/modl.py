@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from . import sense
 from .cg import data_consistency
-from .unet import UNet
+from .unet import UNet, complex_correction
 
 
 class MoDL(nn.Module):
@@ -48,9 +48,7 @@ class MoDL(nn.Module):
 
     def denoise(self, image: Tensor) -> Tensor:
         """Return image + D(image) for complex images (batch, x, y)."""
-        channels = torch.view_as_real(image).permute(0, 3, 1, 2)
-        correction = self.denoiser(channels.to(self.raw_lam.dtype))
-        return image + torch.view_as_complex(correction.permute(0, 2, 3, 1).contiguous())
+        return image + complex_correction(self.denoiser, image)
 
     def forward(self, kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
         """Return complex images (batch, x, y); mask is (batch, ky), real, and may carry gradients.

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from . import sense
+
 
 class _Block(nn.Sequential):
     def __init__(self, n_in: int, n_out: int) -> None:
@@ -52,3 +54,29 @@ class UNet(nn.Module):
             x = merge(torch.cat([up(x), skips.pop()], dim=1))
         correction: Tensor = self.out(x)
         return correction[..., :n_x, :n_y]
+
+
+class UNetReconstructor(nn.Module):
+    """Remove the aliases of zero-filled images: images (batch, x, y) from hybrid k-space."""
+
+    def __init__(self, n_channels: int = 16, n_levels: int = 3) -> None:
+        super().__init__()
+        self.config = {"n_channels": n_channels, "n_levels": n_levels}
+        self.unet = UNet(n_channels, n_levels)
+
+    def correct(self, image: Tensor) -> Tensor:
+        """Return images (batch, x, y) without the aliases of zero-filled ones."""
+        return image + complex_correction(self.unet, image)
+
+    def forward(self, kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
+        """Return complex images (batch, x, y); mask is (batch, ky), real, may carry gradients."""
+        return self.correct(sense.adjoint(kspace, csm, mask))
+
+
+def complex_correction(network: nn.Module, image: Tensor) -> Tensor:
+    """Run a network from and to two channels on the parts of complex images (batch, x, y)."""
+    channels = torch.view_as_real(image).permute(0, 3, 1, 2)
+    weight = next(network.parameters())
+    # under autocast the network may answer in half precision, which complex numbers do not have
+    correction = network(channels.to(weight.dtype)).to(channels.dtype)
+    return torch.view_as_complex(correction.permute(0, 2, 3, 1).contiguous())

@@ -16,8 +16,14 @@ from torch import nn
 
 from .modl import MoDL
 from .sampler import MNet, PaperMNet
+from .unet import UNetReconstructor
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"MNet": MNet, "PaperMNet": PaperMNet, "MoDL": MoDL}
+ARCHITECTURES: dict[str, type[nn.Module]] = {
+    "MNet": MNet,
+    "PaperMNet": PaperMNet,
+    "MoDL": MoDL,
+    "UNetReconstructor": UNetReconstructor,
+}
 
 
 class WeightsError(ValueError):

@@ -1,29 +1,27 @@
 """Where weights come from: the part of a card that every training run shares."""
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.corpus import SEEDS
 from training.images import SOURCES
 
 
-def provenance() -> dict[str, Any]:
-    """Return data files with subjects, splits and licences, how scans are drawn, and the commit."""
+def provenance(parts: Sequence[str]) -> dict[str, Any]:
+    """Return the data files of some parts with subjects and licences, and the commit."""
     return {
         "data": [
             {
                 "file": f"{source.file}.npz",
                 "subject": source.subject,
-                "split": source.split,
+                "slices": list(source.slices) if source.slices else "all",
                 "licence": source.licence,
             }
             for source in SOURCES
+            if source.part in parts
         ],
-        "simulation": {
-            "what": "multi-coil k-space simulated from magnitude images, see training/simulate.py",
-            "seeds": {split: f"[{seed}, number of the scan]" for split, seed in SEEDS.items()},
-        },
+        "simulation": "multi-coil k-space from magnitude images, see training/simulate.py",
         "commit": commit(),
     }
 

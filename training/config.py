@@ -21,4 +21,4 @@ def read_config(kind: type[T], path: Path) -> T:
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(f"{path}: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-    return kind(**values)
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

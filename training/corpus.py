@@ -2,8 +2,9 @@
 
 A cohort is a number of simulated scans of some subjects. A scan is one safetensors file: `kspace`
 (coils, x, ky) complex64 hybrid and noisy, `csm` of the same shape as the deployed pipeline
-estimates them, from the calibration lines of the scan's nominal acceleration, `clean` the noise-free
-k-space, `acquirable` (ky,). Real and imaginary parts are stored last. Deterministic by (seed, number).
+estimates them, from the calibration lines of the scan's nominal acceleration, `clean` the k-space
+without noise, `acquirable` (ky,). Real and imaginary parts are stored last. Deterministic by (seed,
+number).
 """
 
 import os
