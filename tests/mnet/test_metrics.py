@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from mnet import metrics
@@ -100,6 +101,50 @@ def test_the_paper_s_set_divides_every_image_by_its_own_maximum():
     expected = metrics.paper_compatible(image, reference)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+
+
+def explicit_log_kernel() -> np.ndarray:
+    kernel = np.zeros((15, 15))
+    for i in range(15):
+        for j in range(15):
+            r2 = (i - 7) ** 2 + (j - 7) ** 2
+            kernel[i, j] = (r2 - 2 * 1.5**2) * np.exp(-r2 / (2 * 1.5**2))
+    # the sum of the Gaussian only scales the kernel, which a ratio does not see
+    return kernel - kernel.mean()
+
+
+def test_hfen_is_the_norm_ratio_after_an_explicit_laplacian_of_gaussian():
+    image, reference = volumes(2)
+    found = metrics.hfen(image, reference)
+    for a, b, value in zip(image.double().numpy(), reference.double().numpy(), found, strict=True):
+        edges = [ndimage.convolve(x, explicit_log_kernel(), mode="mirror") for x in (a, b)]
+        expected = np.linalg.norm(edges[0] - edges[1]) / np.linalg.norm(edges[1])
+        assert value.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_hfen_agrees_with_scipy_s_separable_filter():
+    image, reference = volumes(3)
+    found = metrics.hfen(image, reference)
+    for a, b, value in zip(image.double().numpy(), reference.double().numpy(), found, strict=True):
+        edges = [ndimage.gaussian_laplace(x, 1.5, mode="mirror", radius=7) for x in (a, b)]
+        expected = np.linalg.norm(edges[0] - edges[1]) / np.linalg.norm(edges[1])
+        # derivatives of a sampled Gaussian, where ours is the sampled derivative
+        assert value.item() == pytest.approx(expected, rel=0.02)
+
+
+def test_hfen_sees_lost_edges_and_not_lost_brightness():
+    _, reference = volumes(4)
+    blurred = torch.from_numpy(ndimage.gaussian_filter(reference.numpy(), (0, 2, 2)))
+    assert (metrics.hfen(blurred, reference) > 0.8).all()
+    assert metrics.hfen(reference + 0.5, reference).max() < 1e-4
+    assert metrics.nrmse(reference + 0.5, reference).min() > 0.1
+
+
+def test_score_reports_hfen_at_the_fitted_scale():
+    image, reference = volumes(5)
+    scaled = image * metrics.fit_scale(image, reference)
+    found = metrics.score(3 * image, reference, reference).hfen
+    torch.testing.assert_close(found, metrics.hfen(scaled, reference), rtol=1e-4, atol=1e-6)
 
 
 def test_an_empty_reference_gives_finite_numbers():
