@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mnet.comparison import Masks, Method, compare, sampler_masks
 from mnet.modl import MoDL
-from mnet.sampler import MNet
+from mnet.select import MNetSelect
 from mnet.weights import load_weights
 
 from .errors import ConfigError
@@ -26,9 +26,9 @@ def write_comparison_report(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Reconstruct the scan's data with every sampler's masks; write the report, return the rows."""
-    sampler, sampler_card = load_weights("mnet")
+    sampler, sampler_card = load_weights("mnet_select")
     model, model_card = load_weights("modl")
-    if not isinstance(sampler, MNet) or not isinstance(model, MoDL):
+    if not isinstance(sampler, MNetSelect) or not isinstance(model, MoDL):
         raise ConfigError("the weights 'mnet' and 'modl' are not an MNet and a MoDL")
     drawn = sampler_masks(result.volume, sampler, range(n_seeds))
     kept: dict[tuple[str, str], Tensor] = {}
@@ -46,7 +46,9 @@ def write_comparison_report(
     with torch.inference_mode():
         rows = rows_of(drawn, ["modl"], 0)
         # the other reconstructions on the adaptive masks, which is what they are compared on
-        rows += rows_of({"mnet": drawn["mnet"]}, ["cg_sense", "zero_filled"], n_volumes)
+        rows += rows_of(
+            {"mnet_select": drawn["mnet_select"]}, ["cg_sense", "zero_filled"], n_volumes
+        )
     findings = Findings(
         title=title,
         scan=result.json,

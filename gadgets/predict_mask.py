@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mnet.masks import Bool, Lines, low_pass
-from mnet.sampler import line_features, mask_of
+from mnet.features import line_features
+from mnet.sampler import mask_of
 
 from .gadget import Gadget, Scan
 from .geometry import Geometry
@@ -44,7 +45,7 @@ class PredictMask(Gadget):
     """
 
     mode: Literal["prospective", "retrospective", "shadow"] = "prospective"
-    sampler: str = "mnet"  # name of deployed weights
+    sampler: str = "mnet_select"  # name of deployed weights
     acceleration: float = 4.0  # nominal, where no sequence says hello
     basis: Literal["acquirable", "encoded"] = "acquirable"  # lines that the acceleration divides
 

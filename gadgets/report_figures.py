@@ -13,24 +13,24 @@ from .report_verdict import name
 
 ERROR_GAIN = 5
 _METHODS = {"modl": "MoDL", "cg_sense": "CG-SENSE", "zero_filled": "zero-filled"}
-_BESIDE = (("uniform_random", "modl"), ("mnet", "cg_sense"), ("mnet", "zero_filled"))
+_BESIDE = (("uniform_random", "modl"), ("mnet_select", "cg_sense"), ("mnet_select", "zero_filled"))
 
 
 def masks(findings: Findings) -> str:
     """Draw the masks of the scan, slice by slice, and one of each other sampler below them."""
     plan, fixed = findings.volume.lines, findings.samplers
-    population = fixed["population"][0][0] if "population" in fixed else None
+    population = fixed["best_single"][0][0] if "best_single" in fixed else None
     strips = []
     for entry, mask in zip(findings.scan["slices"], findings.masks, strict=True):
         label = f"slice {entry['slice']} · {'fallback' if entry['fallback'] else 'adaptive'}"
         note = f"{mask.sum()} lines"
         if population is not None:
-            note += f", {int((mask & ~population).sum())} not in population"
+            note += f", {int((mask & ~population).sum())} not in the best fixed mask"
         strips.append((label, pictures.mask_svg(mask, plan, population), note))
     strips += [
         (name(sampler), pictures.mask_svg(drawn[0][0], plan), f"{drawn[0][0].sum()} lines")
         for sampler, drawn in fixed.items()
-        if sampler not in ("mnet", "shuffled") and drawn
+        if sampler not in ("mnet_select", "shuffled") and drawn
     ]
     rows = "".join(
         f"<div>{text(label)}</div>{svg}<div>{text(note)}</div>" for label, svg, note in strips
@@ -41,7 +41,7 @@ def masks(findings: Findings) -> str:
     axis = pictures.axis_html(plan.acquirable.size, first, ticks)
     legend = (
         '<p class="legend"><i class="cal"></i>calibration <i class="line"></i>line '
-        '<i class="new"></i>adaptive line that the population mask lacks '
+        '<i class="new"></i>adaptive line that the best fixed mask lacks '
         '<i class="no"></i>cannot be acquired</p>'
     )
     return (

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 _NAMES = {
-    "mnet": "adaptive",
-    "population": "population",
+    "mnet_select": "adaptive",
+    "best_single": "best fixed",
     "shuffled": "another slice's mask",
     "uniform_random": "uniform random",
     "variable_density": "variable density",
     "equispaced": "equispaced",
     "low_pass": "low-pass",
 }
-_CONTROLS = {"population": "the population mask", "shuffled": "another slice's mask"}
+_CONTROLS = {"best_single": "the best fixed mask", "shuffled": "another slice's mask"}
 
 
 def name(sampler: str) -> str:
@@ -37,13 +37,13 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
     Raises
     ------
     ValueError
-        If the adaptive mask or the population mask was not compared under MoDL.
+        If the adaptive mask or the best fixed mask was not compared under MoDL.
     """
     modl = {row["sampler"]: row for row in rows if row["reconstructor"] == "modl"}
-    for sampler in ("mnet", "population"):
+    for sampler in ("mnet_select", "best_single"):
         if sampler not in modl:
             raise ValueError(f"no row of {sampler!r} under MoDL, only {sorted(modl)}")
-    ours = modl["mnet"]
+    ours = modl["mnet_select"]
     present = {control: modl[control] for control in _CONTROLS if control in modl}
     won = [control for control, row in present.items() if ours["nrmse"] < row["nrmse"]]
     return Verdict(
@@ -82,7 +82,7 @@ def _pairs(ours: Mapping[str, Any], other: Mapping[str, Any], control: str) -> s
 
 
 def _others(rows: Sequence[Mapping[str, Any]], modl: Mapping[str, Mapping[str, Any]]) -> str:
-    ours = modl["mnet"]["nrmse"]
+    ours = modl["mnet_select"]["nrmse"]
     parts = []
     if "uniform_random" in modl:
         row = modl["uniform_random"]
@@ -93,7 +93,7 @@ def _others(rows: Sequence[Mapping[str, Any]], modl: Mapping[str, Mapping[str, A
     lower = [
         f"{name(sampler)} ({row['nrmse']:.4f})"
         for sampler, row in modl.items()
-        if sampler not in ("mnet", *_CONTROLS) and row["nrmse"] <= ours
+        if sampler not in ("mnet_select", *_CONTROLS) and row["nrmse"] <= ours
     ]
     if lower:
         parts.append(f"Masks that need no network and are not worse: {', '.join(lower)}.")
@@ -101,7 +101,7 @@ def _others(rows: Sequence[Mapping[str, Any]], modl: Mapping[str, Mapping[str, A
         f"{label} {row['nrmse']:.4f} (MoDL is {_than(ours, row['nrmse'])})"
         for method, label in (("cg_sense", "CG-SENSE"), ("zero_filled", "zero-filled"))
         for row in rows
-        if (row["sampler"], row["reconstructor"]) == ("mnet", method)
+        if (row["sampler"], row["reconstructor"]) == ("mnet_select", method)
     ]
     if plain:
         parts.append(f"On the same adaptive masks: {', '.join(plain)}.")

@@ -12,7 +12,7 @@ from torch import Tensor
 from mnet.comparison import Volume, maps, reference, rss
 from mnet.masks import Lines
 from mnet.metrics import score
-from mnet.sampler import MNet
+from mnet.select import MNetSelect
 from mnet.weights import load_weights
 
 from .accumulate import AccumulateFrame
@@ -83,9 +83,11 @@ def adaptive_scan(
     """
     frames = fully_sampled(source)
     lines = plan_lines(frames, options.acceleration, options.echo_train)
-    sampler, card = load_weights("mnet")
-    if not isinstance(sampler, MNet):
-        raise ConfigError(f"weights 'mnet' are a {type(sampler).__name__}, expected MNet")
+    sampler, card = load_weights("mnet_select")
+    if not isinstance(sampler, MNetSelect):
+        raise ConfigError(
+            f"weights 'mnet_select' are a {type(sampler).__name__}, expected MNetSelect"
+        )
     sequence = Sequence(
         lines=lines,
         fallback=sampler.population(lines),

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from . import fov, masks, recon, sense
+from .features import features
 from .fourier import inverse_fourier
 from .maps import coil_maps
 from .masks import Bool, Lines
 from .metrics import Scores, score
 from .modl import MoDL
-from .sampler import MNet, features, mask_of
+from .sampler import mask_of
+from .select import MNetSelect
 
 Method = Literal["modl", "cg_sense", "zero_filled"]
 METHODS: tuple[Method, ...] = ("modl", "cg_sense", "zero_filled")
@@ -115,10 +117,10 @@ def _reconstruct_slice(
 
 
 @torch.no_grad()
-def sampler_masks(volume: Volume, model: MNet, seeds: Sequence[int]) -> Masks:
+def sampler_masks(volume: Volume, model: MNetSelect, seeds: Sequence[int]) -> Masks:
     """Draw the masks to compare: sampler -> per seed a bool array (slices, ky).
 
-    `mnet` is adaptive, one mask per slice; `population` is the fixed mask that it corrects;
+    `mnet_select` is adaptive, one mask per slice; `best_single` is the best fixed one it knows;
     `shuffled` gives every slice the adaptive mask of the next one, which shows whether the mask
     belongs to its slice, and is absent with one slice. Random samplers draw anew for every slice
     and seed; the others do not depend on a seed and have one entry.
@@ -127,7 +129,7 @@ def sampler_masks(volume: Volume, model: MNet, seeds: Sequence[int]) -> Masks:
     z = features(volume.calibration)
     logits = model(z, plan, volume.kspace.shape[1])
     adaptive = np.stack([mask_of(row, plan) for row in logits])
-    drawn: Masks = {"mnet": [adaptive], "population": [_repeat(model.population(plan), n)]}
+    drawn: Masks = {"mnet_select": [adaptive], "best_single": [_repeat(model.population(plan), n)]}
     if n > 1:
         drawn["shuffled"] = [np.roll(adaptive, -1, axis=0)]
     for name, draw in (

@@ -15,11 +15,14 @@ from safetensors.torch import load, save_file
 from torch import nn
 
 from .modl import MoDL
-from .sampler import MNet, PaperMNet
+from .paper_mnet import PaperMNet
+from .sampler import MNet
+from .select import MNetSelect
 from .unet import UNetReconstructor
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {
     "MNet": MNet,
+    "MNetSelect": MNetSelect,
     "PaperMNet": PaperMNet,
     "MoDL": MoDL,
     "UNetReconstructor": UNetReconstructor,

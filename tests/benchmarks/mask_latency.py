@@ -20,7 +20,7 @@ from gadgets.dataset import open_source
 from gadgets.private_host import private_host
 from gadgets.scan import fully_sampled, plan_lines
 from gadgets.scanner import Sequence, play
-from mnet.sampler import MNet
+from mnet.select import MNetSelect
 from mnet.weights import load_weights
 
 
@@ -31,8 +31,8 @@ def main() -> None:
     parser.add_argument("--tr-ms", type=float, default=5.0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    sampler = load_weights("mnet")[0]
-    if not isinstance(sampler, MNet):
+    sampler = load_weights("mnet_select")[0]
+    if not isinstance(sampler, MNetSelect):
         raise TypeError("weights 'mnet' are not an MNet")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "demo.h5"

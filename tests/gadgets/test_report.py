@@ -36,14 +36,14 @@ def row(sampler: str, per_slice: list[float], reconstructor: str = "modl") -> di
 
 
 def rows(adaptive: float, population: float, shuffled: float | None) -> list[dict]:
-    table = [row("mnet", [adaptive] * 3), row("population", [population] * 3)]
+    table = [row("mnet_select", [adaptive] * 3), row("best_single", [population] * 3)]
     if shuffled is not None:
         table.append(row("shuffled", [shuffled] * 3))
     return [
         *table,
         row("uniform_random", [0.3] * 3),
-        row("mnet", [0.15] * 3, "cg_sense"),
-        row("mnet", [0.25] * 3, "zero_filled"),
+        row("mnet_select", [0.15] * 3, "cg_sense"),
+        row("mnet_select", [0.25] * 3, "zero_filled"),
     ]
 
 
@@ -95,12 +95,12 @@ def build(lines: Lines, masks: np.ndarray, **changes) -> Findings:
         "reference": reference,
         "images": 3 * noisy,  # in a scale of its own, as images from a wire are
         "samplers": {
-            "mnet": [masks],
-            "population": [np.stack([low_pass(lines)] * N_SLICES)],
+            "mnet_select": [masks],
+            "best_single": [np.stack([low_pass(lines)] * N_SLICES)],
             "equispaced": [np.stack([equispaced(lines)] * N_SLICES)],
         },
         "rows": rows(0.10, 0.11, 0.12),
-        "kept": {("uniform_random", "modl"): noisy, ("mnet", "cg_sense"): noisy},
+        "kept": {("uniform_random", "modl"): noisy, ("mnet_select", "cg_sense"): noisy},
         "title": "a scan",
         "details": {"data": "file.h5"},
         **changes,
@@ -186,12 +186,12 @@ def test_hostile_text_from_files_stays_text(findings, lines, masks, tmp_path) ->
 @pytest.mark.parametrize(
     ("figures", "better", "said"),
     [
-        ((0.10, 0.11, 0.12), True, "is better than the population mask (0.1100) and than another"),
-        ((0.12, 0.11, 0.13), False, "is not better than the population mask (0.1100), only than"),
+        ((0.10, 0.11, 0.12), True, "is better than the best fixed mask (0.1100) and than another"),
+        ((0.12, 0.11, 0.13), False, "is not better than the best fixed mask (0.1100), only than"),
         ((0.12, 0.13, 0.11), False, "is not better than another slice's mask (0.1100), only than"),
-        ((0.12, 0.11, 0.11), False, "is not better than the population mask (0.1100) or another"),
-        ((0.11, 0.11, 0.12), False, "is not better than the population mask (0.1100), only than"),
-        ((0.10, 0.11, None), False, "is better than the population mask (0.1100); one slice alone"),
+        ((0.12, 0.11, 0.11), False, "is not better than the best fixed mask (0.1100) or another"),
+        ((0.11, 0.11, 0.12), False, "is not better than the best fixed mask (0.1100), only than"),
+        ((0.10, 0.11, None), False, "is better than the best fixed mask (0.1100); one slice alone"),
     ],
 )
 def test_the_first_line_says_whether_adapting_helped(
@@ -205,7 +205,7 @@ def test_the_first_line_says_whether_adapting_helped(
 
 
 def test_the_verdict_counts_slices_in_pairs() -> None:
-    table = [row("mnet", [0.1, 0.2, 0.1]), row("population", [0.2, 0.1, 0.4])]
+    table = [row("mnet_select", [0.1, 0.2, 0.1]), row("best_single", [0.2, 0.1, 0.4])]
     assert "lower in 2 of 3 slices" in verdict(table).figures
 
 
@@ -215,8 +215,8 @@ def test_a_fixed_mask_that_is_as_good_is_named() -> None:
 
 
 def test_without_the_control_there_is_no_verdict() -> None:
-    with pytest.raises(ValueError, match="no row of 'population' under MoDL"):
-        verdict([row("mnet", [0.1])])
+    with pytest.raises(ValueError, match="no row of 'best_single' under MoDL"):
+        verdict([row("mnet_select", [0.1])])
 
 
 def test_fallbacks_are_announced_with_their_reasons(findings, lines, masks, tmp_path) -> None:
@@ -278,7 +278,7 @@ def test_one_slice_gives_a_report_without_distances(findings, lines, masks, tmp_
         reference=findings.reference[:1],
         images=findings.images[:1],
         samplers={name: [mask[:1] for mask in m] for name, m in findings.samplers.items()},
-        rows=[row("mnet", [0.1]), row("population", [0.2])],
+        rows=[row("mnet_select", [0.1]), row("best_single", [0.2])],
         kept={},
     )
     text = " ".join(Page(page_of(one, tmp_path)).texts)

@@ -93,8 +93,8 @@ def test_reference_of_fully_encoded_data_is_the_object(lines, csm, image) -> Non
 def test_every_sampler_has_exactly_the_budget_within_the_acquirable_lines(volume, lines) -> None:
     drawn = sampler_masks(volume, MNet(), seeds=[0, 1, 2])
     assert set(drawn) == {
-        "mnet",
-        "population",
+        "mnet_select",
+        "best_single",
         "shuffled",
         "uniform_random",
         "variable_density",
@@ -120,7 +120,7 @@ def test_random_samplers_differ_between_seeds_and_slices(volume) -> None:
 
 def test_shuffled_gives_every_slice_the_mask_of_another(volume, sampler) -> None:
     drawn = sampler_masks(volume, sampler, seeds=[])
-    adaptive, shuffled = drawn["mnet"][0], drawn["shuffled"][0]
+    adaptive, shuffled = drawn["mnet_select"][0], drawn["shuffled"][0]
     assert hamming(adaptive) > 0
     for i in range(N_SLICES):
         assert np.array_equal(shuffled[i], adaptive[(i + 1) % N_SLICES])
@@ -135,7 +135,7 @@ def test_one_slice_has_no_shuffled_mask_and_no_distance(volume) -> None:
     one = Volume(kspace=volume.kspace[:1], lines=volume.lines)
     drawn = sampler_masks(one, MNet(), seeds=[0])
     assert "shuffled" not in drawn
-    assert hamming(drawn["mnet"][0]) is None
+    assert hamming(drawn["mnet_select"][0]) is None
 
 
 def test_the_adaptive_mask_does_not_depend_on_lines_outside_the_calibration(
@@ -145,8 +145,8 @@ def test_the_adaptive_mask_does_not_depend_on_lines_outside_the_calibration(
     other[..., ~torch.from_numpy(volume.lines.calibration)] = torch.nan
     blind = Volume(kspace=other, lines=volume.lines)
     for a, b in zip(
-        sampler_masks(volume, sampler, [])["mnet"],
-        sampler_masks(blind, sampler, [])["mnet"],
+        sampler_masks(volume, sampler, [])["mnet_select"],
+        sampler_masks(blind, sampler, [])["mnet_select"],
         strict=True,
     ):
         assert np.array_equal(a, b)

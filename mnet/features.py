@@ -1,0 +1,82 @@
+"""What a sampler sees of a slice: its calibration lines, averaged over coils, and nothing else.
+
+After Gautam, Li and Ravishankar, arXiv:2509.16846: the complex mean over coils. Beside it stands
+the root of the mean square, which the phases of the coils cannot cancel.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .fourier import inverse_fourier
+from .masks import Lines
+
+N_FEATURES = 3
+GRID_X = 64
+N_SCALARS = 4
+N_STATISTICS = 58
+
+
+def line_features(line: Tensor) -> Tensor:
+    """Average one hybrid line (..., coils, x) over its coils: features (..., 3, x).
+
+    Real and imaginary part of the complex mean, and the root of the mean square, which the phases
+    of the coils cannot cancel. A line at a time, so that nothing is left to do after the last one.
+    """
+    mean = line.mean(-2)
+    energy = line.abs().square().mean(-2).sqrt()
+    return torch.stack([mean.real, mean.imag, energy], dim=-2)
+
+
+def features(lines: Tensor) -> Tensor:
+    """Average hybrid calibration lines (..., coils, x, L) over coils: (..., 3, x, L)."""
+    return line_features(lines.movedim(-1, 0)).movedim(0, -1)
+
+
+def normalise(z: Tensor) -> Tensor:
+    """Bring features (batch, 3, x, L) to a common scale, from these lines alone, and to GRID_X.
+
+    Amplitudes span four decades, so the mean is compressed by its square root and the energy by a
+    logarithm; the air at the ends of the readout then shows the noise.
+    """
+    z = functional.adaptive_avg_pool2d(z, (GRID_X, z.shape[-1]))
+    scale = z[:, 2:].square().mean((-2, -1), keepdim=True).sqrt().clamp_min(1e-20)
+    z = z / scale
+    amplitude = z[:, :2].square().sum(1, keepdim=True).sqrt().clamp_min(1e-6)
+    return torch.cat([z[:, :2] / amplitude.sqrt(), torch.log10(z[:, 2:].clamp_min(1e-4))], dim=1)
+
+
+def statistics(z: Tensor) -> Tensor:
+    """Sum up features (batch, 3, x, L) in N_STATISTICS logarithms, from these lines alone.
+
+    How energy falls off along ky and differs between its two sides; how it is spread along the
+    readout, and in quantiles, the lowest of which are noise; how far the object fills the field of
+    view along y.
+    """
+    energy = z[:, 2] / z[:, 2].square().mean((-2, -1), keepdim=True).sqrt().clamp_min(1e-20)
+    power = energy.square()
+    along_ky = functional.adaptive_avg_pool1d(power.mean(1, keepdim=True), 12)[:, 0]
+    along_x = functional.adaptive_avg_pool1d(power.mean(2)[:, None], 16)[:, 0].sort(dim=1).values
+    levels = torch.tensor([0.01, 0.05, 0.2, 0.5, 0.8, 0.95]).to(energy)
+    quantiles = torch.quantile(energy.flatten(1), levels, dim=1).T
+    image = inverse_fourier(torch.complex(z[:, 0], z[:, 1]), -1).abs()
+    along_y = functional.adaptive_avg_pool1d(image.mean(1, keepdim=True), 12)[:, 0]
+    along_y = along_y / along_y.amax(1, keepdim=True).clamp_min(1e-20)
+    along_ky, *rest = (
+        torch.log10(part.clamp_min(1e-6))
+        for part in (along_ky, along_x, quantiles, along_y.sort(dim=1).values)
+    )
+    return torch.cat([along_ky, along_ky.flip(1) - along_ky, *rest], dim=1)
+
+
+def plan_scalars(lines: Lines, n_coils: int) -> list[float]:
+    """Describe a plan to the trunk in four numbers near one."""
+    n = float(lines.acquirable.sum())
+    return [
+        math.log2(n / lines.n_lines),
+        math.log2(n / 128),
+        float(lines.calibration.sum()) / lines.n_lines,
+        math.log2(max(n_coils, 1)) / 2,
+    ]
