@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mnet.masks import Bool, Lines, low_pass
 from mnet.features import line_features
+from mnet.masks import Bool, Lines, low_pass
 from mnet.sampler import mask_of
 
 from .gadget import Gadget, Scan
