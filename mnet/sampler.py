@@ -72,12 +72,18 @@ class Body(nn.Module):
                 f"features have shape {tuple(z.shape)}, expected (batch, {N_FEATURES}, x, "
                 f"{n_calibration}) for {n_calibration} calibration lines"
             )
+        return self.embedding(*self.inputs(z, lines, n_coils))
+
+    def inputs(self, z: Tensor, lines: Lines, n_coils: int) -> tuple[Tensor, Tensor]:
+        """Return what the network sees: (batch, channels, 64, L), and numbers (batch, n_known)."""
         scalars = torch.tensor(plan_scalars(lines, n_coils)).to(z).expand(z.shape[0], -1)
-        if self.rich:
-            parts = [self.trunk(normalise(z)), statistics(z), scalars]
-        else:
-            parts = [self.trunk(normalise(z)[:, :2]), scalars]
-        embedding: Tensor = self.embed(torch.cat(parts, dim=1))
+        if not self.rich:
+            return normalise(z)[:, :2], scalars
+        return normalise(z), torch.cat([statistics(z), scalars], dim=1)
+
+    def embedding(self, image: Tensor, known: Tensor) -> Tensor:
+        """Return the embedding (batch, n_embedding) of `inputs`, which may be of several plans."""
+        embedding: Tensor = self.embed(torch.cat([self.trunk(image), known], dim=1))
         return embedding
 
 

@@ -89,11 +89,16 @@ class MNetSelect(nn.Module):
     def relative_losses(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
         """Predict by how much each vetted mask is worse than the best: (members, batch, masks)."""
         known = torch.from_numpy(self.mean_losses(lines)).to(z)
-        outputs = [
-            choose(body(z, lines, n_coils))
-            for body, choose in zip(self.bodies, self.choose, strict=True)
+        predicted = [
+            self.predict(member, body(z, lines, n_coils), known)
+            for member, body in enumerate(self.bodies)
         ]
-        return known + SCALE * torch.stack(outputs)
+        return torch.stack(predicted)
+
+    def predict(self, member: int, embedding: Tensor, known: Tensor) -> Tensor:
+        """Correct known mean losses (..., masks) by what one network sees: (batch, masks)."""
+        corrected: Tensor = known + SCALE * self.choose[member](embedding)
+        return corrected
 
     def line_values(self, z: Tensor, lines: Lines, n_coils: int, mask: Bool) -> Tensor:
         """Predict what each row is worth beside the others of a mask: (members, batch, n)."""
