@@ -16,8 +16,10 @@ from gadgets.mask_recon import ReconSession
 from gadgets.noise_adjust import NoiseAdjust
 from gadgets.predict_mask import PredictMask
 from gadgets.readout import RemoveReadoutOversampling
+from mnet.features import features
 from mnet.masks import Lines, budget, centre_block, low_pass, n_calibration
-from mnet.sampler import MNet, features, mask_of
+from mnet.sampler import mask_of
+from mnet.select import MNetSelect
 
 N_KY = 64
 ONE = scanned(n_x=16, n_ky=N_KY, n_coils=2, n_slices=3)
@@ -26,7 +28,7 @@ CALIBRATION = list(range(28, 36))
 TOKEN = "5b0c3a52-8d5c-4a39-9d0e-2f4f1ad5c0aa"
 
 
-class Reader(MNet):
+class Reader(MNetSelect):
     """Scores rows by where the calibration lines have their energy: no two slices are alike."""
 
     def forward(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
@@ -40,7 +42,7 @@ class Reader(MNet):
 NET = Reader(n_channels=4, n_embedding=8)
 
 
-class Broken(MNet):
+class Broken(MNetSelect):
     """A net that fails as torch does, or gives NaN."""
 
     def __init__(self, error: Exception | None = None) -> None:
@@ -87,7 +89,7 @@ class Channel(ReconSession):
 
 
 def scan_of(one: Scanned = ONE, net: nn.Module = NET, **services: Any) -> Scan:
-    return Scan(geometry=one.geometry, models=Fixed(mnet=net), **services)
+    return Scan(geometry=one.geometry, models=Fixed(mnet_select=net), **services)
 
 
 def predict(

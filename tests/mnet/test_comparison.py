@@ -15,7 +15,7 @@ from mnet.fourier import fourier
 from mnet.masks import Lines, equispaced
 from mnet.modl import MoDL
 from mnet.recon import cg_sense, zero_filled
-from mnet.sampler import MNet
+from mnet.select import MNetSelect
 
 N_SLICES, N_COILS, N_X, N_KY = 3, 4, 20, 64
 
@@ -60,14 +60,12 @@ def volume(lines: Lines, csm: torch.Tensor, image: torch.Tensor) -> Volume:
 
 
 @pytest.fixture
-def sampler() -> MNet:
-    """A sampler with large random corrections, so that its masks depend on the slice."""
+def sampler() -> MNetSelect:
+    """A sampler with large random weights, so that its masks depend on the slice."""
     torch.manual_seed(0)
-    model = MNet().eval()
-    for layer in model.head:
-        torch.nn.init.normal_(layer.film.weight)
-    torch.nn.init.normal_(model.embed[-2].weight, std=5.0)
-    torch.nn.init.normal_(model.out.weight)
+    model = MNetSelect().eval()
+    torch.nn.init.normal_(model.bodies[0].embed[-2].weight, std=5.0)
+    torch.nn.init.normal_(model.choose[0].weight, std=100.0)
     return model.requires_grad_(False)
 
 
@@ -91,7 +89,7 @@ def test_reference_of_fully_encoded_data_is_the_object(lines, csm, image) -> Non
 
 
 def test_every_sampler_has_exactly_the_budget_within_the_acquirable_lines(volume, lines) -> None:
-    drawn = sampler_masks(volume, MNet(), seeds=[0, 1, 2])
+    drawn = sampler_masks(volume, MNetSelect(), seeds=[0, 1, 2])
     assert set(drawn) == {
         "mnet_select",
         "best_single",
@@ -109,8 +107,15 @@ def test_every_sampler_has_exactly_the_budget_within_the_acquirable_lines(volume
             assert (mask & lines.calibration).sum() == N_SLICES * lines.calibration.sum()
 
 
+def test_the_best_single_mask_is_that_of_the_sampler_in_every_slice(volume, sampler) -> None:
+    drawn = sampler_masks(volume, sampler, seeds=[])
+    (fixed,) = drawn["best_single"]
+    assert np.array_equal(fixed, np.stack([sampler.population(volume.lines)] * N_SLICES))
+    assert not np.array_equal(drawn["mnet_select"][0], fixed)
+
+
 def test_random_samplers_differ_between_seeds_and_slices(volume) -> None:
-    drawn = sampler_masks(volume, MNet(), seeds=[0, 1])
+    drawn = sampler_masks(volume, MNetSelect(), seeds=[0, 1])
     for name in ("uniform_random", "variable_density"):
         first, second = drawn[name]
         assert not np.array_equal(first, second)
@@ -133,7 +138,7 @@ def test_hamming_is_the_mean_over_pairs_of_rows_that_differ() -> None:
 
 def test_one_slice_has_no_shuffled_mask_and_no_distance(volume) -> None:
     one = Volume(kspace=volume.kspace[:1], lines=volume.lines)
-    drawn = sampler_masks(one, MNet(), seeds=[0])
+    drawn = sampler_masks(one, MNetSelect(), seeds=[0])
     assert "shuffled" not in drawn
     assert hamming(drawn["mnet_select"][0]) is None
 
@@ -154,7 +159,7 @@ def test_the_adaptive_mask_does_not_depend_on_lines_outside_the_calibration(
 
 @pytest.mark.parametrize("method", ["modl", "cg_sense", "zero_filled"])
 def test_lines_outside_the_mask_are_never_used(volume, csm, method) -> None:
-    mask = sampler_masks(volume, MNet(), seeds=[0])["uniform_random"][0]
+    mask = sampler_masks(volume, MNetSelect(), seeds=[0])["uniform_random"][0]
     spoilt = torch.where(torch.from_numpy(mask)[:, None, None], volume.kspace, torch.nan)
     blind = Volume(kspace=spoilt, lines=volume.lines)
     model = MoDL(n_channels=4, n_levels=1, n_unrolls=2)
@@ -164,7 +169,7 @@ def test_lines_outside_the_mask_are_never_used(volume, csm, method) -> None:
 
 
 def test_compare_gives_a_row_per_sampler_and_method_with_means_over_slices(volume, csm) -> None:
-    samplers = sampler_masks(volume, MNet(), seeds=[0, 1])
+    samplers = sampler_masks(volume, MNetSelect(), seeds=[0, 1])
     seen = []
     rows = compare(
         volume,
@@ -211,7 +216,7 @@ def test_a_larger_matrix_interpolates_and_keeps_intensity_and_position(volume, c
 
 
 def test_images_of_the_first_seed_are_kept_on_request(volume, csm) -> None:
-    drawn = {"uniform_random": sampler_masks(volume, MNet(), [4, 5])["uniform_random"]}
+    drawn = {"uniform_random": sampler_masks(volume, MNetSelect(), [4, 5])["uniform_random"]}
     keep = {}
     compare(volume, drawn, None, methods=["zero_filled"], csm=csm, keep=keep)
     first = reconstruct(volume, csm, drawn["uniform_random"][0], "zero_filled")

@@ -5,8 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnet import sampler
+from mnet.features import features
 from mnet.masks import Lines
-from mnet.sampler import MNet, PaperMNet
+from mnet.paper_mnet import PaperMNet
+from mnet.sampler import MNet
 
 
 def plan(n: int = 96, acceleration: float = 4.0, padded: int = 0) -> Lines:
@@ -18,24 +20,21 @@ def plan(n: int = 96, acceleration: float = 4.0, padded: int = 0) -> Lines:
 def slices(lines: Lines, n: int = 2, n_x: int = 40, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     size = (n, 5, n_x, int(lines.calibration.sum()))
-    return sampler.features(torch.randn(size, dtype=torch.complex64, generator=generator))
+    return features(torch.randn(size, dtype=torch.complex64, generator=generator))
 
 
 def scrambled(model: MNet) -> MNet:
-    """Give the layers that start at zero some weight."""
+    """Give the layer that starts at zero some weight."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for layer in (model.choose, model.out):
-            layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator))
-    return model
+        weight = model.head.out.weight
+        weight.copy_(torch.randn(weight.shape, generator=generator))
+    return model.eval()
 
 
-def test_as_initialised_the_prediction_is_a_density_mask_that_no_slice_changes():
-    lines = plan(128)
-    model = MNet().eval()
-    logits = model(slices(lines), lines, 5)
-    for row in logits:
-        assert np.array_equal(sampler.mask_of(row, lines), model.population(lines))
+def small(rich: bool = False) -> MNet:
+    torch.manual_seed(0)
+    return scrambled(MNet(8, 16, rich))
 
 
 @settings(max_examples=25, deadline=None)
@@ -45,13 +44,14 @@ def test_as_initialised_the_prediction_is_a_density_mask_that_no_slice_changes()
     padded=st.integers(0, 6),
     n_x=st.integers(8, 90),
     n_coils=st.integers(1, 32),
+    rich=st.booleans(),
 )
 def test_any_size_coil_count_and_acceleration_gives_an_exact_mask(
-    n, acceleration, padded, n_x, n_coils
+    n, acceleration, padded, n_x, n_coils, rich
 ):
     lines = plan(n, acceleration, padded)
     with torch.no_grad():
-        logits = scrambled(MNet(8, 16)).eval()(slices(lines, 1, n_x), lines, n_coils)
+        logits = small(rich)(slices(lines, 1, n_x), lines, n_coils)
     assert logits.shape == (1, n)
     mask = sampler.mask_of(logits, lines)
     assert mask.sum() == lines.n_lines
@@ -59,9 +59,10 @@ def test_any_size_coil_count_and_acceleration_gives_an_exact_mask(
     assert not np.any(mask & ~lines.acquirable)
 
 
-def test_the_prediction_depends_on_the_slice_and_not_on_its_scale():
+@pytest.mark.parametrize("rich", [False, True])
+def test_the_prediction_depends_on_the_slice_and_not_on_its_scale(rich):
     lines = plan(128)
-    model = scrambled(MNet(8, 16)).eval()
+    model = small(rich)
     with torch.no_grad():
         logits = model(slices(lines), lines, 5)
         louder = model(slices(lines) * 1e4, lines, 5)
@@ -69,20 +70,30 @@ def test_the_prediction_depends_on_the_slice_and_not_on_its_scale():
     torch.testing.assert_close(louder, logits, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("rich", [False, True])
+def test_the_energy_of_the_lines_is_seen_by_the_rich_sampler_alone(rich):
+    lines = plan(128)
+    z = slices(lines)
+    other = z.clone()
+    other[:, 2] = other[:, 2].flip(-1)  # the scale, its root mean square, stays
+    with torch.no_grad():
+        same = torch.allclose(small(rich)(z, lines, 5), small(rich)(other, lines, 5), atol=1e-5)
+    assert same is not rich
+
+
 def test_a_slice_s_prediction_does_not_depend_on_its_batch():
     lines = plan(128)
-    model = scrambled(MNet(8, 16)).eval()
     z = slices(lines, 3)
     with torch.no_grad():
         torch.testing.assert_close(
-            model(z, lines, 5)[1:2], model(z[1:2], lines, 5), rtol=1e-4, atol=1e-4
+            small()(z, lines, 5)[1:2], small()(z[1:2], lines, 5), rtol=1e-4, atol=1e-4
         )
 
 
 def test_features_of_a_silent_slice_give_finite_logits():
     lines = plan(96)
     with torch.no_grad():
-        logits = scrambled(MNet(8, 16)).eval()(slices(lines) * 0, lines, 5)
+        logits = small()(slices(lines) * 0, lines, 5)
     assert torch.isfinite(logits).all()
 
 
@@ -92,32 +103,22 @@ def test_features_of_other_lines_than_the_plan_s_are_refused():
         MNet(8, 16)(slices(lines)[..., :-1], lines, 5)
 
 
-def test_features_line_by_line_are_the_features_of_all_lines():
-    block = torch.randn(2, 5, 12, 7, dtype=torch.complex64)
-    together = sampler.features(block)
-    assert together.shape == (2, 3, 12, 7)
-    for i in range(7):
-        torch.testing.assert_close(together[..., i], sampler.line_features(block[..., i]))
+def test_the_logits_teach_every_part_of_the_network():
+    lines = plan(96)
+    model = small(rich=True)
+    sampler.top_lines(model(slices(lines), lines, 5), lines).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
-def test_the_energy_feature_survives_coil_phases_that_cancel_the_mean():
-    line = torch.tensor([1, -1, 1j, -1j], dtype=torch.complex64)[:, None].expand(4, 6)
-    real, imaginary, energy = sampler.line_features(line)
-    assert real.abs().max() == 0
-    assert imaginary.abs().max() == 0
-    torch.testing.assert_close(energy, torch.ones(6))
-
-
-def test_the_population_mask_has_the_lowest_loss_interpolated_to_the_acceleration():
-    n = len(sampler.FAMILY)
-    losses = np.ones((2, n))
-    losses[0, 3], losses[1, 3] = 0.1, 0.5  # member 3 is best in between, 5 only at the far end
-    losses[0, 5], losses[1, 5] = 0.9, 0.0
-    model = MNet(preferences={"acceleration": [2.0, 4.0], "loss": losses.tolist()})
-    lines = plan(96, 3.0)
-    np.testing.assert_allclose(model.mean_losses(lines)[[3, 5]], [0.3, 0.45])
-    assert np.array_equal(model.population(lines), sampler.family(lines)[3])
-    assert np.array_equal(model.population(plan(96, 4.0)), sampler.family(plan(96, 4.0))[5])
+def test_rows_are_described_by_where_they_lie_from_the_centre():
+    lines = plan(96, padded=4)
+    calibration, acquirable, position, distance = sampler.line_table(lines)[:4]
+    assert sampler.line_table(lines).shape == (sampler.N_TABLE, 96)
+    assert np.array_equal(calibration > 0, lines.calibration)
+    assert np.array_equal(acquirable > 0, lines.acquirable)
+    assert position[lines.center] == 0
+    assert np.abs(position[lines.acquirable]).max() == 1
+    np.testing.assert_allclose(distance, lines.distance(), rtol=1e-6)
 
 
 def test_top_lines_take_the_highest_logits_of_movable_rows():

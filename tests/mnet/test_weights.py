@@ -4,19 +4,35 @@ import pytest
 import torch
 
 from mnet.modl import MoDL
-from mnet.sampler import MNet, PaperMNet
-from mnet.weights import WeightsError, folder, load_weights, read_card, save_weights
+from mnet.paper_mnet import PaperMNet
+from mnet.patterns import Pattern
+from mnet.sampler import MNet
+from mnet.select import MNetSelect
+from mnet.unet import UNetReconstructor
+from mnet.weights import ARCHITECTURES, WeightsError, folder, load_weights, read_card, save_weights
+
+MODELS = [
+    MoDL(4, 2, 3),
+    UNetReconstructor(4, 2),
+    MNet(8, 16, rich=True),
+    MNetSelect(
+        patterns=[Pattern(reach=(0.1, 0.5, 1.0), upper=(True, False, True)).to_json()],
+        table={"acceleration": [2.0, 4.0], "loss": [[0.1] * 15, [0.2] * 15]},
+        n_channels=4,
+        n_embedding=8,
+        n_members=2,
+        margin=0.01,
+        n_swaps=3,
+    ),
+    PaperMNet(163, 170, n_channels=2),
+]
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        MoDL(4, 2, 3),
-        MNet(8, 16, preferences={"acceleration": [2.0, 4.0], "loss": [[0.1] * 14, [0.2] * 14]}),
-        PaperMNet(163, 170, n_channels=2),
-    ],
-    ids=["MoDL", "MNet", "PaperMNet"],
-)
+def test_every_architecture_is_tried_here():
+    assert {type(model).__name__ for model in MODELS} == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 def test_the_two_files_alone_rebuild_the_model(model, tmp_path):
     with torch.no_grad():
         for value in model.parameters():
@@ -99,11 +115,13 @@ def test_a_model_of_an_unknown_class_is_not_saved(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("name", "kind"), [("modl", MoDL), ("mnet", MNet)])
+@pytest.mark.parametrize(("name", "kind"), [("modl", MoDL), ("mnet_select", MNetSelect)])
 def test_the_packaged_weights_load_and_say_where_they_come_from(name, kind):
     model, card = load_weights(name)
     assert type(model) is kind
-    assert card["command"].startswith("python -m training.")
+    assert card["training"]
     assert card["validation"]
-    assert {entry["licence"] for entry in card["data"]}
+    assert card["commit"]
+    assert card["data"]
+    assert all(entry["licence"] for entry in card["data"])
     assert (folder() / f"{name}.safetensors").stat().st_size < 5e6
