@@ -1,11 +1,13 @@
-"""Anatomy-like volumes and a small corpus of scans, without any data on disk."""
+"""Anatomy-like volumes and small scans, without any data on disk."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from training.corpus import draw, save
-from training.images import Split, Volume
+from training.corpus import Cohort, draw, save, scan_path
+from training.images import Volume
 
 
 def volumes(seed: int = 0, size: int = 72) -> list[Volume]:
@@ -23,9 +25,13 @@ def volumes(seed: int = 0, size: int = 72) -> list[Volume]:
     return [Volume(data=1000 * head.clip(0), voxel=(3.0, 3.0, 3.0))]
 
 
-def write_corpus(folder: Path, split: Split, n: int, largest: int = 110) -> None:
-    """Write `n` small scans where training looks for them."""
-    (folder / split).mkdir(parents=True, exist_ok=True)
-    for number in range(n):
-        sample = draw(volumes(), split, number, largest)
-        save(sample, folder / split / f"{number:05d}.safetensors")
+def cohort(n: int = 4, seed: int = 1, **changes: Any) -> Cohort:
+    """Describe small scans."""
+    return replace(Cohort(parts=(), n=n, seed=seed, reference=72, largest=100), **changes)
+
+
+def write_scans(folder: Path, described: Cohort) -> None:
+    """Write small scans where training looks for them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(described.n):
+        save(draw(volumes(), described, number), scan_path(folder, number))

@@ -78,19 +78,31 @@ def test_about_a_third_of_the_scans_have_padded_edges_within_the_stated_range():
     assert np.median(fractions[fractions < 1]) == pytest.approx(0.87, abs=0.02)
 
 
+def test_four_in_ten_scans_have_the_reference_size_all_measured():
+    rng = np.random.default_rng(0)
+    sizes = [simulate.draw_size(rng) for _ in range(1000)]
+    reference = [s for s in sizes if s.n_ky == 160 and not s.edges]
+    assert len(reference) / 1000 == pytest.approx(0.4, abs=0.05)
+    assert all(s.edges for s in sizes if s.n_ky != 160)
+
+
 def test_sizes_span_what_scanners_send():
     rng = np.random.default_rng(0)
-    sizes = [simulate.draw_size(rng) for _ in range(300)]
-    assert Size(n_x=256, n_ky=256, n_coils=4) in sizes
-    assert Size(n_x=320, n_ky=368, n_coils=15) in sizes
-    assert {s.n_ky % 2 for s in sizes} == {0, 1}
-    assert min(s.n_ky for s in sizes) >= 96
+    sizes = [simulate.draw_size(rng) for _ in range(500)]
+    assert {s.n_ky % 2 for s in sizes} == {s.n_x % 2 for s in sizes} == {0, 1}
+    assert min(s.n_ky for s in sizes) < 116
+    assert max(s.n_ky for s in sizes) == 256
+    assert {s.n_coils for s in sizes} == {4, 6, 8, 10, 12, 16}
+    assert any(s.n_coils == 4 and s.n_ky == 256 for s in sizes)
 
 
-def test_small_sizes_can_be_asked_for():
+@pytest.mark.parametrize(("reference", "largest"), [(160, 256), (72, 100), (320, 368)])
+def test_no_size_exceeds_the_largest_or_falls_far_below_the_reference(reference, largest):
     rng = np.random.default_rng(0)
-    sizes = [simulate.draw_size(rng, largest=110) for _ in range(100)]
-    assert max(max(s.n_x, s.n_ky) for s in sizes) <= 110
+    for _ in range(300):
+        size = simulate.draw_size(rng, reference, largest)
+        assert round(0.7 * reference) <= size.n_ky <= largest
+        assert int(0.7 * reference) <= size.n_x <= largest
 
 
 def test_a_loop_s_field_on_its_axis_is_the_textbook_s():
