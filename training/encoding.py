@@ -94,8 +94,9 @@ def nominal(n_kx: int, filled: Bool) -> Encoding:
 
 def _encoding(xml: bytes | str) -> ElementTree.Element:
     """Return the first encoding of a header, which is the imaging one, without namespaces."""
+    text = xml.encode() if isinstance(xml, str) else xml
     try:
-        root = ElementTree.fromstring(xml.rstrip(b"\0" if isinstance(xml, bytes) else "\0"))
+        root = ElementTree.fromstring(text.rstrip(b"\0"))
     except (ElementTree.ParseError, UnicodeError, LookupError) as error:
         raise ValueError(f"header: expected an MRD header, got no XML: {error}") from error
     for element in root.iter():

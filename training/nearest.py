@@ -7,15 +7,16 @@ scans of the same nominal acceleration, those of as many rows first; and a mask 
 carried over as a pattern, which leaves it as it is where the plans are equal.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from mnet import sense
-from mnet.masks import Bool
+from mnet.masks import Bool, Lines
 from mnet.patterns import Pattern
 from training.corpus import Sample
 
@@ -55,24 +56,30 @@ class Nearest:
     """
 
     def __init__(
-        self, examples: Sequence[tuple[Sample, Bool]], subjects: Sequence[str] | None = None
+        self, examples: Iterable[tuple[Sample, Bool]], subjects: Sequence[str] | None = None
     ) -> None:
-        if not examples:
+        features = []
+        self.lines: list[Lines] = []
+        self.masks: list[Bool] = []
+        self.patterns: list[Pattern] = []
+        accelerations = []
+        for sample, mask in examples:  # one at a time: a scan of 15 coils is large
+            lines = sample.lines()
+            features.append(feature(sample))
+            accelerations.append(sample.acceleration)
+            self.lines.append(lines)
+            self.masks.append(mask)
+            self.patterns.append(Pattern.of(mask, lines))  # refuses masks of other plans
+        if not features:
             raise ValueError("nearest neighbour: expected examples, got none")
-        if subjects is not None and len(subjects) != len(examples):
+        if subjects is not None and len(subjects) != len(features):
             raise ValueError(
-                f"nearest neighbour: expected subjects of {len(examples)} examples, "
+                f"nearest neighbour: expected subjects of {len(features)} examples, "
                 f"got {len(subjects)}"
             )
         self.subjects = None if subjects is None else np.array(subjects, dtype=object)
-        self.features = torch.stack([feature(sample) for sample, _ in examples])
-        self.lines = [sample.lines() for sample, _ in examples]
-        self.masks = [mask for _, mask in examples]
-        # described once, which also refuses masks of other plans at the start
-        self.patterns = [
-            Pattern.of(mask, lines) for mask, lines in zip(self.masks, self.lines, strict=True)
-        ]
-        self.accelerations = np.array([sample.acceleration for sample, _ in examples])
+        self.features = torch.stack(features)
+        self.accelerations = np.array(accelerations)
         self.n_rows = np.array([lines.acquirable.size for lines in self.lines])
 
     def __call__(
@@ -117,7 +124,7 @@ class Nearest:
 
     def _candidates(
         self, sample: Sample, subject: str | None, exclude: Callable[[int], bool] | None
-    ) -> np.ndarray:
+    ) -> NDArray[np.intp]:
         """Return the numbers of the examples to choose from."""
         allowed = np.ones(len(self.masks), dtype=bool)
         if subject is not None:
