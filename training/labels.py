@@ -37,7 +37,7 @@ from mnet.masks import Bool, Lines
 from mnet.weights import load_weights, read_card
 from training.config import read_config
 from training.corpus import Sample, load, scan_path
-from training.icd import Loss, descend
+from training.icd import Loss, descend, losses_of
 from training.mask_file import MaskFile, read_masks, write_masks
 from training.spread import Backend, spread
 
@@ -59,9 +59,9 @@ class Config:
     weights: str = "modl"  # of the reconstructor
     n_rows: int = 40  # of the band in x that is reconstructed
     icd_every: int = 3  # every n-th scan of each acceleration in a block; 0 for none
-    shortlist: int = 8
+    shortlist: int = 4  # of training.icd.descend, as the next
     max_moves: int = 12
-    batch: int = 8  # masks reconstructed at once
+    batch: int = 4  # masks reconstructed at once; a CPU's caches hold no more
     n_workers: int = 2
     backend: Backend = "processes"
     device: str = "cpu"
@@ -80,8 +80,8 @@ def label_cohort(
 ) -> None:
     """Label what is missing of a cohort with the masks of a dictionary and of ICD from a start.
 
-    Both are sent to other processes, so they must be functions of modules, methods of plain objects
-    or partials. Without a start it is a middling member of the family.
+    Both are sent to other processes, so they must be functions or plain objects of modules. The
+    start is `usual_start` if not given.
 
     Raises
     ------
@@ -167,9 +167,8 @@ def label_block(config: Config, dictionary: Dictionary, start: Start, block: Blo
         with_icd = config.icd_every > 0 and seen[sample.acceleration] % config.icd_every == 0
         seen[sample.acceleration] += 1
         lines = sample.lines()
-        found.append(
-            label_scan(sample, number, model, dictionary(lines), start(lines), config, with_icd)
-        )
+        plan = dictionary(lines), start(lines)
+        found.append(label_scan(sample, number, model, *plan, config, with_icd))
     masks = dict(zip(block.scans, (entry.pop("mask") for entry in found), strict=True))
     widest = max(mask.size for mask in masks.values())
     for entry in found:
@@ -187,12 +186,12 @@ def label_scan(
     config: Config,
     with_icd: bool,
 ) -> dict[str, Any]:
-    """Return the mask and the rows of the arrays of one scan."""
+    """Return a scan's mask, and its row of every array."""
     loss = scan_loss(sample, model, config.n_rows, config.device)
     start_loss, gradient = _slope(loss, start)
     entry = {
         "mask": start,
-        "dictionary_loss": losses(loss, masks, config.batch),
+        "dictionary_loss": np.array(losses_of(loss, [*masks], config.batch), np.float32),
         "gradient": gradient,
         "start_loss": np.float32(start_loss),
         "loss": np.float32(start_loss),
@@ -203,22 +202,17 @@ def label_scan(
     }
     if not with_icd:
         return entry
-    rng = np.random.default_rng(number)
     label = descend(
-        loss,
-        sample.lines(),
-        start,
-        shortlist=config.shortlist,
-        max_moves=config.max_moves,
-        rng=rng,
+        loss, sample.lines(), start, shortlist=config.shortlist, max_moves=config.max_moves
     )
-    again = scan_loss(redrawn(sample, rng), model, config.n_rows, config.device)
-    redrawn_loss, redrawn_start = losses(again, (label.mask, start), config.batch)
+    noisy = redrawn(sample, np.random.default_rng(number))
+    again = scan_loss(noisy, model, config.n_rows, config.device)
+    redrawn_loss, redrawn_start = losses_of(again, [label.mask, start], config.batch)
     return entry | {
         "mask": label.mask,
         "loss": np.float32(label.loss),
-        "redrawn_loss": redrawn_loss,
-        "redrawn_start_loss": redrawn_start,
+        "redrawn_loss": np.float32(redrawn_loss),
+        "redrawn_start_loss": np.float32(redrawn_start),
     }
 
 
@@ -251,14 +245,6 @@ def scan_loss(
     return loss
 
 
-def losses(loss: Loss, masks: tuple[Bool, ...], batch: int = 8) -> NDArray[np.float32]:
-    """Return the losses (masks,), `batch` reconstructed at once."""
-    with torch.no_grad():
-        parts = torch.from_numpy(np.stack(masks)).float().split(batch)
-        found: NDArray[np.float32] = torch.cat([loss(part) for part in parts]).float().numpy()
-    return found
-
-
 def redrawn(sample: Sample, rng: np.random.Generator) -> Sample:
     """Return a scan with other noise of its level; the maps stay those of its calibration."""
     acquirable = torch.from_numpy(sample.acquirable)
@@ -278,21 +264,14 @@ def read_labels(folder: Path, settings: dict[str, Any] | None = None) -> MaskFil
     ValueError
         If a block is damaged, or they were made with different settings.
     """
-    paths = sorted(folder.glob("*.npz"))
-    if not paths:
+    if not (paths := sorted(folder.glob("*.npz"))):
         raise FileNotFoundError(f"no labels in {folder}: run training.labels")
     first = read_masks(paths[0], settings)
     parts = [first, *(read_masks(path, first.settings) for path in paths[1:])]
     widest = max(part.arrays["gradient"].shape[1] for part in parts)
-    arrays = {
-        key: np.concatenate(
-            [
-                _padded(part.arrays[key], widest) if key == "gradient" else part.arrays[key]
-                for part in parts
-            ]
-        )
-        for key in first.arrays
-    }
+    for part in parts:
+        part.arrays["gradient"] = _padded(part.arrays["gradient"], widest)
+    arrays = {key: np.concatenate([part.arrays[key] for part in parts]) for key in first.arrays}
     masks = {scan: mask for part in parts for scan, mask in part.masks.items()}
     return replace(first, masks=masks, arrays=arrays)
 

@@ -170,7 +170,7 @@ def _ray(
     if ours:
         ray.init()
     # Ray starts a task again whose worker or machine died; `_once` sees whether it had finished
-    task = ray.remote(num_cpus=1, max_retries=n_retries)(_once)
+    task: Any = ray.remote(num_cpus=1, max_retries=n_retries)(_once)
     waiting, running = deque(units), dict[Any, Unit]()
     try:
         while waiting or running:
