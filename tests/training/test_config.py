@@ -1,33 +1,33 @@
 import json
-from pathlib import Path
 
 import pytest
 
-from training import labels, train_mnet, train_modl
 from training.config import read_config
+from training.train_recon import Config
 
-CONFIGS = Path(train_modl.__file__).parent / "configs"
+NEEDED = {"scans": "a", "cohorts": ["b", "c"], "run": "d", "weights": "e"}
+
+
+def written(tmp_path, **values):
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(values))
+    return path
 
 
 def test_a_key_that_the_run_does_not_know_is_an_error_that_names_it(tmp_path):
-    path = tmp_path / "run.json"
-    path.write_text(json.dumps({"n_steps": 5, "learning_rat": 1}))
-    with pytest.raises(ValueError, match=r"unknown learning_rat; known: .*learning_rate"):
-        read_config(train_modl.Config, path)
+    path = written(tmp_path, **NEEDED, learning_rat=1)
+    with pytest.raises(
+        ValueError, match=r"run\.json: unknown learning_rat; known: .*learning_rate"
+    ):
+        read_config(Config, path)
 
 
-def test_values_replace_defaults(tmp_path):
-    path = tmp_path / "run.json"
-    path.write_text(json.dumps({"n_steps": 5}))
-    assert read_config(train_modl.Config, path) == train_modl.Config(n_steps=5)
+def test_a_key_that_the_run_needs_is_an_error_that_names_it(tmp_path):
+    path = written(tmp_path, **{key: NEEDED[key] for key in NEEDED if key != "weights"})
+    with pytest.raises(ValueError, match=r"run\.json: .*weights"):
+        read_config(Config, path)
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda path: path.stem)
-def test_every_configuration_of_the_project_is_read_by_its_script(path):
-    name = path.stem.split("_")[0]
-    kinds = {
-        "modl": train_modl.Config,
-        "mnet": train_mnet.Config,
-        "labels": labels.Config,
-    }
-    read_config(kinds[name], path)
+def test_values_replace_defaults_and_lists_become_tuples(tmp_path):
+    expected = Config(scans="a", cohorts=("b", "c"), run="d", weights="e", n_steps=5)
+    assert read_config(Config, written(tmp_path, **NEEDED, n_steps=5)) == expected
