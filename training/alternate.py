@@ -37,7 +37,7 @@ from training.corpus import Sample, load
 from training.loop import Fit, Party, device, fit, join_processes, trainable
 from training.mask_file import write_masks
 from training.train_recon import band, cohort_files, recon_loss
-from training.turns import Scan, Turns, read_scans
+from training.turns import Scan, Turns, label_source, read_scans
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +92,8 @@ def train(config: Config) -> dict[str, Any]:
     """Run or resume; returns the validation figures."""
     join_processes()
     torch.manual_seed(config.seed)
+    folders = [Path(config.labels) / cohort for cohort in config.cohorts + config.validation]
+    labels_by = label_source(folders)
     turns = Turns(
         n_reconstructor=0 if config.fixed else config.n_reconstructor,
         n_sampler=config.n_sampler,
@@ -143,6 +145,7 @@ def train(config: Config) -> dict[str, Any]:
         "training": asdict(config),
         "n_scans": len(scans),
         "n_icd_masks": len(labelled),
+        "labels_by": labels_by,
         "validation": figures,
         **provenance(config.parts),
     }

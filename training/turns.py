@@ -1,5 +1,6 @@
 """Whose step it is in alternating training, and which scans with which ICD masks it takes."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from torch import distributed
 
 from mnet.masks import Bool, Lines
 from training.corpus import scan_path
-from training.mask_file import read_masks
+from training.labels import read_labels
 from training.train_recon import cohort_files
 
 UNITS = ("step", "epoch", "batch")
@@ -93,24 +94,39 @@ class Scan:
 
 
 def read_scans(folder: Path, labels: Path) -> list[Scan]:
-    """Return the scans of a cohort, with the ICD masks of its label files.
+    """Return the scans of a cohort, with the ICD masks of its label files if it has any.
 
     Raises
     ------
     ValueError
-        If a label is of a scan that is not there.
+        If a label is of a scan that is not there, or the files were made with other settings each.
     """
     files = cohort_files(folder)
     masks: dict[int, Bool] = {}
-    for block in sorted(labels.glob("*.npz")):
-        found = read_masks(block)
-        has_icd = found.arrays.get("has_icd", np.ones(len(found.masks), dtype=bool))
-        for (number, mask), there in zip(found.masks.items(), has_icd, strict=True):
+    if labels.exists():
+        found = read_labels(labels)
+        for (number, mask), is_icd in zip(
+            found.masks.items(), found.arrays["has_icd"], strict=True
+        ):
             if not scan_path(folder, number).exists():
-                raise ValueError(f"{block} has a label of {scan_path(folder, number)}, not there")
-            if there:
+                raise ValueError(f"{labels} has a label of {scan_path(folder, number)}, not there")
+            if is_icd:
                 masks[number] = mask
     return [Scan(path=path, label=masks.get(int(path.stem))) for path in files]
+
+
+def label_source(folders: Iterable[Path]) -> str:
+    """Return the sha256 of the reconstructor that the label files in some folders were made with.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or they were made with several.
+    """
+    sources = {str(f): read_labels(f).settings["reconstructor"] for f in folders if f.exists()}
+    if len(set(sources.values())) != 1:
+        raise ValueError(f"labels of one reconstructor are needed, found {sources or 'none'}")
+    return str(next(iter(sources.values())))
 
 
 def _process() -> tuple[int, int]:

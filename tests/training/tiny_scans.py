@@ -53,5 +53,10 @@ def write_cohort(folder: Path, cohort: str, first: int, n: int) -> None:
         save(sample, scan_path(folder / "scans" / cohort, number))
         masks[number] = label(first + number, sample.lines())
     has_icd = np.arange(n) % 2 == 0
-    path = folder / "labels" / cohort / "0.npz"
-    write_masks(path, masks, {"by": "test"}, {"has_icd": has_icd})
+    write_labels(folder / "labels" / cohort / "0.npz", masks, has_icd)
+
+
+def write_labels(path: Path, masks: dict[int, Bool], has_icd: Bool, by: str = "test") -> None:
+    """Write a block of label files, with what alternating training reads of one."""
+    gradient = np.zeros((len(masks), N_ROWS), dtype=np.float32)
+    write_masks(path, masks, {"reconstructor": by}, {"has_icd": has_icd, "gradient": gradient})
