@@ -21,7 +21,7 @@ from mnet.masks import Bool, Lines
 Floats = NDArray[np.floating]
 ERROR_GAIN = 5
 LINEAR = 5  # percent
-_TICKS = (-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50, 100, 200)
+_TICKS = (-50, -20, -5, -2, 0, 2, 5, 20, 100)
 INK, SOFT, BLUE, RED = "#1c2430", "#5d6878", "#2166ac", "#c4420b"
 # not acquirable, free, line, calibration
 _LINES = ListedColormap(["#d5d9df", "#f7f8fa", "#333c4a", RED])
@@ -168,33 +168,42 @@ def draw_distribution(
 
 
 def draw_curves(path: Path, logs: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
-    """Draw what training logs say: one panel per figure, one line per run.
+    """Draw what training logs say: one panel per run, one line per figure.
 
-    A record has `step` and numbers by name, such as losses and validation figures.
+    A record has `step` and numbers by name. Training losses are thin; what never changes, such as
+    the error without a network, is dashed.
     """
-    keys = [
-        key
-        for key in dict.fromkeys(k for log in logs.values() for record in log for k in record)
-        if key not in ("step", "seconds", "rate", "time", "turn")
-    ]
-    keys = [k for k in keys if any(sum(k in r for r in log) > 1 for log in logs.values())]
-    if not keys:
+    curves = {run: _curves(log) for run, log in logs.items()}
+    curves = {run: found for run, found in curves.items() if found}
+    if not curves:
         raise ValueError("training logs: expected records with a step and a figure, got none")
+    columns = min(len(curves), 4)
+    rows = -(-len(curves) // columns)
     with rc_context(_STYLE):
-        columns = min(len(keys), 3)
-        rows = -(-len(keys) // columns)
-        figure, axes = _figure(rows, columns, (3.6 * columns, 2.6 * rows))
-        for axis, key in zip(axes.flat, keys, strict=False):
-            for run, log in logs.items():
-                points = [(r["step"], r[key]) for r in log if isinstance(r.get(key), int | float)]
-                if points:
-                    axis.plot(*zip(*points, strict=True), label=run, linewidth=1.2)
-            axis.set_title(key, fontsize=9, color=INK)
+        figure, axes = _figure(rows, columns, (3.2 * columns, 2.5 * rows))
+        for axis, (run, found) in zip(axes.flat, curves.items(), strict=False):
+            for key, points in found.items():
+                steps, values = points.T
+                style = "--" if np.ptp(values) == 0 else "-"
+                width = 0.8 if key.startswith("loss") else 1.6
+                axis.plot(steps, values, style, label=key.replace("_", " "), linewidth=width)
+            axis.set_title(run, fontsize=9, color=INK)
             axis.set_xlabel("step")
             axis.legend(frameon=False, fontsize=7)
-        for axis in list(axes.flat)[len(keys) :]:
+        for axis in list(axes.flat)[len(curves) :]:
             axis.set_visible(False)
         _save(figure, path)
+
+
+def _curves(log: Sequence[Mapping[str, float]]) -> dict[str, Floats]:
+    """Return (points, 2) of step and value for every number of a log."""
+    keys = dict.fromkeys(key for record in log for key in record)
+    found = {
+        key: np.array([(r["step"], r[key]) for r in log if isinstance(r.get(key), int | float)])
+        for key in keys
+        if key != "step" and not key.startswith("seconds")
+    }
+    return {key: points for key, points in found.items() if len(points) > 1}
 
 
 def read_log(path: Path) -> list[dict[str, float]]:

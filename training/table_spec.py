@@ -10,10 +10,11 @@ names are errors.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
+
+from training.config import made
 
 Reconstructor = Literal["modl", "unet", "cg_sense", "zero_filled"]
 Noise = Literal["measured", "redrawn"]
@@ -39,7 +40,6 @@ SAMPLERS = (
     "bass",
 )
 NETWORKS = {"modl": "MoDL", "unet": "UNetReconstructor"}  # their classes in weight cards
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,25 +110,15 @@ def read_table(path: Path) -> Table:
     """Read a table's JSON; ValueError naming the file and the key that is wrong."""
     try:
         values = json.loads(path.read_text())
-        rows = tuple(_build(Entry, row, f"row {i}") for i, row in enumerate(values.pop("rows")))
+        rows = tuple(made(Entry, f"row {i}", row) for i, row in enumerate(values.pop("rows")))
         cohorts = tuple(
-            _build(TestCohort, row, f"cohort {i}") for i, row in enumerate(values.pop("cohorts"))
+            made(TestCohort, f"cohort {i}", row) for i, row in enumerate(values.pop("cohorts"))
         )
-        return _build(Table, values | {"rows": rows, "cohorts": cohorts}, "table")
+        return made(Table, "table", values | {"rows": rows, "cohorts": cohorts})
     except KeyError as error:
         raise ValueError(f"{path}: {error} is missing") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ValueError(
-            f"{where}: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}"
-        )
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def _known(what: str, name: str, names: Any) -> None:
