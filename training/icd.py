@@ -88,7 +88,7 @@ def descend_exact(
         before = best
         for line in np.flatnonzero(mask & lines.movable):
             free = np.flatnonzero(~mask & lines.movable)
-            candidates = moved(mask, line, free)
+            candidates = moved(mask, int(line), free)
             losses = losses_of(loss, candidates, batch)
             n_evaluations += free.size
             if free.size and min(losses) < best:

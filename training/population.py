@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mnet.family import family
 from mnet.masks import Bool, Lines
@@ -179,18 +180,20 @@ def _take(now: _State, losses: Sequence[Loss], lines: Lines, search: Search) -> 
         now.mask, now.losses = np.flatnonzero(candidates[winner]).tolist(), values.tolist()
 
 
-def _subset(now: _State, losses: Sequence[Loss], search: Search) -> np.ndarray:
+def _subset(now: _State, losses: Sequence[Loss], search: Search) -> NDArray[np.intp]:
     rng = np.random.default_rng([search.seed, len(now.ends), now.n_passes, now.n_lines])
     return rng.choice(len(losses), min(search.n_screen, len(losses)), replace=False)
 
 
-def _mean_slope(now: _State, losses: Sequence[Loss], mask: Bool, scans: np.ndarray) -> Float:
+def _mean_slope(now: _State, losses: Sequence[Loss], mask: Bool, scans: NDArray[np.intp]) -> Float:
     now.n_evaluations += GRADIENT_COST * len(scans)
     slope: Float = np.mean([line_gradient(losses[scan], mask) for scan in scans], axis=0)
     return slope
 
 
-def _evaluate(now: _State, losses: Sequence[Loss], masks: Bool, scans: np.ndarray | range) -> Float:
+def _evaluate(
+    now: _State, losses: Sequence[Loss], masks: Bool, scans: NDArray[np.intp] | range
+) -> Float:
     """Return losses (scans, masks)."""
     now.n_evaluations += len(scans) * len(masks)
     return np.array([losses_of(losses[s], masks, 8) for s in scans]).reshape(-1, len(masks))
