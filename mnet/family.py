@@ -1,8 +1,10 @@
 """A family of masks along simple densities: the first that a sampler can choose from."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 from .masks import Bool, Lines, from_density, power_law
+from .patterns import Pattern
 
 # (power, cutoff) of the densities
 FAMILY = (
@@ -17,3 +19,14 @@ FAMILY = (
 def family(lines: Lines) -> tuple[Bool, ...]:
     """Return the masks (n,) along the densities of FAMILY."""
     return tuple(from_density(lines, power_law(lines, *member)) for member in FAMILY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vetted:
+    """The family and some learned masks beside it, realised for a plan."""
+
+    patterns: tuple[Pattern, ...] = ()
+
+    def __call__(self, lines: Lines) -> tuple[Bool, ...]:
+        """Return all masks (n,)."""
+        return family(lines) + tuple(pattern.realise(lines) for pattern in self.patterns)

@@ -6,6 +6,9 @@ and Ravishankar, arXiv:2509.16846, and Huang and Ravishankar's MNet.
 """
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .family import FAMILY, Vetted
 from .features import N_FEATURES, N_SCALARS, N_STATISTICS, normalise, plan_scalars, statistics
 from .masks import Bool, Lines
+from .patterns import Pattern
 
 N_TABLE = 10
 
@@ -125,20 +130,37 @@ class MNet(nn.Module):
     """The paper's sampler for any matrix size, coil count and acceleration.
 
     A CNN embeds the coil average of the calibration lines; convolutions along ky, modulated by the
-    embedding, give one logit per row. Trained on ICD masks (training.alternate).
+    embedding, give one logit per row. They see, beside positions, which rows known good masks take:
+    the family's, and `patterns` as `Pattern.to_json` gives them. Without these, convolutions cannot
+    write a comb. Trained on ICD masks (training.alternate).
     """
 
-    def __init__(self, n_channels: int = 24, n_embedding: int = 64, rich: bool = False) -> None:
+    def __init__(
+        self,
+        n_channels: int = 24,
+        n_embedding: int = 64,
+        rich: bool = False,
+        patterns: list[dict[str, Any]] | None = None,
+    ) -> None:
         super().__init__()
-        self.config = {"n_channels": n_channels, "n_embedding": n_embedding, "rich": rich}
+        self.config = {
+            "n_channels": n_channels,
+            "n_embedding": n_embedding,
+            "rich": rich,
+            "patterns": patterns or [],
+        }
+        known = Vetted(patterns=tuple(Pattern.from_json(content) for content in patterns or []))
         self.body = Body(n_channels, n_embedding, rich)
-        self.head = LineHead(N_TABLE, n_embedding)
+        self.head = LineHead(N_TABLE + len(FAMILY) + len(known.patterns), n_embedding)
+        # all slices of a scan share a plan, and milliseconds count
+        self.known: Callable[[Lines], tuple[Bool, ...]] = lru_cache(maxsize=8)(known)
 
     def forward(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
         """Return logits (batch, n) from features (batch, 3, x, L) of the calibration lines."""
         embedding = self.body(z, lines, n_coils)
-        table = torch.from_numpy(line_table(lines)).to(z).expand(z.shape[0], -1, -1)
-        logits: Tensor = self.head(table, embedding)
+        masks = 2 * np.stack(self.known(lines)).astype(np.float32) - 1
+        table = torch.from_numpy(np.concatenate([line_table(lines), masks])).to(z)
+        logits: Tensor = self.head(table.expand(z.shape[0], -1, -1), embedding)
         return logits
 
 

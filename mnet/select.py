@@ -6,6 +6,7 @@ or the best fixed one unless another promises at least `margin` more. Predicting
 lines keeps the structure of good masks, and whatever leaves was vetted.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .family import FAMILY, family
+from .family import FAMILY, Vetted
 from .masks import Bool, Lines
 from .patterns import Pattern
 from .sampler import N_TABLE, Body, LineHead, line_table
@@ -62,7 +63,6 @@ class MNetSelect(nn.Module):
         }
         if any(len(losses) != n_masks for losses in self.table["loss"]):
             raise ValueError(f"the table of losses must have {n_masks} columns, one per mask")
-        self.patterns = tuple(Pattern.from_json(content) for content in patterns or [])
         self.margin, self.n_swaps = margin, n_swaps
         self.bodies = nn.ModuleList(Body(n_channels, n_embedding) for _ in range(n_members))
         choose = [nn.Linear(n_embedding, n_masks) for _ in range(n_members)]
@@ -71,10 +71,9 @@ class MNetSelect(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         self.choose = nn.ModuleList(choose)
-        self.vetted = lru_cache(maxsize=8)(self._vetted)  # all slices of a scan share a plan
-
-    def _vetted(self, lines: Lines) -> tuple[Bool, ...]:
-        return family(lines) + tuple(pattern.realise(lines) for pattern in self.patterns)
+        vetted = Vetted(patterns=tuple(Pattern.from_json(content) for content in patterns or []))
+        # all slices of a scan share a plan, and milliseconds count
+        self.vetted: Callable[[Lines], tuple[Bool, ...]] = lru_cache(maxsize=8)(vetted)
 
     def mean_losses(self, lines: Lines) -> NDArray[np.float64]:
         """Return the mean relative losses of the vetted masks on training slices, for a plan."""

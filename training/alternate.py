@@ -34,7 +34,7 @@ from training.card import provenance
 from training.collapse import Chosen, collapse_figures, label_loss
 from training.config import read_config
 from training.corpus import Sample, load
-from training.loop import Fit, Party, device, fit, join_processes, trainable
+from training.loop import Fit, Party, device, fit, is_first, join_processes, trainable
 from training.mask_file import write_masks
 from training.train_recon import band, cohort_files, recon_loss
 from training.turns import Scan, Turns, label_source, read_scans
@@ -68,6 +68,7 @@ class Config:
     sampler_channels: int = 24
     sampler_embedding: int = 64
     rich: bool = False  # features beyond the coil average
+    patterns: str = ""  # JSON file of known good masks beside the family
     n_channels: int = 16  # of a U-Net that starts from nothing
     n_levels: int = 3
     sampler_rate: float = 1e-4
@@ -101,7 +102,10 @@ def train(config: Config) -> dict[str, Any]:
         batch=config.batch,
         seed=config.seed,
     )
-    sampler = MNet(config.sampler_channels, config.sampler_embedding, config.rich).to(device())
+    known = json.loads(Path(config.patterns).read_text()) if config.patterns else []
+    patterns = [entry["pattern"] for entry in known]
+    sampler = MNet(config.sampler_channels, config.sampler_embedding, config.rich, patterns)
+    sampler = sampler.to(device())
     reconstructor = build_reconstructor(config).to(device())
     parties = {"sampler": rmsprop(sampler, config.sampler_rate)}
     if not config.fixed:
@@ -140,6 +144,8 @@ def train(config: Config) -> dict[str, Any]:
     judge = reconstructor if config.fixed else parties["reconstructor"].average
     check = partial(validate, deployed, judge, scans_of(config, config.validation), config)
     fit(parties, loss_of, settings, check)
+    if not is_first():
+        return {}
     figures = check()
     card = {
         "training": asdict(config),

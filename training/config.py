@@ -1,9 +1,10 @@
 """Runs are frozen dataclasses, read from JSON; an unknown key is an error."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -14,11 +15,18 @@ def read_config(kind: type[T], path: Path) -> T:
     Raises
     ------
     ValueError
-        If the file has a key that the run does not know.
+        If the file has a key that the run does not know, or lacks one that it needs.
     """
-    values = json.loads(path.read_text())
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return made(kind, str(path), json.loads(path.read_text()))
+
+
+def made(kind: type[T], what: str, values: Mapping[str, Any]) -> T:
+    """Make a dataclass from JSON values; unknown and missing keys are errors that name them."""
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - known)
     if unknown:
-        raise ValueError(f"{path}: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        raise ValueError(f"{what}: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    try:
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except TypeError as error:
+        raise ValueError(f"{what}: {error}") from None

@@ -32,7 +32,8 @@ class Cohort:
     seed: int
     accelerations: tuple[float, ...] = (4.0, 8.0, 4.0, 8.0, 6.0)
     paired: bool = False  # every anatomy once at each acceleration, as a test wants it
-    reference: int = 160  # rows of 4 in 10 scans
+    reference: int = 160  # rows of the reference size
+    share: float = 0.4  # of scans of that size, all of whose rows are acquirable
     largest: int = 256
 
 
@@ -55,7 +56,7 @@ def draw(volumes: list[Volume], cohort: Cohort, number: int) -> Sample:
     """Draw scan `number` of a cohort."""
     n = len(cohort.accelerations)
     rng = np.random.default_rng([cohort.seed, number // n if cohort.paired else number])
-    scan = simulate(volumes, draw_size(rng, cohort.reference, cohort.largest), rng)
+    scan = simulate(volumes, draw_size(rng, cohort.reference, cohort.largest, cohort.share), rng)
     kspace = scan.measure(rng)
     acceleration = cohort.accelerations[number % n]
     lines = Lines.plan(scan.acquirable, acceleration)

@@ -61,6 +61,11 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
+def is_first() -> bool:
+    """Say whether this process writes files: alone, or the first of torchrun's."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
 def device() -> torch.device:
     """Return the GPU of this process, else the CPU."""
     if torch.cuda.is_available():
@@ -85,7 +90,7 @@ def fit(
     `loss_of(party, step, rng)` draws a sample and returns its loss; a loss that is not finite (a
     band of air) counts nothing. The rate of every optimiser warms up and falls as a cosine.
     """
-    rank = distributed.get_rank() if distributed.is_initialized() else 0
+    rank = 0 if not distributed.is_initialized() else distributed.get_rank()
     settings.run.mkdir(parents=True, exist_ok=True)
     checkpoint = settings.run / "checkpoint"
     first = load_checkpoint(checkpoint, parties)
@@ -117,13 +122,14 @@ def fit(
         losses[name].append(total)
         done = step + 1
         if (done % settings.every == 0 or done == settings.n_steps) and rank == 0:
-            save_checkpoint(checkpoint, done, parties)
             entry = {"step": done, **{f"loss_{k}": _mean(v) for k, v in losses.items() if v}}
             entry |= validate() if validate is not None else {}
             losses = {name: [] for name in names}
             seconds = (time.monotonic() - started) / (done - first)
             with log.open("a") as file:
                 file.write(json.dumps(entry) + "\n")
+            # after the log, which a resumed run cuts back to its checkpoint
+            save_checkpoint(checkpoint, done, parties)
             left = seconds * (settings.n_steps - done) / 60
             print(f"{entry}  {seconds:.3f} s/step, {left:.0f} min left", flush=True)
 

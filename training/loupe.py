@@ -27,7 +27,7 @@ from mnet.weights import load_weights, save_weights
 from training.card import provenance
 from training.config import read_config
 from training.corpus import load
-from training.loop import Fit, Party, device, fit, join_processes
+from training.loop import Fit, Party, device, fit, is_first, join_processes
 from training.loupe_mask import LoupeMask, save_mask
 from training.mask_file import write_masks
 from training.train_recon import band, cohort_files, recon_loss
@@ -114,6 +114,8 @@ def train(config: Config) -> dict[str, Any]:
     )
     average: Any = party.average
     fit({"loupe": party}, loss_of, settings, lambda: validate(average, config))
+    if not is_first():
+        return {}
     figures = validate(average, config)
     card = {
         "training": asdict(config),

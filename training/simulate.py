@@ -46,16 +46,18 @@ class Scan:
         return self.signal + torch.view_as_complex(torch.from_numpy(noise))
 
 
-def draw_size(rng: np.random.Generator, reference: int = 160, largest: int = 256) -> Size:
-    """Draw a matrix: 4 in 10 of `reference` rows, all measured, the others of any size.
+def draw_size(
+    rng: np.random.Generator, reference: int = 160, largest: int = 256, share: float = 0.4
+) -> Size:
+    """Draw a matrix: a share has `reference` rows, all measured, the others are of any size.
 
     No more than `largest`; some have four coils, as older head coils do.
     """
     kind = rng.random()
-    if kind < 0.4:
+    if kind < share:
         n_ky, edges = reference, False
         n_coils = int(rng.choice([8, 8, 10, 12, 16]))
-    elif kind < 0.5:
+    elif kind < share + 0.1:
         n_ky, edges, n_coils = largest, True, 4
     else:
         n_ky, edges = int(rng.integers(round(0.7 * reference), largest + 1)), True

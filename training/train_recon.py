@@ -9,7 +9,7 @@ band of rows of a scan: exact, and as cheap as a small image.
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from mnet.weights import load_weights, save_weights
 from training.card import provenance
 from training.config import read_config
 from training.corpus import Sample, load
-from training.loop import Fit, Party, device, fit, join_processes
+from training.loop import Fit, Party, device, fit, is_first, join_processes
 from training.mask_file import read_masks
 
 
@@ -68,8 +68,14 @@ def train(config: Config) -> dict[str, Any]:
     model = build(config).to(device())
     party = Party.adam(model, config.learning_rate)
     files = {cohort: cohort_files(Path(config.scans) / cohort) for cohort in config.cohorts}
-    scans = [(cohort, number) for cohort in files for number in range(len(files[cohort]))]
-    mask_for = mask_source(config)
+    known = given_masks(config)
+    scans = [
+        (cohort, number)
+        for cohort in files
+        for number in range(len(files[cohort]))
+        if not known or number in known[cohort]
+    ]
+    mask_for = mask_source(known)
 
     def loss_of(_: str, step: int, rng: np.random.Generator) -> Tensor:
         cohort, number = scans[int(rng.integers(len(scans)))]
@@ -94,6 +100,8 @@ def train(config: Config) -> dict[str, Any]:
         return validate(average, config)
 
     fit({"reconstructor": party}, loss_of, settings, validation)
+    if not is_first():
+        return {}
     figures = validation()
     card = {
         "training": asdict(config),
@@ -107,16 +115,23 @@ def train(config: Config) -> dict[str, Any]:
 
 def build(config: Config) -> nn.Module:
     """Make the network, with the weights it starts from."""
+    model: nn.Module
     if config.start:
-        return load_weights(config.start)[0]
-    if config.kind == "unet":
-        return UNetReconstructor(config.n_channels, config.n_levels)
-    if config.kind != "modl":
+        model = load_weights(config.start)[0].requires_grad_(True)
+    elif config.kind == "unet":
+        model = UNetReconstructor(config.n_channels, config.n_levels)
+    elif config.kind == "modl":
+        model = MoDL(
+            config.n_channels,
+            config.n_levels,
+            config.n_unrolls,
+            config.n_cg,
+            initial_lam=config.lam,
+        )
+    else:
         raise ValueError(f"unknown reconstructor {config.kind!r}, expected modl or unet")
-    model = MoDL(
-        config.n_channels, config.n_levels, config.n_unrolls, config.n_cg, initial_lam=config.lam
-    )
-    model.raw_lam.requires_grad_(config.learn_lam)
+    if isinstance(model, MoDL):
+        model.raw_lam.requires_grad_(config.learn_lam)
     return model
 
 
@@ -141,12 +156,20 @@ def cohort_files(folder: Path) -> list[Path]:
     return files
 
 
-def mask_source(config: Config) -> Callable[[str, int, Sample, np.random.Generator], Bool]:
-    """Return which mask a scan of a cohort is trained with."""
+def given_masks(config: Config) -> dict[str, dict[int, Bool]]:
+    """Return the masks to train with, by cohort and scan; none for mixed ones."""
     if not config.masks:
+        return {}
+    return {c: read_masks(Path(config.masks) / f"{c}.npz").masks for c in config.cohorts}
+
+
+def mask_source(
+    known: Mapping[str, Mapping[int, Bool]],
+) -> Callable[[str, int, Sample, np.random.Generator], Bool]:
+    """Return which mask a scan of a cohort is trained with."""
+    if not known:
         return lambda _cohort, _number, sample, rng: draw_mask(sample.lines(), rng)
-    chosen = {c: read_masks(Path(config.masks) / f"{c}.npz").masks for c in config.cohorts}
-    return lambda cohort, number, _sample, _rng: chosen[cohort][number]
+    return lambda cohort, number, _sample, _rng: known[cohort][number]
 
 
 def draw_mask(lines: Lines, rng: np.random.Generator) -> Bool:
@@ -202,7 +225,7 @@ def recon_loss(model: nn.Module, kspace: Tensor, csm: Tensor, mask: Tensor) -> T
 def validate(model: nn.Module, config: Config) -> dict[str, float]:
     """Return the mean NRMSE of the network, CG-SENSE and zero-filling on validation scans."""
     sums: dict[str, list[float]] = {config.kind: [], "cg_sense": [], "zero_filled": []}
-    mask_for = mask_source(replace(config, cohorts=config.validation))
+    mask_for = mask_source(given_masks(replace(config, cohorts=config.validation)))
     for cohort in config.validation:
         files = cohort_files(Path(config.scans) / cohort)[: config.n_validation]
         for number, path in enumerate(files):

@@ -1,0 +1,340 @@
+"""The steps from data to trained networks. Each makes files and skips those that are there.
+
+What is there must follow from the same settings: weights keep theirs on their card, labels and
+masks in their files, and a difference is an error that names it, never a silent reuse.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mnet.family import Vetted
+from mnet.masks import Lines
+from mnet.patterns import Pattern
+from mnet.weights import read_card
+from training import alternate, corpus, labels, loupe, population, train_recon, train_select
+from training.config import made
+from training.corpus import load, scan_path
+from training.mask_file import read_masks, write_masks
+from training.phantoms import write_phantoms
+from training.samplers import Population, medoids
+from training.spread import spread
+from training.study import Study
+
+# what of a configuration says where things lie rather than what is learned
+PLACES = frozenset(
+    {"scans", "run", "weights", "labels", "masks", "mask_cohorts", "patterns", "start"}
+    | {"reconstructor", "n_workers", "device", "parts"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Task:
+    """Something to run, and the file that is there when it has run."""
+
+    run: Callable[[], Any]
+    output: Path
+
+    def __repr__(self) -> str:
+        return f"making {self.output}"
+
+
+def run_all(study: Study, tasks: Sequence[Task], name: str) -> None:
+    """Run what is not done, several at once."""
+    backend = "processes" if study.n_workers > 1 else "inline"
+    spread(_run, tasks, done=_done, n_workers=study.n_workers, backend=backend, name=name)
+
+
+def _run(task: Task) -> None:
+    task.run()
+
+
+def _done(task: Task) -> bool:
+    return task.output.exists()
+
+
+def trained(
+    train: Callable[[Any], Any], kind: type, study: Study, step: str, values: Mapping[str, Any]
+) -> Task:
+    """Return the task of a training run with the study's settings for `step`.
+
+    Raises
+    ------
+    ValueError
+        If the weights are there but follow from other settings.
+    """
+    config = made(kind, f"study {study.name}, {step}", {**values, **study.settings.get(step, {})})
+    path = Path(config.weights)
+    if path.with_suffix(".json").exists():
+        wanted = json.loads(json.dumps(asdict(config)))
+        found = read_card(str(path.resolve()))["training"]
+        differing = sorted(
+            f"{k}: {found.get(k)!r}, now {wanted[k]!r}"
+            for k in set(wanted) - PLACES
+            if found.get(k) != wanted[k]
+        )
+        if differing:
+            raise ValueError(
+                f"{path} was trained with other settings ({'; '.join(differing)}): delete it or "
+                "choose another folder for the study"
+            )
+    return Task(run=partial(train, config), output=path.with_suffix(".json"))
+
+
+def cohorts(study: Study) -> None:
+    """Draw the scans."""
+    if study.images is None:
+        raise ValueError(f"study {study.name} names no images to simulate scans from")
+    write_phantoms(study.images, study.phantoms)
+    for name, cohort in study.cohorts.items():
+        drawn = corpus.write(study.scans(name), cohort, study.images)
+        for _ in tqdm(drawn, name, cohort.n, leave=False):
+            pass
+
+
+def reconstructors(study: Study) -> None:
+    """Train MoDL and the U-Net on mixed masks of the base cohorts."""
+    tasks = [
+        trained(
+            train_recon.train,
+            train_recon.Config,
+            study,
+            kind,
+            _recon(study, kind, kind),
+        )
+        for kind in ("modl", "unet")
+    ]
+    run_all(study, tasks, "reconstructors")
+
+
+def _recon(study: Study, kind: str, name: str) -> dict[str, Any]:
+    held_out = {c for fold in study.folds.values() for c in fold.validation}
+    return {
+        "scans": str(study.folder / "scans"),
+        "cohorts": study.base,
+        "validation": tuple(sorted(held_out)),
+        "parts": study.parts(study.base),
+        "run": str(study.folder / "runs" / name),
+        "weights": str(study.weights(name)),
+        "kind": kind,
+    }
+
+
+def population_masks(study: Study) -> None:
+    """Find the best fixed mask of scans of one plan at every acceleration by joint ICD."""
+    cohort = study.cohorts[study.population]
+    tasks = []
+    for acceleration in study.accelerations:
+        values = {
+            "scans": str(study.scans(study.population)),
+            "out": str(population_path(study, acceleration)),
+            "acceleration": acceleration,
+            "weights": str(study.weights("modl")),
+            "n_ky": cohort.reference,
+            "n_scans": cohort.n // len(study.accelerations),
+            **study.settings.get("population", {}),
+        }
+        config = made(population.Config, f"study {study.name}, population", values)
+        tasks.append(Task(run=partial(population.run, config), output=Path(config.out)))
+    run_all(study, tasks, "population masks")
+
+
+def population_path(study: Study, acceleration: float) -> Path:
+    """Return where the population masks of an acceleration lie, the best first."""
+    return study.folder / "population" / f"{acceleration:g}.npz"
+
+
+def read_population(study: Study) -> Population:
+    """Return the population masks as one for every plan."""
+    rows = np.ones(study.cohorts[study.population].reference, dtype=bool)
+    found = []
+    for acceleration in study.accelerations:
+        best = read_masks(population_path(study, acceleration)).masks[0]
+        found.append((acceleration, Pattern.of(best, Lines.plan(rows, acceleration))))
+    return Population(patterns=tuple(found))
+
+
+def labelled(study: Study) -> tuple[str, ...]:
+    """Return the cohorts that samplers learn from or are settled on."""
+    folds = study.folds.values()
+    return tuple(dict.fromkeys(c for f in folds for c in (*f.train, *f.validation)))
+
+
+def icd_labels(study: Study) -> None:
+    """Find ICD masks, from the population mask, for MoDL on all cohorts and the U-Net on base."""
+    for cohort in labelled(study):
+        _label(study, "icd", cohort, "modl", Vetted(), {})
+    for cohort in study.base:
+        _label(study, "icd_unet", cohort, "unet", Vetted(), {})
+
+
+def _label(
+    study: Study,
+    kind: str,
+    cohort: str,
+    weights: str,
+    dictionary: Vetted,
+    values: Mapping[str, Any],
+) -> None:
+    settings = {
+        "scans": str(study.scans(cohort)),
+        "labels": str(study.labels(kind) / cohort),
+        "n_scans": study.cohorts[cohort].n,
+        "weights": str(study.weights(weights)),
+        "n_workers": study.n_workers,
+        "backend": "processes" if study.n_workers > 1 else "inline",
+        **values,
+        **study.settings.get(kind, {}),
+    }
+    config = made(labels.Config, f"study {study.name}, {kind}", settings)
+    labels.label_cohort(config, dictionary, read_population(study))
+
+
+def vetted(study: Study) -> None:
+    """Choose the masks beside the family: population masks, and medoids of base ICD masks."""
+    path = vetted_path(study)
+    if path.exists():
+        return
+    n = int(study.settings.get("vetted", {}).get("n_medoids", 6))
+    chosen = [
+        {"name": f"population, {a:g}x", "pattern": pattern.to_json()}
+        for a, pattern in read_population(study).patterns
+    ]
+    for acceleration in study.accelerations:
+        found: list[tuple[str, Pattern]] = []
+        reference = study.cohorts[study.base[0]].reference
+        for cohort in study.base:
+            read = labels.read_labels(study.labels("icd") / cohort)
+            for i, (number, mask) in enumerate(read.masks.items()):
+                plan = load(scan_path(study.scans(cohort), number)).lines()
+                if read.arrays["has_icd"][i] and read.arrays["acceleration"][i] == acceleration:
+                    found.append((f"ICD, {cohort} {number}", Pattern.of(mask, plan)))
+        lines = Lines.plan(np.ones(reference, dtype=bool), acceleration)
+        for i in medoids([pattern for _, pattern in found], lines, n) if found else []:
+            name = f"{found[i][0]}, {acceleration:g}x"
+            chosen.append({"name": name, "pattern": found[i][1].to_json()})
+    path.write_text(json.dumps(chosen, indent=1) + "\n")
+
+
+def vetted_path(study: Study) -> Path:
+    """Return where the vetted masks lie."""
+    return study.folder / "vetted.json"
+
+
+def read_vetted(study: Study) -> Vetted:
+    """Return the vetted masks for any plan."""
+    content = json.loads(vetted_path(study).read_text())
+    return Vetted(patterns=tuple(Pattern.from_json(entry["pattern"]) for entry in content))
+
+
+def select_labels(study: Study) -> None:
+    """Try every vetted mask on every scan that a sampler learns from."""
+    for cohort in labelled(study):
+        _label(study, "labels", cohort, "modl", read_vetted(study), {"icd_every": 0})
+
+
+def select(study: Study) -> None:
+    """Train MNet-select in every fold."""
+    tasks = [
+        trained(
+            train_select.train,
+            train_select.Config,
+            study,
+            "select",
+            {
+                "scans": str(study.folder / "scans"),
+                "labels": str(study.labels("labels")),
+                "patterns": str(vetted_path(study)),
+                "cohorts": fold.train,
+                "validation": fold.validation,
+                "parts": study.parts(fold.train),
+                "reconstructor": str(study.weights("modl")),
+                "weights": str(study.weights(f"mnet_select@{name}")),
+            },
+        )
+        for name, fold in study.folds.items()
+    ]
+    run_all(study, tasks, "MNet-select")
+
+
+def icd_unet(study: Study) -> None:
+    """Train the U-Net further on ICD masks, to be the paper's fixed reconstructor."""
+    for cohort in study.base:
+        path = study.masks("icd_unet") / f"{cohort}.npz"
+        if not path.exists():
+            found = labels.read_labels(study.labels("icd_unet") / cohort)
+            has = found.arrays["has_icd"]
+            kept = {n: m for (n, m), known in zip(found.masks.items(), has, strict=True) if known}
+            write_masks(path, kept, {"cohort": cohort, "labels": found.digest})
+    values = {
+        **_recon(study, "unet", "unet+icd"),
+        "validation": (),
+        "masks": str(study.masks("icd_unet")),
+        "start": str(study.weights("unet")),
+    }
+    task = trained(train_recon.train, train_recon.Config, study, "unet_icd", values)
+    run_all(study, [task], "U-Net on ICD masks")
+
+
+def faithful(study: Study) -> None:
+    """Train the paper's MNet, alternating with a U-Net and with a fixed one, and LOUPE."""
+    common = {
+        "scans": str(study.folder / "scans"),
+        "cohorts": study.base,
+        "validation": (),
+        "parts": study.parts(study.base),
+    }
+    sampler = {
+        "labels": str(study.labels("icd_unet")),
+        "patterns": str(vetted_path(study)),
+        **common,
+    }
+    tasks = [
+        trained(
+            alternate.train,
+            alternate.Config,
+            study,
+            "mnet",
+            {
+                **sampler,
+                "run": str(study.folder / "runs" / "mnet"),
+                "weights": str(study.weights("mnet")),
+                "reconstructor": str(study.weights("unet+mnet")),
+                "start": str(study.weights("unet")),
+            },
+        ),
+        trained(
+            alternate.train,
+            alternate.Config,
+            study,
+            "mnet_fixed_unet",
+            {
+                **sampler,
+                "run": str(study.folder / "runs" / "mnet_fixed_unet"),
+                "weights": str(study.weights("mnet_fixed_unet")),
+                "start": str(study.weights("unet+icd")),
+                "fixed": True,
+            },
+        ),
+        trained(
+            loupe.train,
+            loupe.Config,
+            study,
+            "loupe",
+            {
+                **common,
+                "run": str(study.folder / "runs" / "loupe"),
+                "weights": str(study.weights("loupe")),
+                "reconstructor": str(study.weights("unet+loupe")),
+                "start": str(study.weights("unet")),
+                "accelerations": study.accelerations,
+            },
+        ),
+    ]
+    run_all(study, tasks, "MNet and LOUPE")

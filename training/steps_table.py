@@ -1,0 +1,262 @@
+"""The steps from trained networks to the table and the packaged weights."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mnet.masks import Bool, Lines
+from mnet.select import MNetSelect
+from mnet.weights import load_weights
+from training import evaluate, labels, train_recon
+from training.config import made
+from training.corpus import Sample, load, scan_path
+from training.loupe_mask import load_mask
+from training.mask_file import read_masks, write_masks
+from training.nearest import Nearest
+from training.samplers import SIMPLE, Sampler, fixed, masks_of, network, shuffled
+from training.steps import Task, read_population, run_all, trained
+from training.study import Study
+from training.table_spec import read_table
+from training.train_recon import cohort_files
+
+EVERYWHERE = ("uniform_random", "variable_density", "population", "loupe")  # the same in all folds
+BY_FOLD = ("best_single", "suno_nn", "mnet_select")  # learned on the cohorts of a fold
+ONCE = ("mnet", "mnet_fixed_unet")  # in the complete fold
+PLAIN = ("equispaced", "low_pass")
+POST_TRAINED = (*EVERYWHERE, *BY_FOLD, *ONCE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestSingle:
+    """The best fixed mask of a fold's training scans, for any plan."""
+
+    weights: str  # of its MNet-select, whose table says which it is
+
+    def __call__(self, lines: Lines) -> Bool:
+        """Return the mask (n,)."""
+        return _select(self.weights).population(lines)
+
+
+@lru_cache(maxsize=8)
+def _select(weights: str) -> MNetSelect:
+    model = load_weights(weights)[0]
+    if not isinstance(model, MNetSelect):
+        raise TypeError(f"{weights} are a {type(model).__name__}'s, expected MNetSelect's")
+    return model
+
+
+def best_single(study: Study, fold: str) -> BestSingle:
+    """Return the best fixed mask of a fold."""
+    return BestSingle(weights=str(study.weights(f"mnet_select@{fold}").resolve()))
+
+
+def sampler_for(study: Study, name: str, fold: str) -> tuple[Sampler, str]:
+    """Return a sampler of a fold, and what it follows from."""
+    if name in SIMPLE:
+        return SIMPLE[name], name
+    if name == "population":
+        masks = read_population(study)
+        return fixed(masks), labels.plan_digest(lambda lines: (masks(lines),))
+    if name == "best_single":
+        best = best_single(study, fold)
+        return fixed(best), labels.plan_digest(lambda lines: (best(lines),))
+    if name == "suno_nn":
+        return _nearest(study, fold)
+    if name == "loupe":
+        return _loupe(study)
+    path = study.weights(f"{name}@{fold}" if name in BY_FOLD else name).resolve()
+    model, card = load_weights(str(path))
+    return network(model.eval()), str(card["sha256"])
+
+
+def _nearest(study: Study, fold: str) -> tuple[Sampler, str]:
+    """SUNO's neighbour among the ICD masks of a fold's training scans; never the scan itself."""
+    examples, names, digests = [], [], []
+    for cohort in study.folds[fold].train:
+        found = labels.read_labels(study.labels("icd") / cohort)
+        digests.append(found.digest)
+        for has, (number, mask) in zip(found.arrays["has_icd"], found.masks.items(), strict=True):
+            if has:
+                sample = load(scan_path(study.scans(cohort), number))
+                examples.append((sample, mask))
+                names.append(sample.kspace[:, 0, 0].numpy().tobytes())
+    nearest = Nearest(examples)
+
+    def choose(sample: Sample, rng: np.random.Generator) -> Bool:
+        own = sample.kspace[:, 0, 0].numpy().tobytes()
+        return nearest(sample, exclude=lambda number: names[number] == own)
+
+    return choose, ", ".join(digests)
+
+
+def _loupe(study: Study) -> tuple[Sampler, str]:
+    path = study.weights("loupe")
+    model = load_mask(path)
+    return fixed(model.mask), _digest(path.with_suffix(".safetensors"))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def mask_steps(study: Study) -> None:
+    """Write every sampler's masks of the test scans, and of base scans to post-train on."""
+    tasks = []
+    for fold, content in study.folds.items():
+        names = [*EVERYWHERE, *PLAIN, *BY_FOLD, *(ONCE if fold == study.complete else ())]
+        for name in names:
+            targets = [(study.masks(name), cohort) for cohort in content.test]
+            if name in POST_TRAINED:
+                folder = study.masks(f"{name}@{fold}" if name in BY_FOLD else f"{name}@all")
+                targets += [(folder, cohort) for cohort in study.base]
+            tasks += [
+                Task(
+                    run=partial(write_for, study, name, fold, folder, cohort),
+                    output=folder / f"{cohort}.npz",
+                )
+                for folder, cohort in targets
+            ]
+    unique = {task.output: task for task in tasks}
+    run_all(study, list(unique.values()), "masks")
+    for content in study.folds.values():
+        for cohort in content.test:
+            _write_shuffled(study, cohort)
+
+
+def write_for(study: Study, name: str, fold: str, folder: Path, cohort: str) -> None:
+    """Write a sampler's masks of one cohort."""
+    sampler, follows_from = sampler_for(study, name, fold)
+    files = cohort_files(study.scans(cohort))
+    settings = {"cohort": cohort, "sampler": name, "from": follows_from}
+    write_masks(
+        folder / f"{cohort}.npz", masks_of(sampler, files, cohort, f"{name}, {cohort}"), settings
+    )
+
+
+def _write_shuffled(study: Study, cohort: str) -> None:
+    path = study.masks("shuffled") / f"{cohort}.npz"
+    source = read_masks(study.masks("mnet_select") / f"{cohort}.npz")
+    if not path.exists():
+        plans = [load(file).lines() for file in cohort_files(study.scans(cohort))]
+        write_masks(
+            path, shuffled(source.masks, plans), {"cohort": cohort, "shuffled": source.digest}
+        )
+
+
+def oracle(study: Study) -> None:
+    """Find the ICD masks of the test scans themselves, from the best fixed mask."""
+    start = best_single(study, study.complete)
+    for cohort in study.folds[study.complete].test:
+        settings = {
+            "scans": str(study.scans(cohort)),
+            "labels": str(study.labels("oracle") / cohort),
+            "n_scans": study.cohorts[cohort].n,
+            "weights": str(study.weights("modl")),
+            "n_workers": study.n_workers,
+            "backend": "processes" if study.n_workers > 1 else "inline",
+            "icd_every": 1,
+            **study.settings.get("oracle", {}),
+        }
+        config = made(labels.Config, f"study {study.name}, oracle", settings)
+        labels.label_cohort(config, start=start)
+        path = study.masks("icd_oracle") / f"{cohort}.npz"
+        if not path.exists():
+            found = labels.read_labels(study.labels("oracle") / cohort)
+            write_masks(path, found.masks, {"cohort": cohort, "labels": found.digest})
+
+
+def post_training(study: Study) -> None:
+    """Train MoDL further on the masks of every learned row, equally long for each."""
+    runs = [(name, name, "all") for name in (*EVERYWHERE, *ONCE)]
+    runs += [(f"{name}@{fold}", name, fold) for fold in study.folds for name in BY_FOLD]
+    tasks = [
+        trained(
+            train_recon.train,
+            train_recon.Config,
+            study,
+            "post",
+            {
+                "scans": str(study.folder / "scans"),
+                "cohorts": study.base,
+                "parts": study.parts(study.base),
+                "run": str(study.folder / "runs" / f"modl+{name}"),
+                "weights": str(study.weights(f"modl+{name}")),
+                "masks": str(study.masks(f"{sampler}@{fold}")),
+                "start": str(study.weights("modl").resolve()),
+            },
+        )
+        for name, sampler, fold in runs
+    ]
+    run_all(study, tasks, "post-training")
+
+
+def table(study: Study) -> None:
+    """Write the list of rows, score them and write table, figures and page."""
+    spec = study.folder / "table.json"
+    spec.write_text(json.dumps(table_content(study), indent=1) + "\n")
+    evaluate.evaluate_study(read_table(spec), study.folder, torch.device("cpu"))
+
+
+def table_content(study: Study) -> dict[str, Any]:
+    """Return the rows of the table and the scans they are tested on."""
+    once = {"folds": [study.complete]}
+    rows: list[dict[str, Any]] = []
+
+    def add(sampler: str, reconstructor: str, weights: str = "", **more: Any) -> None:
+        row = {"sampler": sampler, "reconstructor": reconstructor, "masks": f"masks/{sampler}"}
+        rows.append(row | ({"weights": weights} if weights else {}) | more)
+
+    for name in (*EVERYWHERE, *BY_FOLD):
+        add(name, "modl", "weights/modl")
+        own = f"weights/modl+{name}@{{fold}}" if name in BY_FOLD else f"weights/modl+{name}"
+        add(name, "modl", own, post_trained=True)
+    for name in (*ONCE, *PLAIN, "shuffled", "icd_oracle"):
+        add(name, "modl", "weights/modl", **once)
+    for name in ONCE:
+        add(name, "modl", f"weights/modl+{name}", post_trained=True, **once)
+    for name in ("icd_oracle", "best_single", "mnet_select"):
+        add(name, "modl", "weights/modl", noise="redrawn", **once)
+    for name in ("uniform_random", "variable_density", "best_single", "mnet_select"):
+        add(name, "unet", "weights/unet", **once)
+    add("mnet", "unet", "weights/unet+mnet", post_trained=True, **once)
+    add("mnet_fixed_unet", "unet", "weights/unet+icd", post_trained=True, **once)
+    add("loupe", "unet", "weights/unet+loupe", post_trained=True, **once)
+    for method in ("cg_sense", "zero_filled"):
+        for name in ("uniform_random", "best_single", "mnet_select"):
+            add(name, method, **once)
+    tested = []
+    for fold, content in study.folds.items():
+        for cohort in content.test:
+            parts = study.cohorts[cohort].parts
+            tested.append(
+                {
+                    "name": cohort,
+                    "subject": ", ".join(parts),
+                    "fold": fold,
+                    "held_out": not any(part.startswith("knee") for part in parts),
+                }
+            )
+    return {"deployed": "mnet_select", "cohorts": tested, "rows": rows}
+
+
+def package(study: Study) -> None:
+    """Put the deployed weights where the gadgets load them from."""
+    if study.package is None:
+        return
+    for name, source in (
+        ("mnet_select", f"mnet_select@{study.deployed}"),
+        ("mnet", "mnet"),
+        ("modl", f"modl+mnet_select@{study.deployed}"),
+    ):
+        for suffix in (".safetensors", ".json"):
+            shutil.copyfile(
+                study.weights(source).with_name(source + suffix),
+                study.package / f"{name}{suffix}",
+            )
