@@ -29,7 +29,7 @@ def write_comparison_report(
     sampler, sampler_card = load_weights("mnet_select")
     model, model_card = load_weights("modl")
     if not isinstance(sampler, MNetSelect) or not isinstance(model, MoDL):
-        raise ConfigError("the weights 'mnet' and 'modl' are not an MNet and a MoDL")
+        raise ConfigError("the weights 'mnet_select' and 'modl' are not an MNetSelect and a MoDL")
     drawn = sampler_masks(result.volume, sampler, range(n_seeds))
     kept: dict[tuple[str, str], Tensor] = {}
     n_volumes = sum(len(masks) for masks in drawn.values())
@@ -61,7 +61,7 @@ def write_comparison_report(
         kept=kept,
         details={
             "Data": title,
-            "Sampler": f"mnet, sha256 {sampler_card['sha256'][:16]}",
+            "Sampler": f"mnet_select, sha256 {sampler_card['sha256'][:16]}",
             "Reconstructor": f"modl, sha256 {model_card['sha256'][:16]}; one for all masks",
             "Random masks": f"mean over {n_seeds} draws per slice",
         },

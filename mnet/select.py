@@ -111,6 +111,8 @@ class MNetSelect(nn.Module):
     def choice(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
         """Return which vetted mask every slice gets: (batch,) indices."""
         predicted = self.relative_losses(z, lines, n_coils).mean(0)
+        if not torch.isfinite(predicted).all():
+            raise ValueError("MNet-select predicts losses that are not numbers: check the input")
         fixed = int(self.mean_losses(lines).argmin())
         best = predicted.argmin(1)
         gain = predicted[:, fixed] - predicted.gather(1, best[:, None])[:, 0]

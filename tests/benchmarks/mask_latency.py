@@ -33,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     sampler = load_weights("mnet_select")[0]
     if not isinstance(sampler, MNetSelect):
-        raise TypeError("weights 'mnet' are not an MNet")
+        raise TypeError("weights 'mnet_select' are not an MNetSelect")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "demo.h5"
         write_demo(path, demo_volume(n_slices=options.slices))
