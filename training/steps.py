@@ -182,15 +182,17 @@ def _label(
     dictionary: Vetted,
     values: Mapping[str, Any],
 ) -> None:
+    given = dict(study.settings.get(kind, {}))
+    share = given.pop("share", 1.0)  # of the scans of every cohort, from the first on
     settings = {
         "scans": str(study.scans(cohort)),
         "labels": str(study.labels(kind) / cohort),
-        "n_scans": study.cohorts[cohort].n,
+        "n_scans": round(share * study.cohorts[cohort].n),
         "weights": str(study.weights(weights)),
         "n_workers": study.n_workers,
         "backend": "processes" if study.n_workers > 1 else "inline",
         **values,
-        **study.settings.get(kind, {}),
+        **given,
     }
     config = made(labels.Config, f"study {study.name}, {kind}", settings)
     labels.label_cohort(config, dictionary, read_population(study))
