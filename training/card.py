@@ -9,7 +9,13 @@ from training.images import SOURCES
 
 
 def provenance(parts: Sequence[str]) -> dict[str, Any]:
-    """Return the data files of some parts with subjects and licences, and the commit."""
+    """Return the data files of some parts with subjects and licences, and the commit.
+
+    A part that is none of the open ones is a file itself: of k-space, or a volume of the user's.
+    """
+    known = {source.part for source in SOURCES}
+    others = [{"file": part, "licence": "unknown here"} for part in parts if part not in known]
+    measured = bool(parts) and all(part.endswith(".h5") for part in parts)
     return {
         "data": [
             {
@@ -20,8 +26,11 @@ def provenance(parts: Sequence[str]) -> dict[str, Any]:
             }
             for source in SOURCES
             if source.part in parts
-        ],
-        "simulation": "multi-coil k-space from magnitude images, see training/simulate.py",
+        ]
+        + others,
+        "simulation": "none: measured k-space"
+        if measured
+        else "multi-coil k-space from magnitude images, see training/simulate.py",
         "commit": commit(),
     }
 

@@ -18,6 +18,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ from training.kspace_file import FastmriVolume, naming, read_volume
 
 __all__ = [
     "FastmriVolume",
+    "index",
     "read_volume",
     "samples",
     "split",
@@ -295,4 +297,10 @@ def _write(
 
 def subjects(folder: Path) -> list[str]:
     """Return the subject of every scan of a cohort that `write_cohort` wrote, by scan number."""
-    return [scan["subject"] for scan in json.loads((folder / _INDEX).read_text())["scans"]]
+    return [scan["subject"] for scan in index(folder)]
+
+
+def index(folder: Path) -> list[dict[str, Any]]:
+    """Return file, slice, subject and acceleration of every scan of a cohort, by scan number."""
+    scans: list[dict[str, Any]] = json.loads((folder / _INDEX).read_text())["scans"]
+    return scans

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from training import steps, steps_table
+from training import scans, steps, steps_table
 from training.plan import print_plan
 from training.study import Study, read_study
 
@@ -30,7 +30,7 @@ class Step:
 
 
 STEPS = (
-    Step(name="scans", makes="cohorts of multi-coil k-space", run=steps.cohorts),
+    Step(name="scans", makes="cohorts of multi-coil k-space", run=scans.cohorts),
     Step(name="reconstructors", makes="MoDL and U-Net on mixed masks", run=steps.reconstructors),
     Step(name="population", makes="the best fixed masks, by ICD", run=steps.population_masks),
     Step(name="icd", makes="ICD masks of training scans", run=steps.icd_labels),

@@ -1,7 +1,7 @@
 """What a study will take on this machine: counts of steps, times their cost as measured here."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,9 +12,9 @@ import torch
 from mnet.modl import MoDL
 from mnet.unet import UNetReconstructor
 from training import alternate, corpus, labels, loupe, train_recon
-from training.corpus import Cohort
 from training.labels import BLOCK, scan_loss
 from training.phantoms import write_phantoms
+from training.scans import writers
 from training.study import Study
 from training.train_recon import band, draw_mask, recon_loss
 
@@ -33,15 +33,11 @@ class Costs:
 
 def measure(study: Study) -> Costs:
     """Time the parts of a study on its first cohort's first scan."""
-    if study.images is None:
-        raise ValueError(f"study {study.name} has no images to measure with")
-    write_phantoms(study.images, study.phantoms)
-    cohort: Cohort = study.cohorts[study.base[0]]
     with TemporaryDirectory() as folder:
-        writer = corpus.write(Path(folder), cohort, study.images)
-        next(writer)  # loads the volumes
+        writing = _some(study, Path(folder))
+        next(writing)  # loads the volumes
         started = time.perf_counter()
-        path = next(writer)
+        path = next(writing)
         scan = time.perf_counter() - started
         sample = corpus.load(path)
     rng = np.random.default_rng(0)
@@ -64,6 +60,14 @@ def measure(study: Study) -> Costs:
     )
 
 
+def _some(study: Study, folder: Path) -> Iterator[Path]:
+    """Write scans of the first cohort: to a folder for now, or where measured ones go."""
+    if study.images is None:
+        return writers(study)[study.base[0]]
+    write_phantoms(study.images, study.phantoms)
+    return corpus.write(folder, study.cohorts[study.base[0]], study.images)
+
+
 def seconds(call: Callable[[], object], n: int = 4) -> float:
     """Return the median seconds of a call, after one to warm up."""
     call()
@@ -82,9 +86,9 @@ def plan(study: Study, costs: Costs) -> list[tuple[str, str, float]]:
         default = {f.name: f.default for f in fields(kind)}[name]
         return int(study.settings.get(step, {}).get(name, default))
 
-    n_scans = sum(cohort.n for cohort in study.cohorts.values())
+    n_scans = sum(study.n_scans(name) for name in study.cohorts)
     n_labelled = sum(
-        study.cohorts[c].n
+        study.n_scans(c)
         for c in {c for f in study.folds.values() for c in (*f.train, *f.validation)}
     )
     n_icd = n_labelled / setting("icd", "icd_every", labels.Config)
@@ -93,9 +97,9 @@ def plan(study: Study, costs: Costs) -> list[tuple[str, str, float]]:
         costs.gradient + costs.evaluation * setting("icd", "shortlist", labels.Config)
     )
     n_masks = 16 + 2 * int(study.settings.get("vetted", {}).get("n_medoids", 6))
-    n_joint = study.cohorts[study.population].n
+    n_joint = study.n_scans(study.population)
     n_post = 6 + 3 * len(study.folds)
-    n_tested = sum(study.cohorts[c].n for f in study.folds.values() for c in f.test)
+    n_tested = sum(study.n_scans(c) for f in study.folds.values() for c in f.test)
     steps = [
         ("modl", setting("modl", "n_steps", train_recon.Config), costs.modl_step),
         ("unet", setting("unet", "n_steps", train_recon.Config), costs.unet_step),

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 
 from mnet.family import family
 from mnet.masks import Bool, Lines
@@ -262,7 +264,7 @@ class Config:
     acceleration: float
     weights: str = "modl"  # of the reconstructor
     n_scans: int = 100
-    n_ky: int = 160  # scans with this many rows, all acquirable
+    n_ky: int = 160  # scans with this many rows, all acquirable; 0: those of the commonest plan
     n_rows: int = 40  # of the band in x that is reconstructed
     n_perturbed: int = 1  # further starts: the best member with a quarter of its lines moved
     n_members: int = 1  # of the family, the best first
@@ -281,17 +283,32 @@ def chosen(config: Config) -> dict[int, Sample]:
         If the cohort does not hold as many.
     """
     found: dict[int, Sample] = {}
-    for number in range(len(list(Path(config.scans).glob("*.safetensors")))):
-        sample = load(scan_path(Path(config.scans), number))
-        fits = sample.acquirable.size == config.n_ky and bool(sample.acquirable.all())
+    folder = Path(config.scans)
+    rows = np.ones(config.n_ky, dtype=bool) if config.n_ky else commonest_rows(folder)
+    for number in range(len(list(folder.glob("*.safetensors")))):
+        sample = load(scan_path(folder, number))
+        fits = np.array_equal(sample.acquirable, rows)
         if fits and sample.acceleration == config.acceleration:
             found[number] = sample
         if len(found) == config.n_scans:
             return found
     raise ValueError(
-        f"{config.scans} holds {len(found)} scans of {config.n_ky} acquirable rows at "
-        f"R = {config.acceleration}, expected {config.n_scans}"
+        f"{config.scans} holds {len(found)} scans of {rows.sum()} acquirable rows of {rows.size} "
+        f"at R = {config.acceleration}, expected {config.n_scans}"
     )
+
+
+def commonest_rows(scans: Path) -> Bool:
+    """Return the acquirable rows (ky,) that most scans of a cohort have; of equals, the fewest."""
+    counts: Counter[tuple[int, bytes]] = Counter()
+    for path in scans.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            rows = file.get_tensor("acquirable").numpy()
+        counts[rows.size, rows.tobytes()] += 1
+    if not counts:
+        raise FileNotFoundError(f"no scans in {scans}: make the cohort first")
+    most = max(counts.values())
+    return np.frombuffer(min(k for k, n in counts.items() if n == most)[1], dtype=bool)
 
 
 def run(config: Config, report: Callable[[str], None] | None = None) -> list[Found]:

@@ -12,20 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from mnet.family import Vetted
-from mnet.masks import Lines
+from mnet.masks import Bool, Lines
 from mnet.patterns import Pattern
 from mnet.weights import read_card
-from training import alternate, corpus, labels, loupe, population, train_recon, train_select
+from training import (
+    alternate,
+    labels,
+    loupe,
+    population,
+    train_recon,
+    train_select,
+)
 from training.config import made
 from training.corpus import load, scan_path
 from training.mask_file import read_masks, write_masks
-from training.phantoms import write_phantoms
 from training.samplers import Population, medoids
 from training.spread import spread
-from training.study import Study
+from training.study import Slices, Study
 
 # what of a configuration says where things lie rather than what is learned
 PLACES = frozenset(
@@ -87,17 +92,6 @@ def trained(
     return Task(run=partial(train, config), output=path.with_suffix(".json"))
 
 
-def cohorts(study: Study) -> None:
-    """Draw the scans."""
-    if study.images is None:
-        raise ValueError(f"study {study.name} names no images to simulate scans from")
-    write_phantoms(study.images, study.phantoms)
-    for name, cohort in study.cohorts.items():
-        drawn = corpus.write(study.scans(name), cohort, study.images)
-        for _ in tqdm(drawn, name, cohort.n, leave=False):
-            pass
-
-
 def reconstructors(study: Study) -> None:
     """Train MoDL and the U-Net on mixed masks of the base cohorts."""
     tasks = [
@@ -119,7 +113,7 @@ def _recon(study: Study, kind: str, name: str) -> dict[str, Any]:
         "scans": str(study.folder / "scans"),
         "cohorts": study.base,
         "validation": tuple(sorted(held_out)),
-        "parts": study.parts(study.base),
+        "parts": study.data(study.base),
         "run": str(study.folder / "runs" / name),
         "weights": str(study.weights(name)),
         "kind": kind,
@@ -128,7 +122,6 @@ def _recon(study: Study, kind: str, name: str) -> dict[str, Any]:
 
 def population_masks(study: Study) -> None:
     """Find the best fixed mask of scans of one plan at every acceleration by joint ICD."""
-    cohort = study.cohorts[study.population]
     tasks = []
     for acceleration in study.accelerations:
         values = {
@@ -136,8 +129,8 @@ def population_masks(study: Study) -> None:
             "out": str(population_path(study, acceleration)),
             "acceleration": acceleration,
             "weights": str(study.weights("modl")),
-            "n_ky": cohort.reference,
-            "n_scans": cohort.n // len(study.accelerations),
+            "n_ky": getattr(study.cohorts[study.population], "reference", 0),
+            "n_scans": study.n_scans(study.population) // len(study.accelerations),
             **study.settings.get("population", {}),
         }
         config = made(population.Config, f"study {study.name}, population", values)
@@ -150,9 +143,17 @@ def population_path(study: Study, acceleration: float) -> Path:
     return study.folder / "population" / f"{acceleration:g}.npz"
 
 
+def reference_rows(study: Study) -> Bool:
+    """Return the acquirable rows of the plans on which masks are found and compared."""
+    cohort = study.cohorts[study.population]
+    if isinstance(cohort, Slices):
+        return population.commonest_rows(study.scans(study.population))
+    return np.ones(cohort.reference, dtype=bool)
+
+
 def read_population(study: Study) -> Population:
     """Return the population masks as one for every plan."""
-    rows = np.ones(study.cohorts[study.population].reference, dtype=bool)
+    rows = reference_rows(study)
     found = []
     for acceleration in study.accelerations:
         best = read_masks(population_path(study, acceleration)).masks[0]
@@ -187,7 +188,7 @@ def _label(
     settings = {
         "scans": str(study.scans(cohort)),
         "labels": str(study.labels(kind) / cohort),
-        "n_scans": round(share * study.cohorts[cohort].n),
+        "n_scans": round(share * study.n_scans(cohort)),
         "weights": str(study.weights(weights)),
         "n_workers": study.n_workers,
         "backend": "processes" if study.n_workers > 1 else "inline",
@@ -210,14 +211,13 @@ def vetted(study: Study) -> None:
     ]
     for acceleration in study.accelerations:
         found: list[tuple[str, Pattern]] = []
-        reference = study.cohorts[study.base[0]].reference
         for cohort in study.base:
             read = labels.read_labels(study.labels("icd") / cohort)
             for i, (number, mask) in enumerate(read.masks.items()):
                 plan = load(scan_path(study.scans(cohort), number)).lines()
                 if read.arrays["has_icd"][i] and read.arrays["acceleration"][i] == acceleration:
                     found.append((f"ICD, {cohort} {number}", Pattern.of(mask, plan)))
-        lines = Lines.plan(np.ones(reference, dtype=bool), acceleration)
+        lines = Lines.plan(reference_rows(study), acceleration)
         for i in medoids([pattern for _, pattern in found], lines, n) if found else []:
             name = f"{found[i][0]}, {acceleration:g}x"
             chosen.append({"name": name, "pattern": found[i][1].to_json()})
@@ -255,7 +255,7 @@ def select(study: Study) -> None:
                 "patterns": str(vetted_path(study)),
                 "cohorts": fold.train,
                 "validation": fold.validation,
-                "parts": study.parts(fold.train),
+                "parts": study.data(fold.train),
                 "reconstructor": str(study.weights("modl")),
                 "weights": str(study.weights(f"mnet_select@{name}")),
             },
@@ -290,7 +290,7 @@ def faithful(study: Study) -> None:
         "scans": str(study.folder / "scans"),
         "cohorts": study.base,
         "validation": (),
-        "parts": study.parts(study.base),
+        "parts": study.data(study.base),
     }
     sampler = {
         "labels": str(study.labels("icd_unet")),

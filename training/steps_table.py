@@ -157,7 +157,7 @@ def oracle(study: Study) -> None:
         settings = {
             "scans": str(study.scans(cohort)),
             "labels": str(study.labels("oracle") / cohort),
-            "n_scans": study.cohorts[cohort].n,
+            "n_scans": study.n_scans(cohort),
             "weights": str(study.weights("modl")),
             "n_workers": study.n_workers,
             "backend": "processes" if study.n_workers > 1 else "inline",
@@ -185,7 +185,7 @@ def post_training(study: Study) -> None:
             {
                 "scans": str(study.folder / "scans"),
                 "cohorts": study.base,
-                "parts": study.parts(study.base),
+                "parts": study.data(study.base),
                 "run": str(study.folder / "runs" / f"modl+{name}"),
                 "weights": str(study.weights(f"modl+{name}")),
                 "masks": str(study.masks(f"{sampler}@{fold}")),
@@ -234,13 +234,12 @@ def table_content(study: Study) -> dict[str, Any]:
     tested = []
     for fold, content in study.folds.items():
         for cohort in content.test:
-            parts = study.cohorts[cohort].parts
             tested.append(
                 {
                     "name": cohort,
-                    "subject": ", ".join(parts),
+                    "subject": study.subject(cohort),
                     "fold": fold,
-                    "held_out": not any(part.startswith("knee") for part in parts),
+                    "held_out": study.held_out(fold, cohort),
                 }
             )
     return {"deployed": "mnet_select", "cohorts": tested, "rows": rows}

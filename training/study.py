@@ -4,6 +4,9 @@ Cohorts of scans, which of them make the parts that all folds share (`base`), wh
 fold holds out, and the settings of every step where they differ from the step's defaults. Subjects
 are kept apart here: no fold is tested or validated on a subject that anything it uses was trained
 on. Only parts that say which slices they take may share a subject: the one knee there is.
+
+Scans are simulated from images, or read from fully sampled k-space files, whose subjects are dealt
+to parts by `split`.
 """
 
 import json
@@ -12,9 +15,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from training import fastmri
 from training.config import made
 from training.corpus import Cohort
 from training.images import SOURCES, subjects
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slices:
+    """A cohort of measured scans: slices of the files of some parts of the study's split."""
+
+    parts: tuple[str, ...]
+    accelerations: tuple[float, ...] = (4.0,)  # scan i has number i modulo their number
+    paired: bool = False  # every slice once at each acceleration
+    margins: tuple[int, int] = (10, 5)  # slices left out at the ends of a volume, as SUNO does
+    step: int = 1  # every n-th slice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +48,10 @@ class Study:
     name: str
     folder: Path  # of everything that is made
     images: Path | None = None  # magnitude volumes to simulate from, or
-    kspace: Path | None = None  # fully sampled k-space files
+    kspace: Path | None = None  # a folder of fully sampled k-space files, and
+    split: Mapping[str, float | Sequence[str]] = field(default_factory=dict)  # part: share or names
     phantoms: tuple[str, ...] = ()  # volumes to make in `images`, for a run without data
-    cohorts: Mapping[str, Cohort]
+    cohorts: Mapping[str, Cohort | Slices]  # slices of k-space files where there are those
     base: tuple[str, ...]  # train reconstructors, vetted masks and LOUPE
     population: str  # cohort of equal plans for the joint search, of subjects of the base
     folds: Mapping[str, Fold]
@@ -47,6 +63,14 @@ class Study:
     package: Path | None = None  # where the deployed weights go
 
     def __post_init__(self) -> None:
+        if (self.images is None) == (self.kspace is None):
+            raise ValueError(
+                f"study {self.name}: expected either images or kspace to take scans from"
+            )
+        if self.kspace is not None:
+            self._check_split()
+        elif self.split:
+            raise ValueError(f"study {self.name}: a split is of k-space files, and needs kspace")
         for name in (self.complete, self.deployed):
             if name not in self.folds:
                 raise ValueError(f"no fold {name!r}, there are {sorted(self.folds)}")
@@ -61,6 +85,26 @@ class Study:
         if unknown:
             raise ValueError(f"no cohort {', '.join(unknown)}; there are {sorted(self.cohorts)}")
         return tuple(dict.fromkeys(p for c in cohorts for p in self.cohorts[c].parts))
+
+    def n_scans(self, cohort: str) -> int:
+        """Return how many scans a cohort has; of measured ones its files decide, once read."""
+        described = self.cohorts[cohort]
+        return described.n if isinstance(described, Cohort) else len(self._index(cohort))
+
+    def data(self, cohorts: Sequence[str]) -> tuple[str, ...]:
+        """Return what the scans of some cohorts are of: image parts, or k-space files."""
+        if self.kspace is None:
+            return self.parts(cohorts)
+        return tuple(sorted({scan["file"] for c in cohorts for scan in self._index(c)}))
+
+    def subject(self, cohort: str) -> str:
+        """Return whose scans a cohort holds; nothing where its index names each scan's subject."""
+        return ", ".join(self.cohorts[cohort].parts) if self.kspace is None else ""
+
+    def held_out(self, fold: str, cohort: str) -> bool:
+        """Say whether the subjects of a test cohort were never trained on in a fold."""
+        known = self.parts([*self.base, self.population, *self.folds[fold].train])
+        return not subjects(self.parts([cohort])) & subjects(known)
 
     def scans(self, cohort: str) -> Path:
         """Return the folder of a cohort's scans."""
@@ -77,6 +121,23 @@ class Study:
     def labels(self, kind: str) -> Path:
         """Return the folder of a kind of labels."""
         return self.folder / "labels" / kind
+
+    def _index(self, cohort: str) -> list[dict[str, Any]]:
+        try:
+            return fastmri.index(self.scans(cohort))
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"cohort {cohort} is not read yet, {error.filename} is missing"
+            ) from None
+
+    def _check_split(self) -> None:
+        for name, cohort in self.cohorts.items():
+            unknown = sorted(set(cohort.parts) - set(self.split))
+            if unknown or not cohort.parts:
+                raise ValueError(
+                    f"cohort {name}: no part {', '.join(unknown)} in the split, which has "
+                    f"{sorted(self.split)}"
+                )
 
     def _check_apart(self, what: str, held_out: Sequence[str], known: Sequence[str]) -> None:
         theirs, ours = self.parts(held_out), self.parts(known)
@@ -99,14 +160,13 @@ def read_study(path: Path) -> Study:
         If a key is unknown or missing, or if a split shares a subject.
     """
     content = json.loads(path.read_text())
-    content["cohorts"] = {
-        name: made(Cohort, f"{path}: cohort {name}", values)
-        for name, values in content.get("cohorts", {}).items()
-    }
-    content["folds"] = {
-        name: made(Fold, f"{path}: fold {name}", values)
-        for name, values in content.get("folds", {}).items()
-    }
+    kinds = {"cohorts": Cohort if content.get("kspace") is None else Slices, "folds": Fold}
+    for key, kind in kinds.items():
+        if key in content:
+            content[key] = {
+                name: made(kind, f"{path}: {key.removesuffix('s')} {name}", values)
+                for name, values in content[key].items()
+            }
     for name in ("folder", "images", "kspace", "package"):
         if content.get(name) is not None:
             content[name] = Path(content[name])
