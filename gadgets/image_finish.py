@@ -76,7 +76,7 @@ class ImageFinish(Gadget):
     def _image(
         self, scan: Scan, frame: Frame, image: Complex, scale: float, series: int, index: int
     ) -> Image:
-        head = _header(frame.head, scan.geometry, image.shape, series, index)
+        head = image_header(frame.head, scan.geometry, image.shape, series, index)
         meta = {
             "DataRole": "Image",
             "ImageProcessingHistory": "mnet-gadgets",
@@ -139,7 +139,7 @@ def _vector(v: NDArray[np.float32]) -> str:
     return " ".join(f"{float(x):.6f}" for x in v)
 
 
-def _header(
+def image_header(
     line: np.void, geometry: Geometry, shape: tuple[int, ...], series: int, index: int
 ) -> np.void:
     """Copy geometry, counters and times from the line nearest to the centre of k-space."""

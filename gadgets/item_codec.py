@@ -22,6 +22,7 @@ from .items import (
     Waveform,
 )
 from .meta import meta_from_xml, meta_to_xml
+from .nhlbi import decompress
 
 Buffer = bytes | bytearray | memoryview
 Read = Callable[[int], Buffer]
@@ -39,7 +40,6 @@ PIXEL_TYPES: dict[int, np.dtype[Any]] = {
     7: np.dtype("<c8"),
     8: np.dtype("<c16"),
 }
-_COMPRESSION = {Flag.COMPRESSION_ZFP: "ZFP", Flag.COMPRESSION_NHLBI: "NHLBI"}
 
 
 def _bounded(length: int, limit: int, what: str) -> int:
@@ -89,15 +89,17 @@ def _agree(what: str, declared: Sequence[int], actual: Sequence[int]) -> None:
 
 
 def read_acquisition(read: Read) -> Acquisition:
-    """Read one readout; ProtocolError if its samples are compressed."""
+    """Read one readout; ProtocolError if its samples are compressed in a way not read here.
+
+    NHLBI-compressed samples are decoded, and the header no longer says that they are compressed.
+    """
     head = _read_head(read, ACQUISITION_HEADER)
     flags = int(head["flags"])
-    for flag, name in _COMPRESSION.items():
-        if flags & flag:
-            raise ProtocolError(
-                f"acquisition {int(head['scan_counter'])} is {name}-compressed; only plain samples "
-                "are read: switch compression off at the sender"
-            )
+    if flags & Flag.COMPRESSION_ZFP:
+        raise ProtocolError(
+            f"acquisition {int(head['scan_counter'])} is ZFP-compressed; plain and "
+            "NHLBI-compressed samples are read: choose one of them at the sender"
+        )
     samples = int(head["number_of_samples"])
     shape = int(head["active_channels"]), samples
     dimensions = int(head["trajectory_dimensions"])
@@ -105,7 +107,13 @@ def read_acquisition(read: Read) -> Acquisition:
     if dimensions:
         f4 = np.dtype("<f4")
         trajectory = _read_array(read, f4, (samples, dimensions), "trajectory")
-    data = _read_array(read, PIXEL_TYPES[7], shape, "acquisition")
+    if flags & Flag.COMPRESSION_NHLBI:
+        head = head.copy()
+        head["flags"] = flags & ~Flag.COMPRESSION_NHLBI
+        packed = read_block(read, "<I", "compressed acquisition")
+        data = decompress(packed, shape[0] * samples).reshape(shape)
+    else:
+        data = _read_array(read, PIXEL_TYPES[7], shape, "acquisition")
     return Acquisition(head=head, data=data, trajectory=trajectory)
 
 

@@ -1,12 +1,13 @@
-"""Pipelines: XML in Gadgetron's version-2 dialect to a tuple of gadgets.
+"""Pipelines: Gadgetron's XML, version 2 or legacy, to a tuple of gadgets.
 
-Canonical form: stock nodes that we know, then exactly one `<external>` that executes
+Two forms are known. Ours: stock nodes that we know, then one `<external>` that executes
 `gadgets.external` and whose `<configuration>` lists our gadgets in order:
 
     <gadget class="PredictMask"><property name="acceleration" value="4"/></gadget>
 
-Only classes of the table below can be named. Unknown classes, properties and values fail at load,
-all of them listed at once.
+Gadgetron's: stock nodes alone, from lines to images, such as its `default.xml`. Only classes of
+the table below and of `gadgets.stock` can be named. Unknown classes, properties and values fail at
+load, all of them listed at once.
 """
 
 import importlib
@@ -14,15 +15,16 @@ import importlib.resources
 import math
 import types
 import typing
-from collections.abc import Iterable
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
-from xml.etree import ElementTree
-from xml.etree.ElementTree import Element
 
+from . import stock
 from .errors import ConfigError
 from .gadget import Gadget
+from .items import Acquisition, Image, Waveform
+from .stock_xml import Node, read
 
 GADGETS = {
     "NoiseAdjust": "noise_adjust",
@@ -33,22 +35,6 @@ GADGETS = {
     "Reconstruct": "reconstruct",
     "ImageFinish": "image_finish",
 }
-# Stock C++ nodes in front of ours. The echo is centred by our readout transform, so its node is
-# known but needs no gadget.
-STOCK: dict[str, str | None] = {
-    "NoiseAdjustGadget": "NoiseAdjust",
-    "AsymmetricEchoAdjustROGadget": None,
-    "RemoveROOversamplingGadget": "RemoveReadoutOversampling",
-}
-READERS = {
-    "AcquisitionReader",
-    "WaveformReader",
-    "ImageReader",
-    "TextReader",
-    "GadgetIsmrmrdAcquisitionMessageReader",
-    "GadgetIsmrmrdWaveformMessageReader",
-}
-WRITERS = {"ImageWriter", "MRIImageWriter", "AcquisitionWriter", "WaveformWriter", "TextWriter"}
 
 Pipeline = tuple[Gadget, ...]
 
@@ -62,42 +48,63 @@ def load(name: str, folder: Path | None = None) -> str:
     return (folder / name).read_text(encoding="utf-8")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """A pipeline and what it has readers and writers for."""
+
+    gadgets: Pipeline
+    reads: frozenset[type]
+    writes: frozenset[type]
+
+
 def parse(xml: str | bytes) -> Pipeline:
-    """Build the gadgets of a pipeline.
+    """Build the gadgets of a pipeline; ConfigError as `parse_stream`."""
+    return parse_stream(xml).gadgets
+
+
+def parse_stream(xml: str | bytes) -> Stream:
+    """Build the gadgets of a pipeline, and say what it reads and writes.
+
+    Where no readers or no writers are listed, it reads lines and waveforms and writes images.
 
     Raises
     ------
     ConfigError
-        If the text is not XML, not version 2, or names anything unknown.
+        If the text is not XML, of neither dialect, or names anything unknown.
     """
-    try:
-        root = ElementTree.fromstring(xml)
-    except (ElementTree.ParseError, LookupError, ValueError) as error:  # also unknown encodings
-        raise ConfigError(f"pipeline is not well-formed XML: {error}") from None
-    if root.tag != "configuration" or (root.findtext("version") or "").strip() != "2":
-        raise ConfigError(
-            f"pipeline has root <{root.tag}>, expected <configuration> with <version>2</version>"
-        )
-    problems = _unknown(root, "readers/reader", READERS) + _unknown(root, "writers/writer", WRITERS)
-    stream = root.find("stream")
+    document = read(xml)
+    problems = list(document.problems)
+    reads = _known("reader", document.readers, stock.READERS, problems)
+    writes = _known("writer", document.writers, stock.WRITERS, problems)
     gadgets: list[Gadget] = []
-    n_externals = 0
-    for node in stream if stream is not None else ():
+    stage: str | None = stock.LINES  # None where it cannot be told any more
+    for node in document.stream:
         try:
-            if node.tag == "gadget":
-                gadgets += _stock(node)
-            elif node.tag == "external":
-                n_externals += 1
-                gadgets += _external(node)
-            else:
-                problems.append(f"stream element <{node.tag}>, expected gadget or external")
+            gadgets += _external(node) if node.tag == "external" else _stock(node)
         except ConfigError as error:
             problems.append(str(error))
-    if n_externals != 1:
-        problems.append(f"{n_externals} <external> nodes, expected exactly one")
+        try:
+            stage = _stage(node, stage)
+        except ConfigError as error:
+            problems.append(str(error))
+            stage = None
+    strange = [n.classname for n in document.stream if n.tag == "gadget" and not _is_stock(n)]
+    if strange:
+        problems.append(
+            f"gadgets not known to this host: {', '.join(map(repr, strange))}; it knows "
+            f"{', '.join(stock.STOCK)}, and our own gadgets inside <external>"
+        )
+    if not document.stream:
+        problems.append("the stream is empty")
+    elif stage not in stock.IMAGES | {stock.LINES, None}:
+        problems.append(f"the stream ends with {stage}, which no writer takes")
     if problems:
         raise ConfigError("; ".join(problems))
-    return tuple(gadgets)
+    return Stream(
+        gadgets=tuple(gadgets),
+        reads=reads or frozenset({Acquisition, Waveform}),
+        writes=writes or frozenset({Image}),
+    )
 
 
 def split(gadgets: Pipeline) -> tuple[Pipeline, Pipeline]:
@@ -106,11 +113,21 @@ def split(gadgets: Pipeline) -> tuple[Pipeline, Pipeline]:
     return gadgets[:first], gadgets[first:]
 
 
-def build(name: str, properties: dict[str, str]) -> Gadget:
+def build(name: str, properties: Mapping[str, str]) -> Gadget:
     """Build one gadget of the table from its properties as text; ConfigError lists all faults."""
     if name not in GADGETS:
         raise ConfigError(f"unknown gadget class {name!r}, expected one of {', '.join(GADGETS)}")
-    kind: type[Gadget] = getattr(importlib.import_module(f".{GADGETS[name]}", __package__), name)
+    return _build(name, gadget_class(name), properties)
+
+
+def gadget_class(name: str) -> type[Gadget]:
+    """Import a gadget's class by its name in the table."""
+    module = (GADGETS | stock.EQUIVALENTS)[name]
+    kind: type[Gadget] = getattr(importlib.import_module(f".{module}", __package__), name)
+    return kind
+
+
+def _build(name: str, kind: type[Gadget], properties: Mapping[str, str]) -> Gadget:
     types_ = typing.get_type_hints(kind)
     known = [field.name for field in fields(kind)]
     values, problems = {}, []
@@ -155,48 +172,55 @@ def _value(where: str, text: str, kind: Any) -> Any:
     return value
 
 
-def _properties(node: Element) -> dict[str, str]:
-    """Read both spellings: attributes name= value=, and children <name/> <value/>."""
-    found: dict[str, str] = {}
-    for element in node.findall("property"):
-        name = (element.get("name") or element.findtext("name") or "").strip()
-        value = element.get("value")
-        if name in found:
-            raise ConfigError(f"gadget {node.get('class')}: property {name} is there twice")
-        found[name] = ((element.findtext("value") or "") if value is None else value).strip()
-    return found
+def _known(
+    kind: str, names: Iterable[str], table: Mapping[str, type], problems: list[str]
+) -> frozenset[type]:
+    problems += [
+        f"unknown {kind} class {name!r}, expected one of {', '.join(table)}"
+        for name in names
+        if name not in table
+    ]
+    return frozenset(table[name] for name in names if name in table)
 
 
-def _unknown(root: Element, path: str, known: Iterable[str]) -> list[str]:
-    classes = [(node.findtext("classname") or "").strip() for node in root.findall(path)]
-    kind = path.rpartition("/")[2]
-    return [f"unknown {kind} class {name!r}" for name in classes if name not in set(known)]
+def _is_stock(node: Node) -> bool:
+    return node.tag == "gadget" and node.classname in stock.STOCK
 
 
-def _stock(node: Element) -> list[Gadget]:
-    name = (node.findtext("classname") or "").strip()
-    if name not in STOCK:
-        raise ConfigError(
-            f"gadget {name!r} is not known to this host, expected one of {', '.join(STOCK)} "
-            "or our own gadgets inside <external>"
+def _stage(node: Node, stage: str | None) -> str | None:
+    """Say what flows behind a node."""
+    if node.tag == "external":
+        if stage not in (stock.LINES, stock.CROPPED, None):
+            raise ConfigError(f"<external> takes lines, but {stage} come to it")
+        return stock.FINAL
+    if node.tag != "gadget":
+        raise ConfigError(f"stream element <{node.tag}>, expected gadget or external")
+    return stock.behind(node.classname, stage) if stage and _is_stock(node) else None
+
+
+def _stock(node: Node) -> list[Gadget]:
+    if not _is_stock(node):
+        return []  # listed by the caller
+    ours = stock.STOCK[node.classname].gadget
+    properties = stock.properties(node.classname, node.properties)
+    return [] if ours is None else [_build(node.classname, gadget_class(ours), properties)]
+
+
+def _external(node: Node) -> list[Gadget]:
+    problems = []
+    if not node.connect and node.execute != "gadgets.external":
+        problems.append(
+            '<external> must hold <execute name="gadgets.external" .../>, '
+            f"got {node.execute or 'none'!r}: this host runs no other modules"
         )
-    ours = STOCK[name]
-    return [] if ours is None else [build(ours, {})]  # stock properties concern the C++ node
-
-
-def _external(node: Element) -> list[Gadget]:
-    execute, connect = node.find("execute"), node.find("connect")
-    if connect is None and (execute is None or execute.get("name") != "gadgets.external"):
-        raise ConfigError('<external> must hold <execute name="gadgets.external" .../>')
-    configuration = node.find("configuration")
-    if configuration is None or not len(configuration):
-        raise ConfigError("<external> has no <configuration> that lists gadgets")
-    gadgets, problems = [], []
-    for element in configuration:
+    elif not node.inner:
+        problems.append("<external> has no <configuration> that lists gadgets")
+    gadgets = []
+    for element in () if problems else node.inner:
         try:
             if element.tag != "gadget":
                 raise ConfigError(f"<{element.tag}> in <configuration>, expected <gadget class=>")
-            gadgets.append(build(element.get("class", ""), _properties(element)))
+            gadgets.append(build(element.classname, element.properties))
         except ConfigError as error:
             problems.append(str(error))
     if problems:
