@@ -20,6 +20,7 @@ from typing import Self
 
 import zmq
 
+from .keys import ServerKeys
 from .mask_protocol import (
     Ack,
     Applied,
@@ -56,6 +57,7 @@ class _Scan:
     sequences: dict[Peer, Hello] = field(default_factory=dict)
     recons: dict[Peer, bool] = field(default_factory=dict)  # warm?
     live: set[Peer] = field(default_factory=set)
+    keys: dict[type, str] = field(default_factory=dict)  # of the first of each role
     introduced: bool = False  # the recon knows the sequence's hello
     said: Welcome | None = None
 
@@ -77,16 +79,19 @@ class Binder:
     def __init__(self) -> None:
         self._scans: dict[str, _Scan] = {}
         self._tokens: dict[Peer, str] = {}
+        self._keys: dict[Peer, str] = {}
 
     def tokens(self) -> dict[Peer, str]:
         """Return the scan token of everybody who said hello and has not left."""
         return dict(self._tokens)
 
-    def receive(self, peer: Peer, message: Message) -> list[Letter]:
-        """Handle one message of one peer."""
+    def receive(self, peer: Peer, message: Message, key: str = "") -> list[Letter]:
+        """Handle one message of one peer, who proved to hold `key` ("" where none are used)."""
+        if self._keys.get(peer, key) != key:  # a routing id that another client used before
+            return [*self.lost(peer), *self.receive(peer, message, key)]
         match message:
             case Hello() | ReconHello():
-                return self._greet(peer, message)
+                return self._greet(peer, message, key)
             case Heartbeat() | ErrorMessage():
                 return []
             case Bye():
@@ -101,6 +106,7 @@ class Binder:
     def lost(self, peer: Peer) -> list[Letter]:
         """Forget a peer that left or cannot be reached."""
         token = self._tokens.pop(peer, None)
+        self._keys.pop(peer, None)
         if token is None:
             return []
         scan = self._scans[token]
@@ -109,13 +115,16 @@ class Binder:
             del self._scans[token]
         return self._announce(token)
 
-    def _greet(self, peer: Peer, hello: Hello | ReconHello) -> list[Letter]:
+    def _greet(self, peer: Peer, hello: Hello | ReconHello, key: str) -> list[Letter]:
         token = hello.scan_token
         if self._tokens.get(peer, token) != token:
             return [_error(peer, "conflict", "a peer has one scan token; connect anew for another")]
         if peer not in self._tokens and len(self._tokens) >= MAX_PEERS:
             return [_error(peer, "conflict", f"{MAX_PEERS} peers are connected already")]
         scan = self._scans.setdefault(token, _Scan())
+        if scan.keys.setdefault(type(hello), key) != key:
+            # Refused instead of unpairing both: who holds another key cannot be a restarted peer.
+            return [_error(peer, "conflict", "this scan belongs to a client with another key")]
         if peer in scan.sequences.keys() | scan.recons.keys() and peer not in scan.live:
             return [_error(peer, "conflict", "a peer that left connects anew to come back")]
         other = scan.recons if isinstance(hello, Hello) else scan.sequences
@@ -125,7 +134,7 @@ class Binder:
             scan.sequences[peer] = hello
         else:
             scan.recons[peer] = hello.warm or scan.recons.get(peer, False)
-        self._tokens[peer] = token
+        self._tokens[peer], self._keys[peer] = token, key
         scan.live.add(peer)
         return self._announce(token)
 
@@ -176,23 +185,30 @@ def _nack(peer: Peer, mask: MaskMessage, reason: NackReason, detail: str) -> Let
 class MaskService:
     """Binds the ROUTER and runs the `Binder`; a `ReconPort` for reconstructions in this process.
 
-    Raises ValueError for an endpoint that is not local and zmq.ZMQError for one that is taken.
+    Raises ValueError for an endpoint that leaves this machine without keys and zmq.ZMQError for
+    one that is taken. With `keys` only clients on their allow-list get in.
     `log(direction, record)` is called on the channel's thread for every message to and from a
     socket; it must be quick.
     """
 
-    def __init__(self, endpoint: str, log: Callable[[str, Header], None] | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        log: Callable[[str, Header], None] | None = None,
+        keys: ServerKeys | None = None,
+    ) -> None:
         self._log = log
         self._codec = Codec()
         self._binder = Binder()
         self._links: dict[int, ReconSession] = {}
         self._numbers = itertools.count()
         self._next_probe = 0.0
-        self._context, self._router = open_socket(zmq.ROUTER, endpoint)
+        self._opened = open_socket(zmq.ROUTER, endpoint, keys)
+        self._router = self._opened.socket
         self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._closed = False
         self._thread = SocketThread(
-            self._router, on_frames=self._receive, on_tick=self._tick, name="mask-broker"
+            self._opened, on_frames=self._receive, on_tick=self._tick, name="mask-broker"
         )
         self._thread.start()
 
@@ -208,13 +224,18 @@ class MaskService:
             link.begin()
         return link
 
+    @property
+    def refused(self) -> int:
+        """How many handshakes failed for their keys."""
+        return 0 if self._opened.gate is None else self._opened.gate.refused
+
     def close(self) -> None:
         """Say bye to everybody, close the socket and end the thread."""
         if not self._closed:
             self._closed = True
             self._thread.post(self._say_bye)
             self._thread.stop()
-            self._context.term()
+            self._opened.context.term()
 
     def __enter__(self) -> Self:
         return self
@@ -227,7 +248,7 @@ class MaskService:
     ) -> None:
         self.close()
 
-    def _receive(self, frames: list[bytes]) -> None:
+    def _receive(self, frames: list[bytes], key: str) -> None:
         peer, *rest = frames
         try:
             message = self._codec.decode(rest)
@@ -236,7 +257,7 @@ class MaskService:
             self._deliver([_error(peer, error.reason, error.detail)])
             return
         self._note("received", message)
-        self._deliver(self._binder.receive(peer, message))
+        self._deliver(self._binder.receive(peer, message, key))
 
     def _from_link(self, number: int, message: Message) -> None:
         self._deliver(self._binder.receive(number, message))

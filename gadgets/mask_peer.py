@@ -13,6 +13,8 @@ from typing import Protocol, Self
 
 import zmq
 
+from .keys import ClientKeys
+from .mask_gate import Socket, require_safe
 from .mask_protocol import (
     Applied,
     Bye,
@@ -26,7 +28,7 @@ from .mask_protocol import (
 )
 from .mask_recon import POLL_S, Observer, ReconSession, Unpaired
 from .mask_sequence import SequenceSession
-from .mask_socket import Socket, SocketThread, open_socket, require_loopback
+from .mask_socket import SocketThread, open_socket
 
 __all__ = ["Observer", "ReconLink", "ReconPort", "RemoteReconPort", "SequencePort", "Unpaired"]
 IDLE_S = 1.0
@@ -66,27 +68,37 @@ class ReconPort(Protocol):
 
 
 class RemoteReconPort:
-    """A `ReconPort` whose binder is another process; every link has its own socket and thread."""
+    """A `ReconPort` whose binder is another process; every link has its own socket and thread.
 
-    def __init__(self, endpoint: str) -> None:
-        require_loopback(endpoint)
+    Raises ValueError for an endpoint that leaves this machine without keys.
+    """
+
+    def __init__(self, endpoint: str, keys: ClientKeys | None = None) -> None:
+        require_safe(endpoint, keys)
         self._endpoint = endpoint
+        self._keys = keys
 
     def open(self, scan_token: str | None, observe: Observer | None = None) -> ReconLink:
         """Register a reconstruction; without a token it stays unpaired."""
         if scan_token is None:
             return ReconSession(None, lambda message: None, observe)
-        return _RemoteLink(self._endpoint, scan_token, observe)
+        return _RemoteLink(self._endpoint, self._keys, scan_token, observe)
 
 
 class _RemoteLink(ReconSession):
     """A `ReconSession` with a DEALER of its own."""
 
-    def __init__(self, endpoint: str, scan_token: str, observe: Observer | None) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        keys: ClientKeys | None,
+        scan_token: str,
+        observe: Observer | None,
+    ) -> None:
         self._codec = Codec()
-        self._context, self._dealer = open_socket(zmq.DEALER, endpoint)
+        self._opened = open_socket(zmq.DEALER, endpoint, keys)
         self._thread = SocketThread(
-            self._dealer, on_frames=self._on_frames, on_tick=self._on_tick, name="mask-recon"
+            self._opened, on_frames=self._on_frames, on_tick=self._on_tick, name="mask-recon"
         )
         post = self._thread.post
         super().__init__(scan_token, lambda message: post(lambda: self._transmit(message)), observe)
@@ -99,12 +111,12 @@ class _RemoteLink(ReconSession):
             return
         super().close()
         self._thread.stop()
-        self._context.term()
+        self._opened.context.term()
 
     def _transmit(self, message: Message) -> None:
-        _send(self._dealer, self._codec, message)
+        _send(self._opened.socket, self._codec, message)
 
-    def _on_frames(self, frames: list[bytes]) -> None:
+    def _on_frames(self, frames: list[bytes], _: str) -> None:
         message = _decode(self._codec, frames)
         if isinstance(message, MaskProtocolError):
             self._transmit(ErrorMessage(reason=message.reason, detail=message.detail))
@@ -120,26 +132,31 @@ class _RemoteLink(ReconSession):
 class SequencePort:
     """The sequence's end. One thread makes, uses and closes it; nothing runs in the background.
 
-    Raises ValueError for an endpoint that is not local.
+    Raises ValueError for an endpoint that leaves this machine without keys.
     """
 
-    def __init__(self, endpoint: str, hello: Hello) -> None:
+    def __init__(self, endpoint: str, hello: Hello, keys: ClientKeys | None = None) -> None:
         self._codec = Codec()
         self._session = SequenceSession(hello)
-        self._context, self._dealer = open_socket(zmq.DEALER, endpoint)
+        self._opened = open_socket(zmq.DEALER, endpoint, keys)
+        self._dealer, self._gate = self._opened.socket, self._opened.gate
+        self._poller = zmq.Poller()
+        for each in (self._dealer, *(self._gate.sockets if self._gate else ())):
+            self._poller.register(each, zmq.POLLIN)
         self._closed = False
         self._send(hello)
 
     @property
     def refused(self) -> str | None:
-        """Why no mask will come, if the other side said so."""
-        return self._session.refused
+        """Why no mask will come, if the other side said so or its handshake failed."""
+        keys = self._gate.reason if self._gate else None
+        return self._session.refused or (f"keys: {keys}" if keys else None)
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait until a reconstruction is paired and warm; False after the time or a refusal."""
         until = time.monotonic() + timeout_s
         self._drain()
-        while not self._session.ready and self._session.refused is None and self._wait(until):
+        while not self._session.ready and self.refused is None and self._wait(until):
             self._drain()
         return self._session.ready
 
@@ -179,8 +196,8 @@ class SequencePort:
             self._closed = True
             self._drain()
             self._send(Bye(scan_token=self._session.hello.scan_token))
-            self._dealer.close()
-            self._context.term()
+            self._opened.close()
+            self._opened.context.term()
 
     def __enter__(self) -> Self:
         return self
@@ -196,9 +213,11 @@ class SequencePort:
     def _wait(self, until: float) -> bool:
         """Wait for anything to arrive; False once the instant has passed."""
         left = until - time.monotonic()
-        return left > 0 and bool(self._dealer.poll(max(1, int(left * 1000))))
+        return left > 0 and bool(self._poller.poll(max(1, int(left * 1000))))
 
     def _drain(self) -> None:
+        if self._gate is not None:
+            self._gate.poll()
         while True:
             try:
                 frames = self._dealer.recv_multipart(zmq.NOBLOCK)

@@ -1,47 +1,47 @@
-"""ZeroMQ as the mask channel uses it: loopback only, bounded sockets, one thread per socket."""
+"""ZeroMQ as the mask channel uses it: safe endpoints, bounded sockets, one thread per socket."""
 
-import ipaddress
 import logging
 import math
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import zmq
 
+from .keys import Keys
+from .mask_gate import Context, Gate, Socket, require_safe, user_of
 from .mask_protocol import MAX_MESSAGE
 
 LINGER_MS = 200
 HEARTBEAT_MS = 1000
 DEAD_AFTER_MS = 5000
-Socket = zmq.Socket[bytes]
-Context = zmq.Context[Socket]
 logger = logging.getLogger(__name__)
 
 
-def require_loopback(endpoint: str) -> None:
-    """Raise ValueError unless the endpoint stays on this machine."""
-    if endpoint.startswith("ipc://"):
-        return
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-    try:
-        local = endpoint.startswith("tcp://") and ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name or a wildcard
-        local = False
-    if not local:
-        raise ValueError(
-            f"mask endpoint {endpoint}: expected tcp://127.0.0.1:PORT, tcp://[::1]:PORT or ipc://, "
-            "because anything that leaves this machine needs CURVE keys and an allow-list"
-        )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A socket of the channel; `gate` where it uses keys."""
+
+    context: Context
+    socket: Socket
+    gate: Gate | None
+
+    def close(self) -> None:
+        """Close everything; on the thread that owns the socket, and before it ends the context."""
+        if self.gate is not None:
+            self.gate.close()
+        self.socket.close()
 
 
-def open_socket(kind: int, endpoint: str) -> tuple[Context, Socket]:
+def open_socket(kind: int, endpoint: str, keys: Keys | None = None) -> Opened:
     """Bind a ROUTER or connect a DEALER with the contract's limits, identity unset.
 
-    Raises ValueError for an endpoint that is not local, zmq.ZMQError for one that cannot be used.
+    Raises ValueError for an endpoint that leaves this machine without keys, zmq.ZMQError for one
+    that cannot be used.
     """
-    require_loopback(endpoint)
+    require_safe(endpoint, keys)
     context: Context = zmq.Context()
     made = context.socket(kind)
     made.setsockopt(zmq.LINGER, LINGER_MS)
@@ -50,6 +50,7 @@ def open_socket(kind: int, endpoint: str) -> tuple[Context, Socket]:
     made.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
     made.setsockopt(zmq.HEARTBEAT_TIMEOUT, DEAD_AFTER_MS)
     made.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+    gate = None if keys is None else Gate(context, made, keys)
     try:
         if kind == zmq.ROUTER:
             made.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a vanished peer is an error, not silence
@@ -57,28 +58,32 @@ def open_socket(kind: int, endpoint: str) -> tuple[Context, Socket]:
         else:
             made.connect(endpoint)
     except zmq.ZMQError:
+        if gate is not None:
+            gate.close()
         context.destroy(0)
         raise
-    return context, made
+    return Opened(context=context, socket=made, gate=gate)
 
 
 class SocketThread:
     """The one thread that may touch a socket: reads it, ticks, and runs what others post.
 
-    `on_frames` gets every message, `on_tick` is called between them and returns the seconds until
-    it wants to be called again. Whatever they raise is logged and the thread lives on: one bad
-    message must not take the channel from the other scans.
+    `on_frames` gets every message and its sender's public key ("" without CURVE), `on_tick` is
+    called between them and returns the seconds until it wants to be called again. Whatever they
+    raise is logged and the thread lives on: one bad message must not take the channel from the
+    other scans.
     """
 
     def __init__(
         self,
-        owned: Socket,
+        owned: Opened,
         *,
-        on_frames: Callable[[list[bytes]], None],
+        on_frames: Callable[[list[bytes], str], None],
         on_tick: Callable[[], float],
         name: str,
     ) -> None:
-        self._socket = owned
+        self._owned = owned
+        self._socket = owned.socket
         self._on_frames = on_frames
         self._on_tick = on_tick
         self._posted: deque[Callable[[], None]] = deque()
@@ -115,27 +120,34 @@ class SocketThread:
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._woken.fileno(), zmq.POLLIN)
+        gate = self._owned.gate
+        for each in () if gate is None else gate.sockets:
+            poller.register(each, zmq.POLLIN)
         wait = 0.0
         try:
             while not self._stopping:
                 ready = dict(poller.poll(math.ceil(max(0.0, wait) * 1000)))
                 if self._woken.fileno() in ready:
                     self._woken.recv(4096)
+                if gate is not None:
+                    self._guarded(gate.poll)
                 while self._posted:
                     self._guarded(self._posted.popleft())
                 if self._socket in ready:
                     self._read_all()
                 wait = self._tick()
         finally:
-            self._socket.close()
+            self._owned.close()
 
     def _read_all(self) -> None:
         for _ in range(100):  # then let the others have their turn
             try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            self._guarded(lambda frames=frames: self._on_frames(frames))  # type: ignore[misc]
+            user = user_of(frames[-1])
+            parts = [frame.bytes for frame in frames]
+            self._guarded(lambda parts=parts, user=user: self._on_frames(parts, user))  # type: ignore[misc]
 
     def _tick(self) -> float:
         wait = [1.0]

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from .keys import ServerKeys
 from .mask_broker import MaskService
 
 logger = logging.getLogger(__name__)
@@ -12,15 +13,16 @@ logger = logging.getLogger(__name__)
 def serve_masks(
     endpoint: str,
     *,
+    keys: ServerKeys | None = None,
     ready: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
 ) -> None:
     """Bind the mask channel and serve until `stop` is set or KeyboardInterrupt.
 
     `ready` is told the bound endpoint, which matters for port 0. Raises ValueError for an endpoint
-    that is not local and zmq.ZMQError for one that is taken.
+    that leaves this machine without keys and zmq.ZMQError for one that is taken.
     """
-    with MaskService(endpoint) as service:
+    with MaskService(endpoint, keys=keys) as service:
         logger.info("mask channel adaptive-mask/1 at %s", service.endpoint)
         if ready is not None:
             ready(service.endpoint)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import GadgetsError
+from .keys import ClientKeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,7 @@ class Address:
     host: str
     port: int
     mask_endpoint: str
+    mask_keys: ClientKeys | None = None  # where the mask channel uses CURVE
 
 
 @contextmanager

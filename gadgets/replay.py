@@ -47,7 +47,11 @@ def replay(path: Path, address: Address, config: str, first_axis: FirstAxis = "s
     header = source.header
     if hello is not None:
         header = with_user_parameter(header, SCAN_TOKEN, hello.scan_token)
-    opened = nullcontext() if hello is None else SequencePort(address.mask_endpoint, hello)
+    opened = (
+        nullcontext()
+        if hello is None
+        else SequencePort(address.mask_endpoint, hello, address.mask_keys)
+    )
     with opened as port, MrdClient(address.host, address.port) as client:
         client.start(config, header)
         if port is not None:

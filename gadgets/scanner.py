@@ -72,7 +72,9 @@ def play(
     header = with_user_parameter(source.header, SCAN_TOKEN, token)
     played: list[Played] = []
     with (
-        SequencePort(address.mask_endpoint, hello_of(geometry, sequence, token)) as port,
+        SequencePort(
+            address.mask_endpoint, hello_of(geometry, sequence, token), address.mask_keys
+        ) as port,
         MrdClient(address.host, address.port) as client,
     ):
         client.start(config, header)
