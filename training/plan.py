@@ -91,7 +91,9 @@ def plan(study: Study, costs: Costs) -> list[tuple[str, str, float]]:
         study.n_scans(c)
         for c in {c for f in study.folds.values() for c in (*f.train, *f.validation)}
     )
-    n_icd = n_labelled / setting("icd", "icd_every", labels.Config)
+    shares = {s: float(study.settings.get(s, {}).get("share", 1)) for s in ("icd", "labels")}
+    n_tried = round(n_labelled * shares["labels"])
+    n_icd = n_labelled * shares["icd"] / setting("icd", "icd_every", labels.Config)
     moves = setting("icd", "max_moves", labels.Config)
     per_icd = moves * (
         costs.gradient + costs.evaluation * setting("icd", "shortlist", labels.Config)
@@ -118,8 +120,8 @@ def plan(study: Study, costs: Costs) -> list[tuple[str, str, float]]:
         ("icd", f"{n_icd:.0f} scans x {per_icd:.1f} s", n_icd * per_icd),
         (
             "labels",
-            f"{n_labelled} scans x {n_masks} masks x {costs.evaluation:.3f} s, blocks of {BLOCK}",
-            n_labelled * n_masks * costs.evaluation,
+            f"{n_tried} scans x {n_masks} masks x {costs.evaluation:.3f} s, blocks of {BLOCK}",
+            n_tried * n_masks * costs.evaluation,
         ),
         ("table", f"{n_tested} scans x 20 rows x {costs.image:.2f} s", n_tested * 20 * costs.image),
     ]
