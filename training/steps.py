@@ -34,7 +34,7 @@ from training.study import Slices, Study
 
 # what of a configuration says where things lie rather than what is learned
 PLACES = frozenset(
-    {"scans", "run", "weights", "labels", "masks", "mask_cohorts", "patterns", "start"}
+    {"scans", "run", "out", "weights", "labels", "masks", "mask_cohorts", "patterns", "start"}
     | {"reconstructor", "n_workers", "device", "parts"}
 )
 
@@ -77,19 +77,23 @@ def trained(
     config = made(kind, f"study {study.name}, {step}", {**values, **study.settings.get(step, {})})
     path = Path(config.weights)
     if path.with_suffix(".json").exists():
-        wanted = json.loads(json.dumps(asdict(config)))
-        found = read_card(str(path.resolve()))["training"]
-        differing = sorted(
-            f"{k}: {found.get(k)!r}, now {wanted[k]!r}"
-            for k in set(wanted) - PLACES
-            if found.get(k) != wanted[k]
-        )
-        if differing:
-            raise ValueError(
-                f"{path} was trained with other settings ({'; '.join(differing)}): delete it or "
-                "choose another folder for the study"
-            )
+        refuse_other(path, read_card(str(path.resolve()))["training"], asdict(config))
     return Task(run=partial(train, config), output=path.with_suffix(".json"))
+
+
+def refuse_other(path: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise a ValueError if what is there was made with other settings than it would be now."""
+    wanted = json.loads(json.dumps(settings))
+    differing = sorted(
+        f"{k}: {found.get(k)!r}, now {wanted[k]!r}"
+        for k in set(wanted) - PLACES
+        if found.get(k) != wanted[k]
+    )
+    if differing:
+        raise ValueError(
+            f"{path} was made with other settings ({'; '.join(differing)}): delete it or choose "
+            "another folder for the study"
+        )
 
 
 def reconstructors(study: Study) -> None:
@@ -134,7 +138,10 @@ def population_masks(study: Study) -> None:
             **study.settings.get("population", {}),
         }
         config = made(population.Config, f"study {study.name}, population", values)
-        tasks.append(Task(run=partial(population.run, config), output=Path(config.out)))
+        out = Path(config.out)
+        if out.exists():
+            refuse_other(out, read_masks(out).settings, asdict(config))
+        tasks.append(Task(run=partial(population.run, config), output=out))
     run_all(study, tasks, "population masks")
 
 
