@@ -1,0 +1,123 @@
+"""The node under the C++ Gadgetron.
+
+It is started as `python -m gadgetron PORT gadgets.external pipeline` where the XML says
+
+    <external>
+      <execute name="gadgets.external" target="pipeline" type="python"/>
+      <configuration> <gadget class=.../> ... </configuration>
+    </external>
+
+The gadgets run as in our own host, front here and the heavy end in a worker process, for this one
+scan. `<configuration>` may have the attributes `mask_endpoint` (of `mnet maskd` or of a running
+`mnet serve`; this process only connects) and `device` (auto, cpu, cuda:N).
+
+Whatever goes wrong ends with ERROR and its traceback at the client, and a status that is not 0.
+"""
+
+import logging
+import socket
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from .errors import ConfigError, GadgetError
+from .external_session import ExternalSession, node_configuration
+from .front import WorkerPool, WorkerScan
+from .gadget import Models
+from .items import Image
+from .mask_peer import Observer, ReconLink, RemoteReconPort
+from .message import ConfigScript, Header
+from .session import Services
+
+log = logging.getLogger(__name__)
+SETTINGS = {"mask_endpoint": "tcp://127.0.0.1:9004", "device": "auto"}
+
+
+def pipeline(connection: Any) -> None:
+    """Run the node on a `gadgetron.external.Connection`, which has read configuration and header.
+
+    Raises
+    ------
+    Exception
+        Whatever failed, after the parent was told and its input was read to the end.
+    """
+    sock: socket.socket = connection.socket.socket
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.socket.close = lambda: None  # the session says CLOSE, at the right moment
+    raw = connection.raw_bytes
+    with OneScan(raw.config) as scan:
+        session = ExternalSession(
+            sock, scan.services(), (ConfigScript(raw.config), Header(raw.header))
+        )
+        session.serve()
+    if session.failure is not None:
+        raise session.failure
+
+
+class OneScan:
+    """What a host shares among its scans, for the only one of this process."""
+
+    def __init__(self, configuration: bytes) -> None:
+        self._configuration = configuration
+        self._pool: WorkerPool | None = None
+        self._masks: RemoteReconPort | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._pool is not None:
+            self._pool.close()
+
+    def services(self) -> Services:
+        """Return the services of a session; nothing starts before it asks."""
+        return Services(
+            models=Models(),
+            masks=self,
+            open_worker=self._open_worker,
+            new_record=lambda: None,
+            answer=lambda key: "Unknown query",
+            wait_warm=self._start,
+        )
+
+    def open(self, scan_token: str | None, observe: Observer | None = None) -> ReconLink:
+        """Connect to the mask channel; the scan goes on without masks where nobody binds it."""
+        if self._masks is None:
+            raise GadgetError("the scan asked for the mask channel before it was started")
+        return self._masks.open(scan_token, observe)
+
+    def _start(self) -> None:
+        """Start the worker; raises ConfigError for settings that cannot be."""
+        settings = read_settings(self._configuration)
+        try:
+            self._masks = RemoteReconPort(settings["mask_endpoint"])
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        import torch
+
+        torch.set_num_threads(1)  # a mask net this small only loses by more
+        device = settings["device"]
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._pool = WorkerPool(device)
+
+    def _open_worker(self, xml: str, header: str, on_image: Callable[[Image], None]) -> WorkerScan:
+        if self._pool is None:
+            raise GadgetError("the scan asked for the worker before it was started")
+        return self._pool.get().open(xml, header, on_image)
+
+
+def read_settings(configuration: bytes) -> dict[str, str]:
+    """Return the attributes of a node's `<configuration>`; ConfigError names unknown ones."""
+    given = node_configuration(configuration).attrib
+    unknown = sorted(set(given) - set(SETTINGS))
+    if unknown:
+        raise ConfigError(
+            f"<configuration> has no attribute {', '.join(unknown)}; it has {', '.join(SETTINGS)}"
+        )
+    return SETTINGS | given

@@ -1,0 +1,201 @@
+"""A stand-in for the C++ Gadgetron: the parent of one external Python node, byte by byte.
+
+Layouts are written out here from the specification, so that the node's own codec is not its judge.
+"""
+
+import os
+import queue
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+from synthetic import Array, Scanned, acquisition, crop, fft, ifft
+
+from gadgets.items import Acquisition
+
+CONFIG, HEADER, CLOSE, ERROR, ACQUISITION, IMAGE = 2, 3, 4, 8, 1008, 1022
+PIXELS = {1: "<u2", 3: "<u4", 5: "<f4", 6: "<f8", 7: "<c8", 8: "<c16"}  # what C++ takes: no i2
+PATIENCE = 240.0  # seconds until a test gives up; machines that train at the same time are slow
+CAPTURES = Path(os.environ.get("MNET_SHARED") or Path(__file__).resolve().parents[3] / "shared")
+CAPTURES /= "captures"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A message of the node: its id, and what it holds."""
+
+    id: int
+    text: str = ""  # of an error, or the meta of an image
+    head: bytes = b""
+    pixels: NDArray[np.generic] | None = None  # (channels, z, y, x)
+
+    @property
+    def series(self) -> int:
+        return int(struct.unpack_from("<H", self.head, 128)[0])
+
+    @property
+    def slice(self) -> int:
+        return int(struct.unpack_from("<H", self.head, 98)[0])
+
+
+class Link:
+    """The parent's end of the connection to a node that is already there."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.received: queue.Queue[Received] = queue.Queue()
+        self.broken = ""  # why reading ended, where not with CLOSE
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def start(self, configuration: bytes, header: bytes) -> None:
+        for id_, text in ((CONFIG, configuration), (HEADER, header)):
+            self.sock.sendall(struct.pack("<HI", id_, len(text)) + text)
+
+    def send_all(self, lines: Iterable[Acquisition]) -> None:
+        for line in lines:
+            self.sock.sendall(acquisition_bytes(line))
+
+    def close(self) -> None:
+        """Say that the input is over."""
+        self.sock.sendall(struct.pack("<H", CLOSE))
+
+    def next(self) -> Received:
+        """Wait for the next message."""
+        return self.received.get(timeout=PATIENCE)
+
+    def rest(self) -> list[Received]:
+        """Wait for the node's CLOSE or its end; give all messages that were not taken yet."""
+        self._reader.join(PATIENCE)
+        if self._reader.is_alive():
+            raise TimeoutError("the node neither closed nor ended")
+        return list(self.received.queue)
+
+    def _exactly(self, n: int) -> bytes:
+        data = b""
+        while len(data) < n:
+            part = self.sock.recv(n - len(data))
+            if not part:
+                raise EOFError(f"{n - len(data)} bytes missing")
+            data += part
+        return data
+
+    def _read(self) -> None:
+        try:
+            while (message := self._message()).id != CLOSE:
+                self.received.put(message)
+            self.received.put(message)
+        except (EOFError, OSError) as error:
+            self.broken = str(error) or type(error).__name__
+
+    def _message(self) -> Received:
+        (id_,) = struct.unpack("<H", self._exactly(2))
+        if id_ == CLOSE:
+            return Received(id=id_)
+        if id_ == ERROR:
+            (n,) = struct.unpack("<Q", self._exactly(8))
+            return Received(id=id_, text=self._exactly(n).decode())
+        if id_ != IMAGE:
+            raise OSError(f"Received illegal message id from external peer: {id_}")
+        head = self._exactly(198)
+        (type_,) = struct.unpack_from("<H", head, 2)
+        x, y, z = struct.unpack_from("<3H", head, 16)
+        (channels,) = struct.unpack_from("<H", head, 34)
+        (n,) = struct.unpack("<Q", self._exactly(8))
+        if n != struct.unpack_from("<I", head, 194)[0]:
+            raise OSError("the two lengths of the meta differ")
+        meta = self._exactly(n).decode()
+        dtype = np.dtype(PIXELS[type_])
+        data = self._exactly(channels * z * y * x * dtype.itemsize)
+        pixels = np.frombuffer(data, dtype).reshape(channels, z, y, x)
+        return Received(id=id_, text=meta, head=head, pixels=pixels)
+
+
+class Parent(Link):
+    """A parent that starts its node as Gadgetron does; a context manager that leaves none behind.
+
+    `folders` go before everything else that the node can import.
+    """
+
+    def __init__(self, log: Path, folders: Sequence[Path] = ()) -> None:
+        self._log = log
+        with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as output:
+            listener.settimeout(0.2)
+            paths = [str(f) for f in folders] + os.environ.get("PYTHONPATH", "").split(os.pathsep)
+            port = str(listener.getsockname()[1])
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gadgetron", port, "gadgets.external", "pipeline"],
+                stdout=output,
+                stderr=output,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+                cwd=log.parent,
+            )
+            super().__init__(self._accept(listener))
+
+    def __enter__(self) -> "Parent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def status(self) -> int:
+        """Wait for the process, as the C++ parent does with the connection still open."""
+        return self.process.wait(PATIENCE)
+
+    def _accept(self, listener: socket.socket) -> socket.socket:
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until and self.process.poll() is None:
+            try:
+                sock, _ = listener.accept()
+            except TimeoutError:
+                continue
+            sock.settimeout(PATIENCE)
+            return sock
+        raise RuntimeError(f"the node did not connect: {self.log}")
+
+
+def acquisition_bytes(line: Acquisition) -> bytes:
+    head, data = line.head.tobytes(), np.ascontiguousarray(line.data, "<c8")
+    if (len(head), struct.unpack_from("<H", head, 34)[0]) != (340, data.shape[1]):
+        raise ValueError("the line's header does not fit its data")
+    return struct.pack("<H", ACQUISITION) + head + data.tobytes()
+
+
+def cropped(line: Acquisition) -> Acquisition:
+    """Halve the readout in image space and give k-space, as RemoveROOversampling in front does."""
+    n = line.data.shape[1] // 2
+    data: Array = fft(crop(ifft(line.data, 1), n, 1), 1)
+    fields = {name: line.head[name] for name in line.head.dtype.names or ()}
+    sizes = {"number_of_samples": n, "center_sample": int(line.head["center_sample"]) // 2}
+    return acquisition(data, **(fields | sizes | {"active_channels": data.shape[0]}))
+
+
+def upstream(scan: Scanned, slice_: int = 0, **fields: object) -> list[Acquisition]:
+    """Return the lines of a slice as they leave Gadgetron's nodes."""
+    return [cropped(line) for line in scan.lines(slice_, **fields)]
+
+
+def node_document(pipeline: str, attributes: Mapping[str, str] = {}) -> bytes:
+    """Return the `<configuration>` of a pipeline's external node as C++ hands it over."""
+    configuration = ElementTree.fromstring(pipeline).find("stream/external/configuration")
+    if configuration is None:
+        raise ValueError("the pipeline has no external node with a configuration")
+    configuration.attrib |= dict(attributes)
+    configuration.tail = "\n"
+    return b'<?xml version="1.0"?>\n' + ElementTree.tostring(configuration)
