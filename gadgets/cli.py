@@ -60,6 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--address", default="127.0.0.1", help="where MRD clients may connect")
     serve.add_argument("--port", type=int, default=9002, help="0 takes a free one")
     serve.add_argument("--mask-endpoint", default="tcp://127.0.0.1:9004")
+    serve.add_argument(
+        "--external",
+        type=int,
+        metavar="PORT",
+        help="also take C++ Gadgetrons whose external node says <connect port=PORT>; 0: a free one",
+    )
     serve.add_argument("--records", type=Path, help="folder of scan records; none without")
     serve.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default auto)")
     serve.add_argument("--allow-inline-config", action="store_true")
@@ -147,6 +153,7 @@ def _serve(options: argparse.Namespace) -> int:
         host = Host(
             address=options.address,
             port=options.port,
+            external_port=options.external,
             mask_endpoint=options.mask_endpoint,
             records=options.records,
             device=options.device,
@@ -158,7 +165,11 @@ def _serve(options: argparse.Namespace) -> int:
         log.info("MRD on %s:%d, masks on %s", options.address, host.port, host.mask_endpoint)
         if options.announce:
             host.wait_warm()
-            ports = {"port": host.port, "mask_endpoint": host.mask_endpoint}
+            ports = {
+                "port": host.port,
+                "mask_endpoint": host.mask_endpoint,
+                "external_port": host.external_port,
+            }
             print(json.dumps(ports), flush=True)
         try:
             stop.wait()

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from .external_session import ExternalSession
 from .front import Worker, WorkerPool, WorkerScan
 from .gadget import Models, Scan
 from .geometry import Geometry, header_xml
@@ -31,13 +32,17 @@ WARM_PIPELINE = "adaptive_modl.xml"
 
 
 class Host:
-    """A running host; a context manager that stops it."""
+    """A running host; a context manager that stops it.
+
+    `external_port` is for C++ Gadgetrons whose external node says `<connect port=.../>`.
+    """
 
     def __init__(
         self,
         *,
         address: str = "127.0.0.1",
         port: int = 9002,
+        external_port: int | None = None,
         mask_endpoint: str = "tcp://127.0.0.1:9004",
         records: Path | None = None,
         device: str = "auto",
@@ -45,6 +50,11 @@ class Host:
     ) -> None:
         self._listener = socket.create_server((address, port), backlog=16)
         self.port: int = self._listener.getsockname()[1]
+        self._parents: socket.socket | None = None
+        self.external_port: int | None = None
+        if external_port is not None:
+            self._parents = socket.create_server((address, external_port), backlog=16)
+            self.external_port = self._parents.getsockname()[1]
         self._masks = MaskService(mask_endpoint)
         self.mask_endpoint = self._masks.endpoint
         self.records = records
@@ -63,7 +73,9 @@ class Host:
             wait_warm=self.wait_warm,
             allow_inline=allow_inline,
         )
-        threading.Thread(target=self._accept, name="accept", daemon=True).start()
+        self._serve(self._listener, Session)
+        if self._parents is not None:
+            self._serve(self._parents, ExternalSession)
         threading.Thread(target=self._load, name="warm", daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -89,21 +101,29 @@ class Host:
             return
         self._stopping = True
         self._listener.close()
+        if self._parents is not None:
+            self._parents.close()
         self._warm.wait(60)
         if self.pool is not None:
             self.pool.close()
         self._masks.close()
 
-    def _accept(self) -> None:
+    def _serve(self, listener: socket.socket, kind: type[Session]) -> None:
+        """Accept on a thread of its own; every connection is a session of this kind."""
+        threading.Thread(
+            target=self._accept, args=(listener, kind), name="accept", daemon=True
+        ).start()
+
+    def _accept(self, listener: socket.socket, kind: type[Session]) -> None:
         while True:
             try:
-                sock, peer = self._listener.accept()
+                sock, peer = listener.accept()
             except OSError:
                 return  # closed
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             log.info("connection from %s", peer[0])
-            session = Session(sock, self._services)
+            session = kind(sock, self._services)
             threading.Thread(target=session.serve, name="session", daemon=True).start()
 
     def _load(self) -> None:
