@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -102,8 +103,11 @@ def save(sample: Sample, path: Path) -> None:
 
 
 def load(path: Path) -> Sample:
-    """Read one scan."""
-    t = load_file(path)
+    """Read one scan; ValueError if its file is damaged."""
+    try:
+        t = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}; delete it to have it made again") from None
     return Sample(
         kspace=torch.view_as_complex(t["kspace"]),
         clean=torch.view_as_complex(t["clean"]),

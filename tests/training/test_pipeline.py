@@ -7,6 +7,7 @@ import pytest
 
 from mnet.weights import load_weights
 from training import loop, pipeline, steps
+from training.spread import SpreadError
 from training.study import read_study
 from training.table_jobs import jobs, read_checked
 from training.table_spec import read_table
@@ -171,7 +172,7 @@ def test_a_run_that_is_stopped_within_and_between_steps_ends_as_an_uninterrupted
     for module, name, after in stops:
         with monkeypatch.context() as patch:
             patch.setattr(module, name, failing(getattr(module, name), after))
-            with pytest.raises((StoppedError, steps.SpreadError)):
+            with pytest.raises((StoppedError, SpreadError)):
                 pipeline.run(study, until="post-training")
     pipeline.run(study, until="post-training")
     for patterns in (
