@@ -165,7 +165,7 @@ def test_a_run_that_is_stopped_within_and_between_steps_ends_as_an_uninterrupted
         # within labels, and between steps
         (steps.labels, "label_block", 2),
         (steps.labels, "write_masks", 1),
-        (steps, "vetted", 0),
+        (steps, "medoids", 0),
         (loop, "update_average", 13),
         (loop, "update_average", 1),
     ]

@@ -6,14 +6,14 @@ import fake_fastmri as fake
 import numpy as np
 import pytest
 
-from mnet.masks import Lines
+from mnet.masks import Lines, uniform_random
 from training import fastmri, pipeline, steps
 from training.card import provenance
 from training.corpus import load, save, scan_path
-from training.mask_file import read_masks
+from training.mask_file import read_masks, write_masks
 from training.population import commonest_rows
 from training.scans import cohorts
-from training.steps_table import table_content
+from training.steps_table import sampler_for, table_content
 from training.study import Slices, read_study
 
 KNEE = Path(__file__).resolve().parents[2] / "training" / "configs" / "fastmri_knee.json"
@@ -178,3 +178,29 @@ def test_the_knee_study_runs_on_files_of_its_shapes(tmp_path):
         for mask in read_masks(study.masks(name) / "test.npz").masks.values():
             assert mask.sum() == lines.n_lines
             assert not (mask & ~lines.acquirable).any()
+
+
+def test_the_neighbour_of_a_padded_scan_may_be_padded_but_never_itself(tmp_path):
+    study = knee(tmp_path)
+    cohort = study.scans("base")
+    cohort.mkdir(parents=True)
+    fake.write(tmp_path / "a.h5")
+    drawn = fastmri.samples(fastmri.read_volume(tmp_path / "a.h5"), 2.0)
+    rng = np.random.default_rng(0)
+    masks = {}
+    for number, sample in enumerate(drawn):
+        save(sample, scan_path(cohort, number))
+        masks[number] = uniform_random(sample.lines(), rng)
+        assert not sample.kspace[..., 0].any()  # padding
+    folder = study.labels("icd") / "base"
+    write_masks(folder / "0.npz", masks, {}, tiny_arrays(len(masks)))
+    sampler, _ = sampler_for(study, "suno_nn", "paper")
+    for number in masks:
+        found = sampler(load(scan_path(cohort, number)), rng)
+        others = [n for n in masks if n != number]
+        assert any(np.array_equal(found, masks[n]) for n in others)
+        assert not np.array_equal(found, masks[number])
+
+
+def tiny_arrays(n):
+    return {"has_icd": np.ones(n, bool), "gradient": np.zeros((n, 48), np.float32)}
