@@ -226,8 +226,9 @@ def table_content(study: Study) -> dict[str, Any]:
         add(name, "modl", "weights/modl", **once)
     for name in ONCE:
         add(name, "modl", f"weights/modl+{name}", post_trained=True, **once)
-    for name in ("icd_oracle", "best_single", "mnet_select"):
-        add(name, "modl", "weights/modl", noise="redrawn", **once)
+    if study.kspace is None:  # the noise of a measurement cannot be drawn anew
+        for name in ("icd_oracle", "best_single", "mnet_select"):
+            add(name, "modl", "weights/modl", noise="redrawn", **once)
     for name in ("uniform_random", "variable_density", "best_single", "mnet_select"):
         add(name, "unet", "weights/unet", **once)
     add("mnet", "unet", "weights/unet+mnet", post_trained=True, **once)

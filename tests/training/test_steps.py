@@ -87,6 +87,10 @@ def test_the_table_of_a_study_of_files_takes_subjects_from_its_cohorts(study):
     assert tested == [{"name": "test", "subject": "", "fold": "paper", "held_out": True}]
 
 
+def test_the_noise_of_measured_scans_is_not_redrawn(study):
+    assert not [row for row in table_content(study)["rows"] if row.get("noise") == "redrawn"]
+
+
 def test_a_study_of_files_compares_masks_on_its_commonest_plan(study):
     cohorts(study)
     rows = steps.reference_rows(study)
