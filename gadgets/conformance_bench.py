@@ -6,7 +6,7 @@ what they read into a queue; all else happens on the caller's thread.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -62,12 +62,13 @@ class SequenceBench:
         address: str = "127.0.0.1",
         keys: ServerKeys | None = None,
         grace_s: float = 0.25,
+        trials: Sequence[Trial] = TRIALS,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._keys, self._grace_s, self._say = keys, grace_s, say
         self._codec = Codec()
-        self._todo: list[Trial] = list(TRIALS)
+        self._todo: list[Trial] = list(trials)
         self._scans: list[ScanTrace] = []
         self._scan = ScanTrace(impostor=keys is not None)
         self._maker: MaskMaker | None = None
