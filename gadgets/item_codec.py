@@ -110,7 +110,7 @@ def read_acquisition(read: Read) -> Acquisition:
     if flags & Flag.COMPRESSION_NHLBI:
         head = head.copy()
         head["flags"] = flags & ~Flag.COMPRESSION_NHLBI
-        packed = read_block(read, "<I", "compressed acquisition")
+        packed = read_block(read, "<I", "NHLBI-compressed acquisition")
         data = decompress(packed, shape[0] * samples).reshape(shape)
     else:
         data = _read_array(read, PIXEL_TYPES[7], shape, "acquisition")

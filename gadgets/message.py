@@ -165,6 +165,11 @@ def message_buffers(message: Message) -> list[Buffer]:
     return [struct.pack("<H", number), *_KINDS[number].write(message)]
 
 
+def describe(message: Message) -> str:
+    """Return a message's id and name."""
+    return f"message {(number := _IDS[type(message)])} {_KINDS[number].name}"
+
+
 def write_message(message: Message) -> bytes:
     """Encode a message in one piece."""
     return b"".join(message_buffers(message))

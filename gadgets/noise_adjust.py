@@ -1,5 +1,6 @@
 """Prewhitening from the noise readouts of the same stream."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,8 @@ from mnet.prewhiten import gadgetron_scale, noise_covariance, whitening_matrix
 from .errors import GadgetError
 from .gadget import Gadget, Scan
 from .items import Acquisition, Complex, Flag, Item
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +39,19 @@ class NoiseAdjust(Gadget):
             else:
                 if not started and noise:
                     matrix = _matrix(noise, item, scan)
+                elif not started and scan.geometry.noise_dependency is not None:
+                    _warn_of_missing_noise(scan)
                 started = True
                 yield item if matrix is None else replace(item, data=matrix @ item.data)
+
+
+def _warn_of_missing_noise(scan: Scan) -> None:
+    scan.counts["scans without the noise that they refer to"] += 1
+    log.warning(
+        "the header refers to noise measurement %s, which is not stored here, and the stream has "
+        "no noise readouts: the lines are not whitened",
+        scan.geometry.noise_dependency,
+    )
 
 
 def _matrix(noise: list[Acquisition], line: Acquisition, scan: Scan) -> Complex:

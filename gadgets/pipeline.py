@@ -76,14 +76,17 @@ def parse_stream(xml: str | bytes) -> Stream:
     problems = list(document.problems)
     reads = _known("reader", document.readers, stock.READERS, problems)
     writes = _known("writer", document.writers, stock.WRITERS, problems)
+    libraries = [name for name in document.libraries if name not in stock.LIBRARIES]
+    if libraries:
+        problems.append(
+            f"libraries not known to this host: {', '.join(map(repr, libraries))}; it knows "
+            f"{', '.join(stock.LIBRARIES)}"
+        )
     gadgets: list[Gadget] = []
     stage: str | None = stock.LINES  # None where it cannot be told any more
     for node in document.stream:
         try:
             gadgets += _external(node) if node.tag == "external" else _stock(node)
-        except ConfigError as error:
-            problems.append(str(error))
-        try:
             stage = _stage(node, stage)
         except ConfigError as error:
             problems.append(str(error))

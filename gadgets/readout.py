@@ -19,19 +19,36 @@ class RemoveReadoutOversampling(Gadget):
     """Transform every line along the readout and crop the oversampling, which is exact there.
 
     Navigators and other readouts that belong to no image pass as they came: they need not fit the
-    encoded matrix.
+    encoded matrix. Imaging lines of one contrast and set must have as many samples as the first.
     """
 
     def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         """Yield lines in hybrid space."""
+        expected: dict[tuple[int, int], int] = {}
         for item in items:
-            yield to_hybrid(item, scan.geometry) if _fits(item) else item  # type: ignore[arg-type]
+            if isinstance(item, Acquisition) and _fits(item):
+                if is_imaging(int(item.head["flags"])):
+                    kind = int(item.head["contrast"]), int(item.head["set"])
+                    _same_length(item, expected.setdefault(kind, item.data.shape[-1]))
+                yield to_hybrid(item, scan.geometry)
+            else:
+                yield item
 
 
-def _fits(item: Item) -> bool:
-    if not isinstance(item, Acquisition) or int(item.head["encoding_space_ref"]) != 0:
+def _same_length(line: Acquisition, expected: int) -> None:
+    """Refuse a cut readout: zeros for its missing samples would look like a good image."""
+    if line.data.shape[-1] != expected:
+        raise GadgetError(
+            f"acquisition {int(line.head['scan_counter'])} (ky "
+            f"{int(line.head['kspace_encode_step_1'])}) has {line.data.shape[-1]} samples, "
+            f"expected {expected} as the first line of its contrast and set"
+        )
+
+
+def _fits(line: Acquisition) -> bool:
+    if int(line.head["encoding_space_ref"]) != 0:
         return False
-    flags = int(item.head["flags"])
+    flags = int(line.head["flags"])
     return is_imaging(flags & ~Flag.CALIBRATION)  # reference lines serve for maps
 
 

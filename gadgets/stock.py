@@ -12,6 +12,7 @@ from .errors import ConfigError
 from .items import Acquisition, Image, Waveform
 from .message import Dependency, Text
 
+LIBRARIES = ("gadgetron_mricore", "gadgetron_core_readers", "gadgetron_core_writers")
 READERS: dict[str, type] = {
     "AcquisitionReader": Acquisition,
     "GadgetIsmrmrdAcquisitionMessageReader": Acquisition,

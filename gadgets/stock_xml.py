@@ -35,6 +35,7 @@ class Document:
     readers: tuple[str, ...]  # class names
     writers: tuple[str, ...]
     stream: tuple[Node, ...]
+    libraries: tuple[str, ...]  # in which the classes are, in order
     problems: tuple[str, ...]  # what cannot be read; empty if all is well
 
 
@@ -70,6 +71,7 @@ def read(xml: str | bytes) -> Document:
         readers=tuple(_text(node, "classname") for node in readers),
         writers=tuple(_text(node, "classname") for node in writers),
         stream=tuple(_node(node, values) for node in nodes),
+        libraries=tuple(dict.fromkeys((dll.text or "").strip() for dll in root.iter("dll"))),
         problems=tuple(problems),
     )
 

@@ -1,20 +1,24 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-import gadgets
 from gadgets.accumulate import AccumulateFrame
 from gadgets.errors import ConfigError
 from gadgets.image_finish import ImageFinish
+from gadgets.items import Acquisition, Image, Waveform
 from gadgets.noise_adjust import NoiseAdjust
-from gadgets.pipeline import GADGETS, STOCK, load, parse, split
+from gadgets.pipeline import GADGETS, load, parse, parse_stream, split
 from gadgets.predict_mask import PredictMask
 from gadgets.readout import RemoveReadoutOversampling
 from gadgets.reconstruct import Reconstruct
+from gadgets.stock_images import Extract
+from gadgets.stock_recon import SimpleRecon, TriggerFrames
 
 SHIPPED = sorted(
-    path.name for path in (Path(gadgets.__file__).parents[1] / "xml_configs").glob("*.xml")
+    path.name for path in (Path(__file__).resolve().parents[2] / "xml_configs").glob("*.xml")
 )
+OURS = [name for name in SHIPPED if name != "default.xml"]
 EXECUTE = '<execute name="gadgets.external" target="pipeline" type="python"/>'
 FULL = '<gadget class="NoiseAdjust"/>'
 
@@ -39,22 +43,23 @@ def problem(xml: str | bytes) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", OURS)
 def test_every_shipped_pipeline_loads_and_runs_from_lines_to_images(name: str) -> None:
     chain = parse(load(name))
     assert isinstance(chain[0], NoiseAdjust)
     assert isinstance(chain[-1], ImageFinish)
-    assert name.startswith("adaptive") == any(isinstance(g, PredictMask) for g in chain)
+    assert ("adaptive" in name) == any(isinstance(g, PredictMask) for g in chain)
 
 
-def test_the_five_pipelines_are_shipped() -> None:
-    assert SHIPPED == [
+def test_the_pipelines_are_shipped() -> None:
+    assert {
         "adaptive_modl.xml",
         "adaptive_modl_retrospective.xml",
         "adaptive_modl_shadow.xml",
         "cg_sense.xml",
+        "default.xml",
         "zero_filled.xml",
-    ]
+    } <= set(SHIPPED)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +75,7 @@ def test_a_pipeline_s_mask_mode_is_that_of_its_name(name: str, mode: str) -> Non
     assert predict.mode == mode
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", OURS)
 def test_the_worker_gets_maps_and_reconstruction_and_the_front_the_rest(name: str) -> None:
     front, heavy = split(parse(load(name)))
     assert [type(g).__name__ for g in heavy] == ["CoilMaps", "Reconstruct", "ImageFinish"]
@@ -123,7 +128,8 @@ def test_both_spellings_of_a_property_mean_the_same() -> None:
 
 
 def test_stock_nodes_become_ours_and_the_echo_node_needs_none() -> None:
-    before = "".join(stock(name) for name in STOCK)
+    names = "NoiseAdjustGadget", "AsymmetricEchoAdjustROGadget", "RemoveROOversamplingGadget"
+    before = "".join(stock(name) for name in names)
     assert parse(pipeline('<gadget class="AccumulateFrame"/>', before=before)) == (
         NoiseAdjust(),
         RemoveReadoutOversampling(),
@@ -215,14 +221,19 @@ def test_bytes_and_text_with_an_encoding_and_comments_are_read() -> None:
         (pipeline(""), "no <configuration> that lists gadgets"),
         (pipeline().replace(EXECUTE, ""), "must hold <execute"),
         (pipeline().replace("gadgets.external", "os.system"), "must hold <execute"),
-        (pipeline(before=stock("FFTGadget")), "gadget 'FFTGadget' is not known to this host"),
+        (pipeline(before=stock("FFTGadget")), "gadgets not known to this host: 'FFTGadget'; it"),
+        (
+            pipeline(before=stock("NoiseAdjustGadget").replace("mricore", "mystery")),
+            "libraries not known to this host: 'gadgetron_mystery'",
+        ),
         (pipeline(before="<parallel/>"), "stream element <parallel>"),
         (pipeline(version="1"), "<version>2</version>"),
-        ("<gadgetronStreamConfiguration/>", "root <gadgetronStreamConfiguration>"),
-        ("<configuration><version>2</version></configuration>", "0 <external> nodes"),
+        ("<gadgetronStreamConfiguration/>", "the stream is empty"),
+        ("<stream/>", "root <stream>"),
+        ("<configuration><version>2</version></configuration>", "the stream is empty"),
         (
             pipeline(after=f"<external>{EXECUTE}<configuration>{FULL}</configuration></external>"),
-            "2 <external> nodes, expected exactly one",
+            "<external> takes lines, but final images come to it",
         ),
         (
             pipeline(io="<readers><reader><classname>Spy</classname></reader></readers>"),
@@ -258,3 +269,166 @@ def test_all_problems_are_listed_at_once() -> None:
 def test_every_gadget_of_the_table_builds_with_its_defaults() -> None:
     chain = parse(pipeline("".join(f'<gadget class="{name}"/>' for name in GADGETS)))
     assert [type(gadget).__name__ for gadget in chain] == list(GADGETS)
+
+
+LEGACY = """<gadgetronStreamConfiguration xmlns="http://gadgetron.sf.net/gadgetron">
+  <reader><slot>1008</slot><dll>gadgetron_mricore</dll>
+    <classname>GadgetIsmrmrdAcquisitionMessageReader</classname></reader>
+  <writer><slot>1022</slot><dll>gadgetron_mricore</dll><classname>MRIImageWriter</classname>
+  </writer>{}</gadgetronStreamConfiguration>"""
+TO_IMAGES = (
+    "RemoveROOversamplingGadget",
+    "AcquisitionAccumulateTriggerGadget",
+    "BucketToBufferGadget",
+    "SimpleReconGadget",
+    "ImageArraySplitGadget",
+    "ExtractGadget",
+    "ImageFinishGadget",
+)
+
+
+def version_2(nodes: str, io: str = "") -> str:
+    return f"<configuration><version>2</version>{io}<stream>{nodes}</stream></configuration>"
+
+
+def test_default_xml_is_gadgetron_s_chain_from_lines_to_magnitude_images() -> None:
+    stream = parse_stream(load("default.xml"))
+    assert stream.gadgets == (
+        RemoveReadoutOversampling(),
+        TriggerFrames(),
+        SimpleRecon(),
+        Extract(),
+    )
+    assert (stream.reads, stream.writes) == ({Acquisition, Waveform}, {Image})
+
+
+def test_the_legacy_dialect_means_the_same_as_version_2() -> None:
+    nodes = "".join(stock(name) for name in TO_IMAGES)
+    legacy = parse_stream(LEGACY.format(nodes))
+    assert legacy.gadgets == parse(version_2(nodes))
+    assert (legacy.reads, legacy.writes) == ({Acquisition}, {Image})
+
+
+@pytest.mark.parametrize("spelling", ["attributes", "children"])
+@pytest.mark.parametrize("dialect", [LEGACY.format, version_2])
+def test_both_spellings_work_in_both_dialects(dialect: Any, spelling: str) -> None:
+    prop = {
+        "attributes": '<property name="extract_phase" value="true"/>',
+        "children": "<property><name>extract_phase</name><value>true</value></property>",
+    }[spelling]
+    nodes = "".join(stock(name) for name in TO_IMAGES)
+    nodes = nodes.replace("ExtractGadget</classname>", f"ExtractGadget</classname>{prop}")
+    assert parse(dialect(nodes))[-1] == Extract(extract_phase=True)
+
+
+def named(name: str, *properties: tuple[str, str]) -> str:
+    inner = "".join(f'<property name="{key}" value="{value}"/>' for key, value in properties)
+    return f'<gadget class="Reconstruct"><name>{name}</name>{inner}</gadget>'
+
+
+def test_a_reference_stands_for_the_property_of_another_gadget() -> None:
+    inner = (
+        named("a", ("lam", "lam@b"), ("n_iterations", "n_iterations@c"))
+        + named("b", ("lam", "lam@c"))
+        + named("c", ("lam", "0.25"), ("n_iterations", "7"))
+    )
+    first, second, third = parse(pipeline(inner))
+    assert first == third == Reconstruct(lam=0.25, n_iterations=7)
+    assert second == Reconstruct(lam=0.25)
+
+
+def test_a_gadget_without_a_name_is_referred_to_by_its_class() -> None:
+    inner = (
+        '<gadget class="Reconstruct"><property name="method" value="cg_sense"/></gadget>'
+        '<gadget class="Reconstruct"><name>b</name>'
+        '<property name="method" value="method@Reconstruct"/></gadget>'
+    )
+    assert parse(pipeline(inner))[1] == Reconstruct(method="cg_sense")
+
+
+def test_cycles_and_references_to_nothing_are_listed() -> None:
+    words = problem(
+        pipeline(named("a", ("lam", "lam@b"), ("method", "x@y")) + named("b", ("lam", "lam@a")))
+    )
+    assert "'lam@b' is a cycle" in words
+    assert "'x@y' is a property that no gadget has" in words
+
+
+@pytest.mark.parametrize(
+    ("inner", "words"),
+    [
+        ('<property name="lam"/>', "'lam' must have a name and one value, got 0"),
+        ('<property name="lam" value="1"><value>2</value></property>', "one value, got 2"),
+        ("<property><value>2</value></property>", "'' must have a name"),
+    ],
+)
+def test_a_property_that_cannot_be_read_is_refused(inner: str, words: str) -> None:
+    assert words in problem(pipeline(f'<gadget class="Reconstruct">{inner}</gadget>'))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("NoiseAdjustGadget", "perform_noise_adjust", "false"),
+        ("AcquisitionAccumulateTriggerGadget", "trigger_dimension", "n_acquisitions"),
+        ("BucketToBufferGadget", "N_dimension", "average"),
+        ("ExtractGadget", "force_positive", "true"),
+        ("SimpleReconGadget", "scale", "2"),
+        ("ExtractGadget", "extract_magnitude", "perhaps"),
+    ],
+)
+def test_a_stock_property_that_would_change_an_image_is_never_passed_over(
+    name: str, key: str, value: str
+) -> None:
+    names = ("NoiseAdjustGadget", *TO_IMAGES)
+    prop = f'<property name="{key}" value="{value}"/>'
+    nodes = "".join(stock(one) for one in names)
+    nodes = nodes.replace(f"{name}</classname>", f"{name}</classname>{prop}")
+    words = problem(version_2(nodes))
+    assert name in words
+    assert key in words
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (TO_IMAGES[1:], "AcquisitionAccumulateTriggerGadget takes cropped lines, but lines come"),
+        (TO_IMAGES[:1], "the stream ends with cropped lines"),
+        (TO_IMAGES[:2], "the stream ends with buckets"),
+        (TO_IMAGES[:4] + TO_IMAGES[5:], "ExtractGadget takes complex images, but arrays come"),
+        ((*TO_IMAGES, "NoiseAdjustGadget"), "NoiseAdjustGadget takes lines, but float images"),
+    ],
+)
+def test_nodes_in_an_order_that_gives_no_image_are_refused(
+    names: tuple[str, ...], words: str
+) -> None:
+    assert words in problem(version_2("".join(stock(name) for name in names)))
+
+
+def test_unknown_names_of_every_kind_are_listed_at_once() -> None:
+    io = (
+        "<readers><reader><classname>SpyReader</classname></reader></readers>"
+        "<writers><writer><classname>DicomImageWriter</classname></writer></writers>"
+    )
+    nodes = (
+        stock("GrappaGadget")
+        + stock("MatlabGadget").replace("gadgetron_mricore", "gadgetron_matlab")
+        + '<external><execute name="their_module" type="python"/></external><parallel/>'
+    )
+    words = problem(version_2(nodes, io))
+    for word in (
+        "SpyReader",
+        "DicomImageWriter",
+        "'GrappaGadget', 'MatlabGadget'",
+        "gadgetron_matlab",
+        "their_module",
+        "<parallel>",
+    ):
+        assert word in words
+
+
+def test_a_legacy_python_gadget_is_refused_by_its_name() -> None:
+    node = stock("PythonGadget").replace("gadgetron_mricore", "gadgetron_python")
+    words = problem(LEGACY.format(node))
+    assert "'PythonGadget'" in words
+    assert "'gadgetron_python'" in words
