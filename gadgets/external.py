@@ -9,7 +9,8 @@ It is started as `python -m gadgetron PORT gadgets.external pipeline` where the 
 
 The gadgets run as in our own host, front here and the heavy end in a worker process, for this one
 scan. `<configuration>` may have the attributes `mask_endpoint` (of `mnet maskd` or of a running
-`mnet serve`; this process only connects) and `device` (auto, cpu, cuda:N).
+`mnet serve`; this process only connects), `mask_keys` (our folder of keys, where the channel uses
+CURVE) and `device` (auto, cpu, cuda:N).
 
 Whatever goes wrong ends with ERROR and its traceback at the client, and a status that is not 0.
 """
@@ -17,6 +18,7 @@ Whatever goes wrong ends with ERROR and its traceback at the client, and a statu
 import logging
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,12 +27,13 @@ from .external_session import ExternalSession, node_configuration
 from .front import WorkerPool, WorkerScan
 from .gadget import Models
 from .items import Image
+from .keys import ClientKeys
 from .mask_peer import Observer, ReconLink, RemoteReconPort
 from .message import ConfigScript, Header
 from .session import Services
 
 log = logging.getLogger(__name__)
-SETTINGS = {"mask_endpoint": "tcp://127.0.0.1:9004", "device": "auto"}
+SETTINGS = {"mask_endpoint": "tcp://127.0.0.1:9004", "mask_keys": "", "device": "auto"}
 
 
 def pipeline(connection: Any) -> None:
@@ -94,8 +97,11 @@ class OneScan:
     def _start(self) -> None:
         """Start the worker; raises ConfigError for settings that cannot be."""
         settings = read_settings(self._configuration)
+        keys = settings["mask_keys"]
         try:
-            self._masks = RemoteReconPort(settings["mask_endpoint"])
+            self._masks = RemoteReconPort(
+                settings["mask_endpoint"], ClientKeys.load(Path(keys)) if keys else None
+            )
         except ValueError as error:
             raise ConfigError(str(error)) from error
         import torch

@@ -11,9 +11,7 @@ import logging
 import socket
 import sys
 import traceback
-from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
@@ -24,7 +22,6 @@ from .session import Services, Session
 
 log = logging.getLogger(__name__)
 SURVIVE = frozenset({1, 3, 5, 6, 7, 8})  # pixel types that Gadgetron takes from a node: no int16
-QUIET_S = 2.0  # after an unreadable message: how long nothing must come for the input to be over
 
 
 class ParentGone(GadgetsError):  # noqa: N818  it says what happened
@@ -42,9 +39,7 @@ class ExternalSession(Session):
     ) -> None:
         super().__init__(sock, services)
         self.failure: BaseException | None = None
-        self._before = deque(before)
-        self._told = False  # the parent knows of the failure
-        self._lost = False  # the input can no longer be told apart into messages
+        self._ahead.extend(before)
 
     def _configuration(self) -> str:
         message = self._next()
@@ -66,8 +61,6 @@ class ExternalSession(Session):
             )
 
     def _next(self) -> Message:
-        if self._before:
-            return self._before.popleft()
         try:
             return super()._next()
         except (EOFError, OSError) as error:
@@ -88,40 +81,27 @@ class ExternalSession(Session):
                 log.warning("the parent takes nothing more: %s", error)
 
     def _fail(self, text: str) -> None:
+        """Tell the parent at once, then read its input to the end, however long the scan lasts."""
+        if self._failed:
+            return
         self._failed = True
         self.failure = sys.exception()
         log.error("%s", text)
+        self._send(Error(traceback.format_exc()))
         self._drain()
 
     def _drain(self) -> None:
-        """Tell the parent what failed and read the input to its end."""
-        self._tell()
         try:
-            while not self._ended and not self._lost:
+            while not self._ended:
                 self._next()
-        except GadgetsError as error:
-            self._lost = not isinstance(error, ParentGone)
-
-    def _tell(self) -> None:
-        if not self._told:
-            self._told = self._failed = True
-            self._send(Error(traceback.format_exc()))
+        except GadgetsError as error:  # the rest can no longer be told apart into messages
+            self._cut = str(error)
 
     def _end(self) -> None:
-        if sys.exception() is not None:  # an interrupt is under way: no normal end either
-            self._tell()
-        if self._ended:
-            super()._end()
-            return
-        self._send(Close())
-        if self._record is not None:
-            self._record.close()
-        with suppress(OSError):  # the parent ended first, or says nothing any more
-            self._sock.shutdown(socket.SHUT_WR)
-            self._sock.settimeout(QUIET_S)
-            while self._sock.recv(1 << 16):
-                pass
-        self._sock.close()
+        if sys.exception() is not None and not self._failed:  # an interrupt is no normal end
+            self._failed = True
+            self._send(Error(traceback.format_exc()))
+        super()._end()
 
 
 def node_pipeline(configuration: bytes) -> str:
