@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import zmq
 
@@ -181,7 +182,7 @@ class _Trials:
             self._late(scan)
             self._garbage(scan)
             numbers = [m.sequence_no for m in _first_copies(scan.peer)]
-            grow = all(a < b for a, b in zip(numbers, numbers[1:], strict=False))
+            grow = all(a < b for a, b in pairwise(numbers))
             self._notes.check("older-sequence-number", grow, f"they came as {numbers}")
             self._images(scan.finish(self._patience_s))
 
