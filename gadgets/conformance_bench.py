@@ -7,7 +7,6 @@ what they read into a queue; all else happens on the caller's thread.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
@@ -41,13 +40,6 @@ from .message import Message as MrdMessage
 Event = Callable[[], None]
 
 
-@dataclass(slots=True)
-class _Closing:
-    """The sequence said CLOSE; its last answers may still be under way."""
-
-    until: float
-
-
 class SequenceBench:
     """Plays the other side to sequences until all trials are done; a context manager.
 
@@ -76,8 +68,9 @@ class SequenceBench:
         self._acting: ScopeTrace | None = None
         self._peers: set[bytes] = set()  # that said hello to this binding
         self._peer = b""  # the sequence
-        self._restarted = False
-        self._closing: _Closing | None = None
+        self._restarted = False  # no mask any more in this scan
+        self._restart_by: float | None = None  # the binder's restart is due, then at the latest
+        self._closing: float | None = None  # the last answers are awaited until then
         self._sink = MrdSink(address, port, self._put_mrd)
         first = keys if keys is None else _impostor(keys)
         try:
@@ -110,6 +103,7 @@ class SequenceBench:
                 if time.monotonic() - last > idle_s:
                     self._say(f"nothing came for {idle_s:g} s")
                     break
+            self._restart_when_quiet()
             self._close_when_answered()
         if self._scan.scopes or self._scan.hello is not None:
             self._scans.append(self._scan)
@@ -140,8 +134,8 @@ class SequenceBench:
                 self._sink.send_close()
                 return
             self._scan.closed = True
-            self._closing = _Closing(until=now + 4 * self._grace_s)
-        elif isinstance(message, str) and self._scan.scopes and not self._scan.closed:
+            self._closing = now + 4 * self._grace_s
+        elif isinstance(message, str) and self._scan.geometry and not self._scan.closed:
             self._scan.faults.append(message)
             self._end_scan()
 
@@ -228,8 +222,7 @@ class SequenceBench:
                 self._offer(trace, make.good(scope))
             case "restart":
                 self._restarted = True
-                self._peers.clear()
-                self._channel.restart(self._keys)
+                self._restart_by = time.monotonic() + self._grace_s
 
     def _offer(self, trace: ScopeTrace, mask: MaskMessage) -> None:
         trace.offered.append(mask)
@@ -301,10 +294,20 @@ class SequenceBench:
             Welcome(scan_token=hello.scan_token, paired=paired, ready=paired, reason=reason),
         )
 
+    def _restart_when_quiet(self) -> None:
+        """Take the ROUTER away once what earlier scopes said has come: it would be lost."""
+        if self._restart_by is None:
+            return
+        before = (t for t in self._scan.scopes.values() if t.trial != "restart")
+        if time.monotonic() > self._restart_by or all(t.applied and t.answered() for t in before):
+            self._restart_by = None
+            self._peers.clear()
+            self._channel.restart(self._keys)
+
     def _close_when_answered(self) -> None:
         if self._closing is None:
             return
-        late = time.monotonic() > self._closing.until
+        late = time.monotonic() > self._closing
         if late or all(trace.answered() for trace in self._scan.scopes.values()):
             self._end_scan()
 
@@ -314,7 +317,7 @@ class SequenceBench:
         self._scans.append(self._scan)
         self._scan = ScanTrace()
         self._closing = self._acting = self._maker = None
-        self._restarted = False
+        self._restarted, self._restart_by = False, None
         self._peers.clear()
         if impostor:
             self._channel.restart(self._keys)

@@ -30,13 +30,13 @@ FALLBACK = (3, 6, 7, 8, 9, 12)
 
 def examples() -> list[tuple[str, Message]]:
     """Return one message of every kind, of a scan with the counters 0 to 15."""
-    window = {"ky_min": 0, "ky_max": 15}
     return [
         (
             "hello of a sequence",
             Hello(
                 scan_token=TOKEN,
-                **window,
+                ky_min=0,
+                ky_max=15,
                 center=8,
                 acquirable=tuple(range(1, 16)),
                 calibration=(6, 7, 8, 9),
@@ -56,7 +56,8 @@ def examples() -> list[tuple[str, Message]]:
                 scan_token=TOKEN,
                 sequence_no=1,
                 scope=Scope(slice=0),
-                **window,
+                ky_min=0,
+                ky_max=15,
                 counters=LINES,
                 model="0123abcd",
                 reason="predicted",
@@ -77,7 +78,8 @@ def examples() -> list[tuple[str, Message]]:
             Applied(
                 scan_token=TOKEN,
                 scope=Scope(slice=0),
-                **window,
+                ky_min=0,
+                ky_max=15,
                 counters=LINES,
                 fallback=False,
                 reason="predicted",
@@ -89,7 +91,8 @@ def examples() -> list[tuple[str, Message]]:
             Applied(
                 scan_token=TOKEN,
                 scope=Scope(slice=1),
-                **window,
+                ky_min=0,
+                ky_max=15,
                 counters=FALLBACK,
                 fallback=True,
                 reason="no mask within 40 ms",

@@ -39,7 +39,7 @@ typedef struct { char id[37]; long slice, number; } Accepted;
 typedef struct {
     void *context, *channel;
     int mrd, ready, n_slices, n_fallbacks, n_images;
-    double deadline_ms, tr_ms;
+    double deadline_ms, tr_ms, wait_s;
     uint32_t counter;
     char token[37];
     Accepted accepted[MAX_IDS];            /* every mask that was acked [7] */
@@ -596,7 +596,7 @@ static int scan(Sequence *s, const char *mask, const char *mrd, const char *keys
     open_mrd(s, mrd);
     say_hello(s);
     put_header(s, config);
-    wait_until(s, now_s() + 10, 1); /* before the scan waiting is allowed; then it runs anyhow */
+    wait_until(s, now_s() + s->wait_s, 1); /* before the scan waiting is allowed; then it runs anyhow */
     for (int slice = 0; slice < s->n_slices; slice++) measure_slice(s, slice);
     uint16_t id = CLOSE;
     put(s, &id, 2);
@@ -615,7 +615,7 @@ int main(int argc, char **argv) {
     const char *mask = "tcp://127.0.0.1:9004", *mrd = "127.0.0.1:9002", *keys = NULL,
                *config = "adaptive_modl.xml";
     int n_slices = 14, n_scans = 1, status = 0;
-    double deadline_ms = 500, tr_ms = 2;
+    double deadline_ms = 500, tr_ms = 2, wait_s = 10;
     for (int i = 1; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "--mask")) mask = argv[i + 1];
         else if (!strcmp(argv[i], "--mrd")) mrd = argv[i + 1];
@@ -625,8 +625,9 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "--scans")) n_scans = atoi(argv[i + 1]);
         else if (!strcmp(argv[i], "--deadline-ms")) deadline_ms = atof(argv[i + 1]);
         else if (!strcmp(argv[i], "--tr-ms")) tr_ms = atof(argv[i + 1]);
+        else if (!strcmp(argv[i], "--wait-s")) wait_s = atof(argv[i + 1]);
         else fail("options: --mask ENDPOINT --mrd HOST:PORT --keys FOLDER --config NAME "
-                  "--slices N --scans N --deadline-ms MS --tr-ms MS");
+                  "--slices N --scans N --deadline-ms MS --tr-ms MS --wait-s S");
     }
     if (argc % 2 == 0) fail("an option has no value");
     if (n_slices < 1 || n_slices > MAX_SLICES) fail("--slices: expected 1 to 256");
@@ -636,6 +637,7 @@ int main(int argc, char **argv) {
         s->n_slices = n_slices;
         s->deadline_ms = deadline_ms;
         s->tr_ms = tr_ms;
+        s->wait_s = wait_s;
         status |= scan(s, mask, mrd, keys, config);
         free(s);
     }

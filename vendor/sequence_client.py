@@ -54,7 +54,9 @@ def unpack_bitmap(bits, ky_min, ky_max):
 class Sequence:
     """One scan, and the little that must be remembered of it."""
 
-    def __init__(self, mask_endpoint, mrd, *, n_slices, deadline_ms, tr_ms, config, keys=None):
+    def __init__(
+        self, mask_endpoint, mrd, *, n_slices, deadline_ms, tr_ms, config, keys=None, wait_s=10.0
+    ):
         self.token = str(uuid.uuid4())  # a new one for every start, also after a crash (3)
         self.n_slices, self.deadline_ms, self.tr_ms = n_slices, deadline_ms, tr_ms
         self.ready, self.images, self.fallbacks, self.failure = False, 0, 0, ""
@@ -74,7 +76,7 @@ class Sequence:
         host, _, port = mrd.rpartition(":")
         self.mrd = socket.create_connection((host, int(port)), timeout=30)
         self.mrd.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.config = config
+        self.config, self.wait_s = config, wait_s
 
     # ---- the mask channel -------------------------------------------------------------------
 
@@ -189,7 +191,7 @@ class Sequence:
         self.send(CONFIG_FILE, self.config.encode().ljust(1024, b"\0"))
         xml = mrd_header(self.token, self.n_slices)
         self.send(HEADER, struct.pack("<I", len(xml)) + xml)
-        self.wait_ready(10.0)
+        self.wait_ready(self.wait_s)
         for number in range(self.n_slices):
             self.measure_slice(number)
         self.send(CLOSE, b"")
@@ -364,6 +366,7 @@ def main():
     parser.add_argument("--scans", type=int, default=1)
     parser.add_argument("--deadline-ms", type=float, default=500.0)
     parser.add_argument("--tr-ms", type=float, default=2.0)
+    parser.add_argument("--wait-s", type=float, default=10.0, help="for the other side, at first")
     parser.add_argument("--config", default="adaptive_modl.xml")
     options = parser.parse_args()
     status = 0
@@ -376,6 +379,7 @@ def main():
             tr_ms=options.tr_ms,
             config=options.config,
             keys=options.keys,
+            wait_s=options.wait_s,
         )
         status |= sequence.scan()
         print(

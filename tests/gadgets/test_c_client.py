@@ -38,7 +38,7 @@ def test_the_c_client_keeps_every_rule(built: Path, curve: bool, tmp_path: Path)
     with SequenceBench("tcp://127.0.0.1:*", 0, keys=keys, grace_s=0.4) as bench:
         command = [built, "--mask", bench.endpoint, "--mrd", f"127.0.0.1:{bench.port}"]
         command += ["--slices", str(len(TRIALS)), "--deadline-ms", "300", "--tr-ms", "0.2"]
-        command += ["--keys", folder / "scanner", "--scans", "2"] if curve else []
+        command += ["--keys", folder / "scanner", "--scans", "2", "--wait-s", "1"] if curve else []
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             found = bench.run(30.0)
             output, _ = process.communicate(timeout=30)
