@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .conformance_cli import add_commands
 from .errors import ConfigError, GadgetsError
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--address", default="127.0.0.1", help="where MRD clients may connect")
     serve.add_argument("--port", type=int, default=9002, help="0 takes a free one")
     serve.add_argument("--mask-endpoint", default="tcp://127.0.0.1:9004")
+    serve.add_argument("--mask-keys", type=Path, help="KEYS/host of `mnet keys`: use CURVE")
     serve.add_argument(
         "--external",
         type=int,
@@ -73,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
     maskd = add("maskd", _maskd, "Run the mask channel alone, beside the C++ Gadgetron.")
     maskd.add_argument("--mask-endpoint", default="tcp://127.0.0.1:9004")
+    maskd.add_argument("--mask-keys", type=Path, help="KEYS/host of `mnet keys`: use CURVE")
 
     scan = add(
         "scan",
@@ -103,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("data", type=Path, help="MRD or fastMRI HDF5, or the folder of a record")
     replay.add_argument("--host", help="HOST:PORT; without it a host is started for the purpose")
     replay.add_argument("--mask-endpoint", help="of the running host, for records")
+    replay.add_argument("--mask-keys", type=Path, help="our folder of keys, where it uses CURVE")
     replay.add_argument("--config", default="cg_sense.xml", help="pipeline of the host")
     replay.add_argument("--output", type=Path, help="write the images to this HDF5 file")
     replay.add_argument("--records", type=Path, help="of the private host")
@@ -111,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     convert = add("convert", _convert, "Convert fastMRI HDF5 or a scan record to MRD HDF5.")
     convert.add_argument("source", type=Path)
     convert.add_argument("target", type=Path)
+    add_commands(add)
     for command in (scan, replay, convert):
         command.add_argument(
             "--first-axis",
@@ -124,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
 def _loop_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", help="HOST:PORT of a running host (then also --mask-endpoint)")
     parser.add_argument("--mask-endpoint", help="of the running host")
+    parser.add_argument("--mask-keys", type=Path, help="our folder of keys, where it uses CURVE")
     parser.add_argument("--config", default="adaptive_modl.xml", help="pipeline of the host")
     parser.add_argument("--acceleration", type=float, default=4.0, help="nominal (default 4)")
     parser.add_argument("--deadline-ms", type=float, default=1000.0, help="after the calibration")
@@ -145,21 +151,26 @@ def _loop_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    import zmq
+
+    from .keys import ServerKeys
     from .serve import Host
 
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    keys = ServerKeys.load(options.mask_keys) if options.mask_keys else None
     try:
         host = Host(
             address=options.address,
             port=options.port,
             external_port=options.external,
             mask_endpoint=options.mask_endpoint,
+            mask_keys=keys,
             records=options.records,
             device=options.device,
             allow_inline=options.allow_inline_config,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, zmq.ZMQError) as error:
         raise ConfigError(f"cannot bind: {error}") from error
     with host:
         log.info("MRD on %s:%d, masks on %s", options.address, host.port, host.mask_endpoint)
@@ -179,11 +190,18 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _maskd(options: argparse.Namespace) -> int:
+    import zmq
+
+    from .keys import ServerKeys
     from .maskd import serve_masks
 
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    serve_masks(options.mask_endpoint, stop=stop)
+    keys = ServerKeys.load(options.mask_keys) if options.mask_keys else None
+    try:
+        serve_masks(options.mask_endpoint, keys=keys, stop=stop)
+    except (ValueError, zmq.ZMQError) as error:
+        raise ConfigError(f"cannot bind: {error}") from error
     return 0
 
 
@@ -275,6 +293,7 @@ def _sentence(summary: dict[str, Any]) -> str:
 @contextmanager
 def _host(options: argparse.Namespace) -> Iterator[tuple[Any, Path | None]]:
     """Give the address of the host to use, and its records where they can be read."""
+    from .keys import ClientKeys
     from .private_host import Address, private_host
 
     if options.host:
@@ -284,7 +303,15 @@ def _host(options: argparse.Namespace) -> Iterator[tuple[Any, Path | None]]:
             raise ConfigError(f"--host is {options.host!r}, expected HOST:PORT")
         if options.command != "replay" and not endpoint:
             raise ConfigError("--host needs --mask-endpoint too")
-        yield Address(host=name, port=int(port), mask_endpoint=endpoint or ""), options.records
+        yield (
+            Address(
+                host=name,
+                port=int(port),
+                mask_endpoint=endpoint or "",
+                mask_keys=ClientKeys.load(options.mask_keys) if options.mask_keys else None,
+            ),
+            options.records,
+        )
         return
     with tempfile.TemporaryDirectory() as folder:
         records = options.records or Path(folder)

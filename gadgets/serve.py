@@ -22,6 +22,7 @@ from .front import Worker, WorkerPool, WorkerScan
 from .gadget import Models, Scan
 from .geometry import Geometry, header_xml
 from .items import Image
+from .keys import ServerKeys
 from .mask_broker import MaskService
 from .pipeline import load, parse, split
 from .record import Record
@@ -44,6 +45,7 @@ class Host:
         port: int = 9002,
         external_port: int | None = None,
         mask_endpoint: str = "tcp://127.0.0.1:9004",
+        mask_keys: ServerKeys | None = None,
         records: Path | None = None,
         device: str = "auto",
         allow_inline: bool = False,
@@ -55,7 +57,7 @@ class Host:
         if external_port is not None:
             self._parents = socket.create_server((address, external_port), backlog=16)
             self.external_port = self._parents.getsockname()[1]
-        self._masks = MaskService(mask_endpoint)
+        self._masks = MaskService(mask_endpoint, keys=mask_keys)
         self.mask_endpoint = self._masks.endpoint
         self.records = records
         self._device = device
