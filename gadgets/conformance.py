@@ -57,7 +57,7 @@ def as_text(verdicts: Sequence[Verdict]) -> str:
         detail = f"  {each.detail}" if each.detail else ""
         lines.append(f"{_MARKS[each.status]:<8}{each.rule.name:<{width}}{detail}".rstrip())
         if each.status in ("fail", "not run"):
-            lines.append(f"{'':8}{each.rule.sentence} {CONTRACT}, section {each.rule.section}")
+            lines.append(f"{'':8}{each.rule.sentence} ({CONTRACT}, section {each.rule.section})")
     n_kept = sum(v.status == "pass" for v in verdicts)
     n_judged = sum(v.status != "skipped" for v in verdicts)
     return "\n".join([*lines, f"{n_kept} of {n_judged} rules kept"])

@@ -54,7 +54,7 @@ def judge(scans: Scans, *, keys: bool, grace_s: float) -> list[Verdict]:
         return verdict(rule, faults, seen=ran(trial), skip=skip)
 
     groups = any(scan.hello is not None and scan.hello.group_size > 1 for scan in real)
-    no_groups = "" if groups else "the hello's group size is 1"
+    no_groups = "" if groups or not real else "the hello's group size is 1"
     return [
         verdict(HELLO, _hello(talking), seen=bool(talking)),
         verdict(TOKEN, _token(real), seen=bool(real)),

@@ -62,6 +62,9 @@ class Sequence:
         self.ready, self.images, self.fallbacks, self.failure = False, 0, 0, ""
         self.inbox, self.highest, self.accepted, self.applied = {}, {}, set(), {}
         self.counter = 0
+        host, _, port = mrd.rpartition(":")
+        self.mrd = socket.create_connection((host, int(port)), timeout=30)
+        self.mrd.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.context = zmq.Context()
         self.channel = self.context.socket(zmq.DEALER)
         self.channel.setsockopt(zmq.LINGER, 500)
@@ -73,9 +76,6 @@ class Sequence:
             server = (Path(keys) / "server.pub").read_bytes().split()[0]
             self.channel.setsockopt(zmq.CURVE_SERVERKEY, server)
         self.channel.connect(mask_endpoint)
-        host, _, port = mrd.rpartition(":")
-        self.mrd = socket.create_connection((host, int(port)), timeout=30)
-        self.mrd.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.config, self.wait_s = config, wait_s
 
     # ---- the mask channel -------------------------------------------------------------------
