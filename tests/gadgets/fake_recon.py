@@ -28,6 +28,7 @@ from gadgets.mask_messages import (
     Scope,
     Welcome,
 )
+from gadgets.mask_peer import RemoteReconPort, Unpaired
 from gadgets.mask_protocol import Codec, MaskProtocolError
 from gadgets.message import Close, Header, read_message, socket_reader, write_message
 
@@ -247,3 +248,45 @@ def fake_recon(defect: str = "") -> Iterator[FakeRecon]:
         yield recon
     finally:
         recon.close()
+
+
+class MaskdRecon(FakeRecon):
+    """The same MRD side, its masks sent by our own `RemoteReconPort` through another's binder."""
+
+    def __init__(self, port: RemoteReconPort) -> None:
+        super().__init__("")
+        self.masks = port
+
+    def serve(self, sock: socket.socket) -> None:
+        read = socket_reader(sock)
+        lines: dict[int, set[int]] = {}
+        decided: set[int] = set()
+        header = read_message(read)
+        while not isinstance(header, Header):
+            header = read_message(read)
+        geometry = Geometry.parse(header.xml)
+        link = self.masks.open(geometry.scan_token)
+        try:
+            link.warmed()
+            while not isinstance(message := read_message(read), Close):
+                if not isinstance(message, Acquisition):
+                    continue
+                number = int(message.head["slice"])
+                lines.setdefault(number, set()).add(int(message.head["kspace_encode_step_1"]))
+                hello = link.hello()
+                if hello is None or number in decided or set(hello.calibration) - lines[number]:
+                    continue
+                decided.add(number)
+                with suppress(Unpaired):
+                    if hello.center != geometry.center:
+                        link.refuse("center")
+                    else:
+                        link.send(Scope(slice=number), self.choose(hello), model="", reason="")
+            for number, got in lines.items():
+                applied = link.applied(Scope(slice=number))
+                image = self.image("", number, got)
+                said = str(applied is not None and applied.fallback).lower()
+                sock.sendall(write_message(replace(image, meta={"mnet_fallback": said})))
+            sock.sendall(write_message(Close()))
+        finally:
+            link.close()

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
-from fake_recon import fake_recon
+from fake_recon import MaskdRecon, fake_recon
 
 import gadgets.conformance_recon as trials
 from gadgets.conformance import Verdict
 from gadgets.conformance_recon import RULES, check_recon
 from gadgets.keys import ClientKeys, ServerKeys, make_keys
+from gadgets.mask_broker import MaskService
+from gadgets.mask_peer import RemoteReconPort
 from gadgets.serve import Host
 
 DEFECTS = sorted(RULES.keys() - {"wrong-key"})
@@ -60,4 +62,29 @@ def test_our_host_keeps_every_rule_under_curve(tmp_path: Path) -> None:
             grace_s=GRACE_S,
             patience_s=120.0,
         )
+    assert [(v.rule.name, v.detail) for v in found if v.status != "pass"] == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_mask_daemon_and_a_reconstruction_beside_it_keep_every_rule_under_curve(
+    tmp_path: Path,
+) -> None:
+    make_keys(tmp_path / "keys", ["scanner", "recon"])
+    # `mnet maskd` is this service and nothing else
+    with MaskService("tcp://127.0.0.1:*", keys=ServerKeys.load(tmp_path / "keys/host")) as daemon:
+        recon = MaskdRecon(
+            RemoteReconPort(daemon.endpoint, ClientKeys.load(tmp_path / "keys/recon"))
+        )
+        try:
+            found = check_recon(
+                daemon.endpoint,
+                "127.0.0.1",
+                recon.port,
+                config="",
+                keys=ClientKeys.load(tmp_path / "keys/scanner"),
+                grace_s=GRACE_S,
+                patience_s=10.0,
+            )
+        finally:
+            recon.close()
     assert [(v.rule.name, v.detail) for v in found if v.status != "pass"] == []
