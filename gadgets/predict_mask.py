@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mnet.features import line_features
+from mnet.features import N_COIL_FEATURES, coil_features, line_features
 from mnet.masks import Bool, Lines, low_pass
 from mnet.sampler import mask_of
 
@@ -142,8 +142,9 @@ class PredictMask(Gadget):
     ) -> Mask:
         """Predict the mask of one slice, and send it where that is the mode."""
         z = torch.stack([scope.features[int(c)] for c in wanted], dim=-1)[None]
-        n_coils = next(iter(scope.lines.values())).data.shape[0]
-        rows, reason = self._predict(scan, z, plan, n_coils)
+        lines = np.stack([scope.lines[int(c)].data for c in wanted], axis=-1)
+        coils = coil_features(torch.from_numpy(lines)[None])
+        rows, reason = self._predict(scan, z, plan, coils)
         counters = scan.geometry.counter(np.flatnonzero(rows))
         predicted = reason == "predicted"
         sent = False
@@ -175,14 +176,14 @@ class PredictMask(Gadget):
     def _rehearse(self, scan: Scan, plan: Lines) -> None:
         """Predict from nothing, so that what a plan needs once is there when a mask is due."""
         z = torch.ones(1, 3, scan.geometry.n_x, int(plan.calibration.sum()))
-        self._predict(scan, z, plan, scan.geometry.n_coils or 1)
+        self._predict(scan, z, plan, torch.ones(1, N_COIL_FEATURES))
 
-    def _predict(self, scan: Scan, z: Tensor, plan: Lines, n_coils: int) -> tuple[Bool, str]:
+    def _predict(self, scan: Scan, z: Tensor, plan: Lines, coils: Tensor) -> tuple[Bool, str]:
         """Return the mask over rows, and "predicted" or why it is only the best fixed mask."""
         model: nn.Module = scan.models.get(self.sampler)[0]
         try:
             with torch.inference_mode():
-                logits = model(z.to(scan.models.device), plan, n_coils)
+                logits = model(z.to(scan.models.device), plan, coils.to(scan.models.device))
             if not torch.isfinite(logits).all():
                 raise ValueError("logits are not finite")
             return mask_of(logits[0], plan), "predicted"

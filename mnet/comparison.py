@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import fov, masks, recon, sense
-from .features import features
+from .features import coil_features, features
 from .fourier import inverse_fourier
 from .maps import coil_maps
 from .masks import Bool, Lines
@@ -127,7 +127,7 @@ def sampler_masks(volume: Volume, model: MNetSelect, seeds: Sequence[int]) -> Ma
     """
     plan, n = volume.lines, volume.n_slices
     z = features(volume.calibration)
-    logits = model(z, plan, volume.kspace.shape[1])
+    logits = model(z, plan, coil_features(volume.calibration))
     adaptive = np.stack([mask_of(row, plan) for row in logits])
     drawn: Masks = {"mnet_select": [adaptive], "best_single": [_repeat(model.population(plan), n)]}
     if n > 1:

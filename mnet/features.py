@@ -1,7 +1,8 @@
-"""What a sampler sees of a slice: its calibration lines, averaged over coils, and nothing else.
+"""What a sampler sees of a slice: its calibration lines, and nothing else.
 
-After Gautam, Li and Ravishankar, arXiv:2509.16846: the complex mean over coils. Beside it stands
-the root of the mean square, which the phases of the coils cannot cancel.
+After Gautam, Li and Ravishankar, arXiv:2509.16846: the complex mean over coils. Beside it stand the
+root of the mean square, which the phases of the coils cannot cancel, and a few numbers on how well
+the coils tell aliases apart.
 """
 
 import math
@@ -15,7 +16,9 @@ from .masks import Lines
 
 N_FEATURES = 3
 GRID_X = 64
-N_SCALARS = 4
+N_SCALARS = 3
+SHIFTS = tuple((j, r) for r in (2, 3, 4, 6) for j in range(1, r // 2 + 1))
+N_COIL_FEATURES = 5 + 2 * len(SHIFTS)
 N_STATISTICS = 58
 
 
@@ -33,6 +36,42 @@ def line_features(line: Tensor) -> Tensor:
 def features(lines: Tensor) -> Tensor:
     """Average hybrid calibration lines (..., coils, x, L) over coils: (..., 3, x, L)."""
     return line_features(lines.movedim(-1, 0)).movedim(0, -1)
+
+
+def coil_features(lines: Tensor, n_x: int = 32, n_y: int = 48) -> Tensor:
+    """Say how coils encode, from hybrid calibration lines (batch, coils, x, L): (batch, 19).
+
+    The number of coils; for aliases j/R of the field of view apart, how alike the coils see them
+    and how much signal meets there, weighted by signal; the effective number of coils; and how far
+    the weakest samples lie below the mean, which is noise. From `n_x` of the readout's points.
+    """
+    at = torch.linspace(0, lines.shape[-2] - 1, n_x).round().long()
+    rows = lines[..., at, :]
+    n_lines = min(rows.shape[-1], n_y)
+    first = (rows.shape[-1] - n_lines) // 2
+    grid = rows.new_zeros(*rows.shape[:-1], n_y)
+    start = n_y // 2 - n_lines // 2
+    grid[..., start : start + n_lines] = rows[..., first : first + n_lines]
+    images = inverse_fourier(grid, -1)
+    energy = images.abs().square().sum(1)
+    unit = images / energy.sqrt().clamp_min(1e-20).unsqueeze(1)
+    total = energy.sum((-2, -1)).clamp_min(1e-30)
+    found = [torch.full_like(total, float(lines.shape[1]))]
+    for j, r in SHIFTS:
+        shift = round(n_y * j / r)
+        weight = (energy * energy.roll(shift, -1)).sqrt()
+        alike = (unit.conj() * unit.roll(shift, -1)).sum(1).abs().square()
+        met = weight.sum((-2, -1))
+        found += [(weight * alike).sum((-2, -1)) / met.clamp_min(1e-30), met / total]
+    flat = images.flatten(2)
+    share = torch.linalg.eigvalsh(flat @ flat.mH).clamp_min(0)
+    share = share / share.sum(-1, keepdim=True).clamp_min(1e-30)
+    found.append(1 / share.square().sum(-1).clamp_min(1e-30))
+    power = rows.abs().square().mean(1).flatten(1)
+    power = power / power.mean(1, keepdim=True).clamp_min(1e-30)
+    levels = torch.tensor([0.02, 0.1, 0.3]).to(power)
+    found += list(torch.log10(torch.quantile(power, levels, dim=1).clamp_min(1e-8)))
+    return torch.stack(found, dim=1)
 
 
 def normalise(z: Tensor) -> Tensor:
@@ -71,12 +110,11 @@ def statistics(z: Tensor) -> Tensor:
     return torch.cat([along_ky, along_ky.flip(1) - along_ky, *rest], dim=1)
 
 
-def plan_scalars(lines: Lines, n_coils: int) -> list[float]:
-    """Describe a plan to the trunk in four numbers near one."""
+def plan_scalars(lines: Lines) -> list[float]:
+    """Describe a plan in three numbers near one."""
     n = float(lines.acquirable.sum())
     return [
         math.log2(n / lines.n_lines),
         math.log2(n / 128),
         float(lines.calibration.sum()) / lines.n_lines,
-        math.log2(max(n_coils, 1)) / 2,
     ]

@@ -38,7 +38,7 @@ class PaperMNet(nn.Module):
             layers += [nn.Linear(a, b), nn.LeakyReLU()]
         self.layers = nn.Sequential(*layers[:-1])
 
-    def forward(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
+    def forward(self, z: Tensor, lines: Lines, coils: Tensor) -> Tensor:
         """Return logits (batch, n) from features (batch, 3, x, L)."""
         if z.shape[-2] != self.n_x or lines.acquirable.size != self.n_ky:
             raise ValueError(

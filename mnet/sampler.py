@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .family import FAMILY, Vetted
-from .features import N_FEATURES, N_SCALARS, N_STATISTICS, normalise, plan_scalars, statistics
+from .features import (
+    N_COIL_FEATURES,
+    N_FEATURES,
+    N_SCALARS,
+    N_STATISTICS,
+    normalise,
+    plan_scalars,
+    statistics,
+)
 from .masks import Bool, Lines
 from .patterns import Pattern
 
@@ -42,53 +50,74 @@ def line_table(lines: Lines) -> NDArray[np.float32]:
 class Body(nn.Module):
     """A small CNN that embeds the calibration lines of a slice, for any matrix and coil count.
 
-    With `rich` it also sees the energy of the lines and plain statistics of them; without, the
-    coil average alone, as the paper has it.
+    With `rich` it also sees plain statistics of the lines and how their coils encode; without, the
+    coil average alone, as the paper has it. `n_channels` 0 leaves the CNN out. Numbers are brought
+    to zero mean and unit spread by `shift` and `spread`, which training sets.
     """
+
+    shift: Tensor
+    spread: Tensor
 
     def __init__(self, n_channels: int = 24, n_embedding: int = 64, rich: bool = True) -> None:
         super().__init__()
         c = n_channels
         self.rich = rich
-        self.trunk = nn.Sequential(
-            nn.Conv2d(N_FEATURES if rich else 2, c, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(c, c, 3, padding=1, stride=(2, 1)),
-            nn.SiLU(),
-            nn.Conv2d(c, 2 * c, 3, padding=1, stride=2),
-            nn.SiLU(),
-            nn.AdaptiveAvgPool2d((4, 4)),
-            nn.Flatten(),
+        self.trunk = (
+            nn.Sequential(
+                nn.Conv2d(N_FEATURES if rich else 2, c, 3, padding=1),
+                nn.SiLU(),
+                nn.Conv2d(c, c, 3, padding=1, stride=(2, 1)),
+                nn.SiLU(),
+                nn.Conv2d(c, 2 * c, 3, padding=1, stride=2),
+                nn.SiLU(),
+                nn.AdaptiveAvgPool2d((4, 4)),
+                nn.Flatten(),
+            )
+            if c
+            else None
         )
-        n_known = N_SCALARS + (N_STATISTICS if rich else 0)
+        n_known = N_SCALARS + (N_STATISTICS + N_COIL_FEATURES if rich else 1)
+        self.register_buffer("shift", torch.zeros(n_known))
+        self.register_buffer("spread", torch.ones(n_known))
         self.embed = nn.Sequential(
             nn.Linear(2 * c * 16 + n_known, n_embedding),
             nn.SiLU(),
             nn.Dropout(0.2),
             nn.Linear(n_embedding, n_embedding),
             nn.SiLU(),
+            nn.Dropout(0.2) if rich else nn.Identity(),
         )
 
-    def forward(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
-        """Return the embedding (batch, n_embedding) of features (batch, 3, x, L)."""
+    def forward(self, z: Tensor, lines: Lines, coils: Tensor) -> Tensor:
+        """Return embeddings (batch, n_embedding) of features (batch, 3, x, L) and (batch, 19)."""
         n_calibration = int(lines.calibration.sum())
         if z.shape[-1] != n_calibration or z.shape[-3] != N_FEATURES:
             raise ValueError(
                 f"features have shape {tuple(z.shape)}, expected (batch, {N_FEATURES}, x, "
                 f"{n_calibration}) for {n_calibration} calibration lines"
             )
-        return self.embedding(*self.inputs(z, lines, n_coils))
+        if coils.shape not in ((z.shape[0], N_COIL_FEATURES), (1, N_COIL_FEATURES)):
+            raise ValueError(
+                f"coil features have shape {tuple(coils.shape)}, expected "
+                f"({z.shape[0]}, {N_COIL_FEATURES})"
+            )
+        return self.embedding(*self.inputs(z, lines, coils))
 
-    def inputs(self, z: Tensor, lines: Lines, n_coils: int) -> tuple[Tensor, Tensor]:
+    def inputs(self, z: Tensor, lines: Lines, coils: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the network sees: (batch, channels, 64, L), and numbers (batch, n_known)."""
-        scalars = torch.tensor(plan_scalars(lines, n_coils)).to(z).expand(z.shape[0], -1)
+        scalars = torch.tensor(plan_scalars(lines)).to(z).expand(z.shape[0], -1)
+        coils = coils.to(z).expand(z.shape[0], -1)
         if not self.rich:
-            return normalise(z)[:, :2], scalars
-        return normalise(z), torch.cat([statistics(z), scalars], dim=1)
+            count = torch.log2(coils[:, :1].clamp_min(1)) / 2
+            return normalise(z)[:, :2], torch.cat([scalars, count], dim=1)
+        return normalise(z), torch.cat([statistics(z), coils, scalars], dim=1)
 
     def embedding(self, image: Tensor, known: Tensor) -> Tensor:
         """Return the embedding (batch, n_embedding) of `inputs`, which may be of several plans."""
-        embedding: Tensor = self.embed(torch.cat([self.trunk(image), known], dim=1))
+        known = ((known - self.shift) / self.spread).clamp(-4, 4)
+        if self.trunk is not None:
+            known = torch.cat([self.trunk(image), known], dim=1)
+        embedding: Tensor = self.embed(known)
         return embedding
 
 
@@ -155,9 +184,9 @@ class MNet(nn.Module):
         # all slices of a scan share a plan, and milliseconds count
         self.known: Callable[[Lines], tuple[Bool, ...]] = lru_cache(maxsize=8)(known)
 
-    def forward(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
-        """Return logits (batch, n) from features (batch, 3, x, L) of the calibration lines."""
-        embedding = self.body(z, lines, n_coils)
+    def forward(self, z: Tensor, lines: Lines, coils: Tensor) -> Tensor:
+        """Return logits (batch, n) from `features` and `coil_features` of the calibration lines."""
+        embedding = self.body(z, lines, coils)
         masks = 2 * np.stack(self.known(lines)).astype(np.float32) - 1
         table = torch.from_numpy(np.concatenate([line_table(lines), masks])).to(z)
         logits: Tensor = self.head(table.expand(z.shape[0], -1, -1), embedding)

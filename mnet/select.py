@@ -85,11 +85,11 @@ class MNetSelect(nn.Module):
         """Return the best fixed mask (n,) for a plan, the one with the lowest mean loss."""
         return self.vetted(lines)[int(self.mean_losses(lines).argmin())].copy()
 
-    def relative_losses(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
+    def relative_losses(self, z: Tensor, lines: Lines, coils: Tensor) -> Tensor:
         """Predict by how much each vetted mask is worse than the best: (members, batch, masks)."""
         known = torch.from_numpy(self.mean_losses(lines)).to(z)
         predicted = [
-            self.predict(member, body(z, lines, n_coils), known)
+            self.predict(member, body(z, lines, coils), known)
             for member, body in enumerate(self.bodies)
         ]
         return torch.stack(predicted)
@@ -99,18 +99,18 @@ class MNetSelect(nn.Module):
         corrected: Tensor = known + SCALE * self.choose[member](embedding)
         return corrected
 
-    def line_values(self, z: Tensor, lines: Lines, n_coils: int, mask: Bool) -> Tensor:
+    def line_values(self, z: Tensor, lines: Lines, coils: Tensor, mask: Bool) -> Tensor:
         """Predict what each row is worth beside the others of a mask: (members, batch, n)."""
         table = torch.from_numpy(swap_table(lines, mask)).to(z).expand(z.shape[0], -1, -1)
         values = [
-            value(table, body(z, lines, n_coils))
+            value(table, body(z, lines, coils))
             for body, value in zip(self.bodies, self.value, strict=True)
         ]
         return torch.stack(values)
 
-    def choice(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
+    def choice(self, z: Tensor, lines: Lines, coils: Tensor) -> Tensor:
         """Return which vetted mask every slice gets: (batch,) indices."""
-        predicted = self.relative_losses(z, lines, n_coils).mean(0)
+        predicted = self.relative_losses(z, lines, coils).mean(0)
         if not torch.isfinite(predicted).all():
             raise ValueError("MNet-select predicts losses that are not numbers: check the input")
         fixed = int(self.mean_losses(lines).argmin())
@@ -118,18 +118,20 @@ class MNetSelect(nn.Module):
         gain = predicted[:, fixed] - predicted.gather(1, best[:, None])[:, 0]
         return torch.where(gain > self.margin, best, torch.full_like(best, fixed))
 
-    def forward(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
+    def forward(self, z: Tensor, lines: Lines, coils: Tensor) -> Tensor:
         """Return logits (batch, n), 1 on chosen rows and -1 elsewhere, from features."""
         masks = self.vetted(lines)
-        chosen = [masks[int(i)] for i in self.choice(z, lines, n_coils)]
+        coils = coils.expand(z.shape[0], -1)
+        chosen = [masks[int(i)] for i in self.choice(z, lines, coils)]
         if self.n_swaps:
             chosen = [
-                self._swapped(z[i : i + 1], lines, n_coils, mask) for i, mask in enumerate(chosen)
+                self._swapped(z[i : i + 1], lines, coils[i : i + 1], mask)
+                for i, mask in enumerate(chosen)
             ]
         return 2.0 * torch.from_numpy(np.stack(chosen)).to(z) - 1.0
 
-    def _swapped(self, z: Tensor, lines: Lines, n_coils: int, mask: Bool) -> Bool:
-        values = self.line_values(z, lines, n_coils, mask).mean(0)[0].detach().cpu().numpy()
+    def _swapped(self, z: Tensor, lines: Lines, coils: Tensor, mask: Bool) -> Bool:
+        values = self.line_values(z, lines, coils, mask).mean(0)[0].detach().cpu().numpy()
         return swap(mask, lines, values, self.n_swaps)
 
 

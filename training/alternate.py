@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mnet.features import features
+from mnet.features import coil_features, features
 from mnet.masks import Bool, Lines
 from mnet.sampler import MNet, mask_of, top_lines
 from mnet.unet import UNetReconstructor
@@ -242,9 +242,9 @@ def reconstructor_loss(
 
 def scan_logits(model: nn.Module, sample: Sample, lines: Lines, phase: float = 0.0) -> Tensor:
     """Return logits (1, ky) from the calibration lines of a scan, turned by a global phase."""
-    calibration = sample.kspace[..., torch.from_numpy(lines.calibration)]
-    z = features(calibration * complex(np.exp(1j * phase)))[None].to(device_of(model))
-    logits: Tensor = model(z, lines, sample.kspace.shape[0])
+    calibration = sample.kspace[None, ..., torch.from_numpy(lines.calibration)]
+    calibration = (calibration * complex(np.exp(1j * phase))).to(device_of(model))
+    logits: Tensor = model(features(calibration), lines, coil_features(calibration))
     return logits.float()  # under autocast they are halves
 
 

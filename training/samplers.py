@@ -15,7 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mnet import masks
-from mnet.features import features
+from mnet.features import coil_features, features
 from mnet.masks import Bool, Lines
 from mnet.patterns import Pattern
 from mnet.sampler import mask_of
@@ -56,8 +56,9 @@ def network(model: nn.Module) -> Sampler:
     @torch.no_grad()
     def choose(sample: Sample, rng: np.random.Generator) -> Bool:
         lines = sample.lines()
-        z = features(sample.kspace[..., torch.from_numpy(lines.calibration)])
-        return mask_of(model(z[None], lines, sample.kspace.shape[0]), lines)
+        calibration = sample.kspace[None, ..., torch.from_numpy(lines.calibration)]
+        logits = model(features(calibration), lines, coil_features(calibration))
+        return mask_of(logits, lines)
 
     return choose
 

@@ -2,21 +2,21 @@
 
     python -m training.train_select --config FILE
 
-For the inputs z of a slice and the losses l_k of the vetted masks on it, with r = l / min l - 1 and
-w = softmax(-r / nearness), the loss is
+With the losses l_k of the vetted masks on a scan, that of the best fixed mask l_f, and means over
+training scans of one acceleration, the networks learn what the scan adds to the means,
 
-    sum_k w_k huber(predicted_k(z) - r_k) + sum_k softmax(-predicted_k(z) / temperature) r_k
+    sum_k w_k huber(output_k - (t_k - mean t_k)),   t_k = clip(log l_k / l_f),   w_k ~ e^(-r_k / n)
 
-so that masks near the best count, and the choice made by the prediction counts most; beside it the
-value of every row at the best fixed mask is regressed on the gradient of the loss. How sure a
-prediction must be to leave the best fixed mask, and how many swaps follow, is set on validation
-scans of another subject.
+where r_k is the mean relative loss of a mask: hopeless masks count nothing. Apart from them, from a
+detached embedding, the value of every row beside the others of a mask is regressed on the gradient
+of the loss. How sure a prediction must be to leave the best fixed mask, and how many swaps follow,
+is set on validation scans of another subject.
 """
 
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,10 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from mnet.features import features
+from mnet.features import coil_features, features
 from mnet.masks import Bool, Lines
 from mnet.sampler import Body
-from mnet.select import MNetSelect, Table, swap, swap_table
+from mnet.select import SCALE, MNetSelect, Table, swap, swap_table
 from mnet.weights import load_weights, save_weights
 from training.card import provenance
 from training.config import read_config
@@ -51,15 +51,15 @@ class Config:
     parts: tuple[str, ...] = ()
     reconstructor: str  # weights that the labels were made with
     weights: str  # where they go
-    n_channels: int = 24
-    n_embedding: int = 64
-    n_members: int = 4  # networks whose predictions are averaged
-    n_epochs: int = 60
-    batch: int = 16
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    nearness: float = 0.03  # relative loss that makes a mask matter e times less
-    temperature: float = 0.005
+    n_channels: int = 0  # of the CNN beside the numbers; 0 for none
+    n_embedding: int = 32
+    n_members: int = 8  # networks whose predictions are averaged
+    n_epochs: int = 120
+    batch: int = 32
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.1
+    nearness: float = 0.05  # mean relative loss that makes a mask matter e times less
+    clip: float = 0.3  # of the logarithm of a ratio of losses
     value_weight: float = 0.1
     margins: tuple[float, ...] = (0.0, 0.002, 0.004, 0.007, 0.01, 0.015, 0.02, 0.03)
     swaps: tuple[int, ...] = (0, 1, 2, 4)
@@ -73,11 +73,12 @@ class Example:
 
     path: Path
     lines: Lines
-    n_coils: int
     z: Tensor  # (1, 3, x, L)
+    coils: Tensor  # (1, 19)
     image: Tensor  # what the body sees, (channels, 64, L)
     known: Tensor  # (n_known,)
     losses: Tensor  # (masks,)
+    target: Tensor  # (masks,) what the scan adds to the mean log ratios, in units of SCALE
     table: Tensor  # (n_table, ky) of the best fixed mask
     value: Tensor  # (ky,) standardised, of every movable row beside the others of that mask
     movable: Tensor  # (ky,)
@@ -102,19 +103,21 @@ def read_examples(config: Config, cohorts: Sequence[str], body: Body) -> list[Ex
 def _example(path: Path, start: Bool, arrays: dict[str, NDArray[Any]], body: Body) -> Example:
     sample = load(path)
     lines = sample.lines()
-    z = features(sample.kspace[..., torch.from_numpy(lines.calibration)])[None]
-    image, known = body.inputs(z, lines, sample.kspace.shape[0])
+    calibration = sample.kspace[None, ..., torch.from_numpy(lines.calibration)]
+    z, coils = features(calibration), coil_features(calibration)
+    image, known = body.inputs(z, lines, coils)
     value = -torch.from_numpy(arrays["gradient"][: start.size]).float()
     movable = torch.from_numpy(lines.movable)
     spread = value[movable].abs().mean().clamp_min(1e-12)
     return Example(
         path=path,
         lines=lines,
-        n_coils=sample.kspace.shape[0],
         z=z,
+        coils=coils,
         image=image[0],
         known=known[0],
         losses=torch.from_numpy(arrays["dictionary_loss"]).float(),
+        target=torch.zeros(0),
         table=torch.from_numpy(swap_table(lines, start)),
         value=torch.where(movable, value / spread, 0.0),
         movable=movable,
@@ -163,6 +166,21 @@ def batches(
         yield drawn[i]
 
 
+def with_targets(examples: Sequence[Example], model: MNetSelect, clip: float) -> list[Example]:
+    """Return training examples with what the networks shall learn of them."""
+    accelerations = np.array([nominal(e.lines) for e in examples])
+    ratios = []
+    for example in examples:
+        fixed = int(model.mean_losses(example.lines).argmin())
+        ratios.append(torch.log(example.losses / example.losses[fixed]).clamp(-clip, clip))
+    logs = torch.stack(ratios)
+    found = []
+    for example, log, acceleration in zip(examples, logs, accelerations, strict=True):
+        mean = logs[torch.from_numpy(accelerations == acceleration)].mean(0)
+        found.append(replace(example, target=(log - mean) / SCALE))
+    return found
+
+
 def train(config: Config) -> dict[str, Any]:
     """Run; returns the validation figures."""
     torch.manual_seed(config.seed)
@@ -177,8 +195,12 @@ def train(config: Config) -> dict[str, Any]:
         config.n_embedding,
         config.n_members,
     )
+    examples = with_targets(examples, model, config.clip)
+    known = torch.stack([e.known for e in examples])
     for member in range(config.n_members):
-        _train_member(model, member, examples, held_out, config)
+        model.bodies[member].shift.copy_(known.mean(0))
+        model.bodies[member].spread.copy_(known.std(0).clamp_min(1e-6))
+        _train_member(model, member, examples, config)
     model.eval()
     figures = settle(model, held_out, config)
     card = {
@@ -195,11 +217,7 @@ def train(config: Config) -> dict[str, Any]:
 
 
 def _train_member(
-    model: MNetSelect,
-    member: int,
-    examples: Sequence[Example],
-    held_out: Sequence[Example],
-    config: Config,
+    model: MNetSelect, member: int, examples: Sequence[Example], config: Config
 ) -> None:
     parts = (model.bodies[member], model.choose[member], model.value[member])
     parameters = [p for part in parts for p in part.parameters()]
@@ -208,32 +226,19 @@ def _train_member(
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.n_epochs)
     rng = np.random.default_rng([config.seed, member])
-    best = (np.inf, [p.detach().clone() for p in parameters])
+    model.train()
     for epoch in range(config.n_epochs):
-        model.train()
         total = 0.0
         for batch in batches(examples, config.batch, rng):
-            chosen = [examples[i] for i in batch]
-            loss = batch_loss(model, member, chosen, config)
+            loss = batch_loss(model, member, [examples[i] for i in batch], config)
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             total += float(loss.detach()) * len(batch) / len(examples)
         schedule.step()
-        model.eval()
-        with torch.no_grad():
-            held = sum(
-                float(batch_loss(model, member, [held_out[i] for i in batch], config)) * len(batch)
-                for batch in batches(held_out, 64, np.random.default_rng(0))
-            ) / len(held_out)
-        if held < best[0]:
-            best = held, [p.detach().clone() for p in parameters]
-        if (epoch + 1) % 10 == 0:
-            print(f"member {member}, epoch {epoch + 1}: {total:.4f}, validation {held:.4f}")
-    with torch.no_grad():
-        for parameter, value in zip(parameters, best[1], strict=True):
-            parameter.copy_(value)
+        if (epoch + 1) % 40 == 0:
+            print(f"member {member}, epoch {epoch + 1}: {total:.4f}", flush=True)
 
 
 def batch_loss(
@@ -243,23 +248,20 @@ def batch_loss(
     embedding = model.bodies[member].embedding(
         torch.stack([e.image for e in examples]), torch.stack([e.known for e in examples])
     )
-    known = np.stack([model.mean_losses(e.lines) for e in examples])
-    predicted = model.predict(member, embedding, torch.from_numpy(known).to(embedding))
-    target = relative(examples)
-    near = torch.softmax(-target / config.nearness, 1)
-    misfit = functional.smooth_l1_loss(predicted, target, beta=0.01, reduction="none")
-    regret = (torch.softmax(-predicted / config.temperature, 1) * target).sum(1).mean()
-    loss = ((near * misfit).sum(1).mean() + regret) / config.nearness
+    mean = torch.from_numpy(np.stack([model.mean_losses(e.lines) for e in examples]))
+    near = torch.exp(-mean.to(embedding) / config.nearness)
+    near = near / near.sum(1, keepdim=True)
+    target = torch.stack([e.target for e in examples])
+    misfit = functional.smooth_l1_loss(model.choose[member](embedding), target, reduction="none")
+    loss = (near * misfit).sum(1).mean()
     if config.value_weight > 0:
         width = max(e.value.numel() for e in examples)
         table, value, movable = (
-            torch.stack(
-                [functional.pad(getattr(e, name), (0, width - e.value.numel())) for e in examples]
-            )
-            for name in ("table", "value", "movable")
+            torch.stack([functional.pad(part, (0, width - part.shape[-1])) for part in parts])
+            for parts in zip(*((e.table, e.value, e.movable) for e in examples), strict=True)
         )
         misfit = functional.smooth_l1_loss(
-            model.value[member](table, embedding), value, reduction="none"
+            model.value[member](table, embedding.detach()), value, reduction="none"
         )
         loss = loss + config.value_weight * (misfit * movable).sum() / movable.sum()
     return loss
@@ -272,7 +274,7 @@ def settle(model: MNetSelect, examples: Sequence[Example], config: Config) -> di
     base = np.array([float(e.losses[i]) for e, i in zip(examples, fixed, strict=True)])
     figures: dict[str, Any] = {"best_single_nrmse": round(float(base.mean()), 4)}
     figures["best vetted"] = _gain(np.array([float(e.losses.min()) for e in examples]), base)
-    predicted = [model.relative_losses(e.z, e.lines, e.n_coils).mean(0)[0] for e in examples]
+    predicted = [model.relative_losses(e.z, e.lines, e.coils).mean(0)[0] for e in examples]
     choices: dict[float, list[int]] = {}
     for margin in config.margins:
         choices[margin] = [
@@ -293,7 +295,7 @@ def settle(model: MNetSelect, examples: Sequence[Example], config: Config) -> di
     for example, choice in zip(tqdm(examples, desc="swaps"), choices[margin], strict=True):
         loss = scan_loss(load(example.path), modl, config.n_rows)
         mask = model.vetted(example.lines)[choice]
-        values = model.line_values(example.z, example.lines, example.n_coils, mask).mean(0)[0]
+        values = model.line_values(example.z, example.lines, example.coils, mask).mean(0)[0]
         for n in swapped:
             moved = swap(mask, example.lines, values.numpy(), n)
             swapped[n].append(float(loss(torch.from_numpy(moved).float()[None])[0]))

@@ -31,7 +31,7 @@ TOKEN = "5b0c3a52-8d5c-4a39-9d0e-2f4f1ad5c0aa"
 class Reader(MNetSelect):
     """Scores rows by where the calibration lines have their energy: no two slices are alike."""
 
-    def forward(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
+    def forward(self, z: Tensor, lines: Lines, coils: Tensor) -> Tensor:
         assert z.shape[:2] == (1, 3)
         assert z.shape[-1] == lines.calibration.sum()
         energy = z[:, 2].sum(1)
@@ -49,7 +49,7 @@ class Broken(MNetSelect):
         super().__init__(n_channels=4, n_embedding=8)
         self.error = error
 
-    def forward(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
+    def forward(self, z: Tensor, lines: Lines, coils: Tensor) -> Tensor:
         if self.error is not None:
             raise self.error
         return torch.full((1, lines.acquirable.size), torch.nan)
@@ -444,7 +444,7 @@ def test_a_failed_net_shows_in_the_image_s_meta() -> None:
 
 def test_a_net_without_a_population_mask_falls_back_to_the_centre() -> None:
     class Bare(nn.Module):
-        def forward(self, z: Tensor, lines: Lines, n_coils: int) -> Tensor:
+        def forward(self, z: Tensor, lines: Lines, coils: Tensor) -> Tensor:
             raise RuntimeError("boom")
 
     (_, (mask,), _) = predict(ORDERS["ascending"], scan_of(net=Bare()), mode="shadow")

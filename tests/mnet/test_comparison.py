@@ -64,7 +64,7 @@ def sampler() -> MNetSelect:
     """A sampler with large random weights, so that its masks depend on the slice."""
     torch.manual_seed(0)
     model = MNetSelect().eval()
-    torch.nn.init.normal_(model.bodies[0].embed[-2].weight, std=5.0)
+    torch.nn.init.normal_(model.bodies[0].embed[3].weight, std=5.0)
     torch.nn.init.normal_(model.choose[0].weight, std=100.0)
     return model.requires_grad_(False)
 

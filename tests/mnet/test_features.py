@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnet import features as f
+from mnet.fourier import fourier
 from mnet.masks import Lines
 
 
@@ -72,15 +73,50 @@ def test_statistics_see_on_which_side_the_energy_lies():
     torch.testing.assert_close(difference, -difference.flip(1))
 
 
-@pytest.mark.parametrize(("n", "acceleration", "n_coils"), [(128, 4.0, 4), (256, 8.0, 16)])
-def test_a_plan_s_scalars_say_acceleration_size_calibration_and_coils(n, acceleration, n_coils):
+@pytest.mark.parametrize(("n", "acceleration"), [(128, 4.0), (256, 8.0)])
+def test_a_plan_s_scalars_say_acceleration_size_and_calibration(n, acceleration):
     lines = Lines.plan(np.ones(n, dtype=bool), acceleration)
-    scalars = f.plan_scalars(lines, n_coils)
-    assert len(scalars) == f.N_SCALARS
     expected = [
         np.log2(acceleration),
         np.log2(n / 128),
         lines.calibration.sum() / lines.n_lines,
-        np.log2(n_coils) / 2,
     ]
-    np.testing.assert_allclose(scalars, expected)
+    np.testing.assert_allclose(f.plan_scalars(lines), expected)
+
+
+def block(n: int = 2, n_coils: int = 4, n_x: int = 40, n_lines: int = 16) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn((n, n_coils, n_x, n_lines), dtype=torch.complex64, generator=generator)
+
+
+@settings(max_examples=20, deadline=None)
+@given(n_coils=st.integers(1, 32), n_x=st.integers(1, 200), n_lines=st.integers(1, 60))
+def test_coil_features_are_finite_for_any_slice_and_begin_with_the_count(n_coils, n_x, n_lines):
+    found = f.coil_features(block(2, n_coils, n_x, n_lines))
+    assert found.shape == (2, f.N_COIL_FEATURES)
+    assert torch.isfinite(found).all()
+    assert found[:, 0].tolist() == [n_coils, n_coils]
+    assert torch.isfinite(f.coil_features(torch.zeros(1, n_coils, n_x, n_lines) + 0j)).all()
+
+
+def test_coil_features_depend_on_neither_scale_nor_the_coils_phases_nor_the_batch():
+    lines = block()
+    phases = torch.exp(1j * torch.arange(4.0))[:, None, None]
+    expected = f.coil_features(lines)
+    for same in (f.coil_features(1e3 * lines), f.coil_features(phases * lines)):
+        torch.testing.assert_close(same, expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(f.coil_features(lines[1:]), expected[1:], rtol=1e-4, atol=1e-4)
+
+
+def test_coils_that_are_alike_cannot_tell_aliases_apart_and_localised_ones_can():
+    image = torch.ones(1, 8, 48, dtype=torch.complex64)
+    alike = image.expand(2, 8, 48)
+    half = torch.arange(48) < 24
+    apart = torch.stack([image[0] * half, image[0] * ~half])
+    found = f.coil_features(fourier(torch.stack([alike, apart]), -1))
+    overlap = 1  # of aliases half the field of view apart
+    assert found[0, overlap] == pytest.approx(1.0, abs=1e-4)
+    assert found[1, overlap] == pytest.approx(0.0, abs=1e-4)
+    effective = 1 + 2 * len(f.SHIFTS)
+    assert found[0, effective] == pytest.approx(1.0, abs=1e-3)
+    assert found[1, effective] == pytest.approx(2.0, abs=1e-3)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnet import sampler
-from mnet.features import features
+from mnet.features import N_COIL_FEATURES, features
 from mnet.masks import Lines
 from mnet.paper_mnet import PaperMNet
 from mnet.sampler import MNet
@@ -15,6 +15,13 @@ def plan(n: int = 96, acceleration: float = 4.0, padded: int = 0) -> Lines:
     acquirable = np.ones(n, dtype=bool)
     acquirable[:padded] = acquirable[n - padded :] = padded == 0
     return Lines.plan(acquirable, acceleration)
+
+
+def coils(n_coils: int = 5) -> torch.Tensor:
+    """Coil features of a slice: so many coils, that tell aliases apart half-way."""
+    return torch.cat(
+        [torch.tensor([[float(n_coils)]]), torch.full((1, N_COIL_FEATURES - 1), 0.5)], 1
+    )
 
 
 def slices(lines: Lines, n: int = 2, n_x: int = 40, seed: int = 0) -> torch.Tensor:
@@ -51,7 +58,7 @@ def test_any_size_coil_count_and_acceleration_gives_an_exact_mask(
 ):
     lines = plan(n, acceleration, padded)
     with torch.no_grad():
-        logits = small(rich)(slices(lines, 1, n_x), lines, n_coils)
+        logits = small(rich)(slices(lines, 1, n_x), lines, coils(n_coils))
     assert logits.shape == (1, n)
     mask = sampler.mask_of(logits, lines)
     assert mask.sum() == lines.n_lines
@@ -64,8 +71,8 @@ def test_the_prediction_depends_on_the_slice_and_not_on_its_scale(rich):
     lines = plan(128)
     model = small(rich)
     with torch.no_grad():
-        logits = model(slices(lines), lines, 5)
-        louder = model(slices(lines) * 1e4, lines, 5)
+        logits = model(slices(lines), lines, coils())
+        louder = model(slices(lines) * 1e4, lines, coils())
     assert not torch.allclose(logits[0], logits[1])
     torch.testing.assert_close(louder, logits, rtol=1e-3, atol=1e-3)
 
@@ -77,7 +84,9 @@ def test_the_energy_of_the_lines_is_seen_by_the_rich_sampler_alone(rich):
     other = z.clone()
     other[:, 2] = other[:, 2].flip(-1)  # the scale, its root mean square, stays
     with torch.no_grad():
-        same = torch.allclose(small(rich)(z, lines, 5), small(rich)(other, lines, 5), atol=1e-5)
+        same = torch.allclose(
+            small(rich)(z, lines, coils()), small(rich)(other, lines, coils()), atol=1e-5
+        )
     assert same is not rich
 
 
@@ -86,27 +95,27 @@ def test_a_slice_s_prediction_does_not_depend_on_its_batch():
     z = slices(lines, 3)
     with torch.no_grad():
         torch.testing.assert_close(
-            small()(z, lines, 5)[1:2], small()(z[1:2], lines, 5), rtol=1e-4, atol=1e-4
+            small()(z, lines, coils())[1:2], small()(z[1:2], lines, coils()), rtol=1e-4, atol=1e-4
         )
 
 
 def test_features_of_a_silent_slice_give_finite_logits():
     lines = plan(96)
     with torch.no_grad():
-        logits = small()(slices(lines) * 0, lines, 5)
+        logits = small()(slices(lines) * 0, lines, coils())
     assert torch.isfinite(logits).all()
 
 
 def test_features_of_other_lines_than_the_plan_s_are_refused():
     lines = plan(96)
     with pytest.raises(ValueError, match="calibration lines"):
-        MNet(8, 16)(slices(lines)[..., :-1], lines, 5)
+        MNet(8, 16)(slices(lines)[..., :-1], lines, coils())
 
 
 def test_the_logits_teach_every_part_of_the_network():
     lines = plan(96)
     model = small(rich=True)
-    sampler.top_lines(model(slices(lines), lines, 5), lines).square().sum().backward()
+    sampler.top_lines(model(slices(lines), lines, coils()), lines).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
@@ -165,14 +174,14 @@ def test_the_paper_s_layout_predicts_an_exact_mask():
     lines = plan(170)
     model = PaperMNet(163, 170, n_channels=2)
     with torch.no_grad():
-        mask = sampler.mask_of(model(slices(lines, 1, 163), lines, 5), lines)
+        mask = sampler.mask_of(model(slices(lines, 1, 163), lines, coils()), lines)
     assert mask.sum() == lines.n_lines
 
 
 def test_the_paper_s_layout_refuses_another_size():
     lines = plan(171)
     with pytest.raises(ValueError, match="built for 163 x 170, got 163 x 171"):
-        PaperMNet(163, 170, n_channels=2)(slices(lines, 1, 163), lines, 5)
+        PaperMNet(163, 170, n_channels=2)(slices(lines, 1, 163), lines, coils())
 
 
 def test_a_matrix_too_small_for_the_paper_s_stages_is_refused():

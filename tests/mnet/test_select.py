@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mnet import masks
 from mnet.family import FAMILY, family
-from mnet.features import features
+from mnet.features import N_COIL_FEATURES, features
 from mnet.masks import Lines
 from mnet.patterns import Pattern
 from mnet.sampler import mask_of
@@ -20,6 +20,13 @@ def plan(n: int = 96, acceleration: float = 4.0, padded: int = 0) -> Lines:
     acquirable = np.ones(n, dtype=bool)
     acquirable[:padded] = acquirable[n - padded :] = padded == 0
     return Lines.plan(acquirable, acceleration)
+
+
+def coils(n_coils: int = 5) -> torch.Tensor:
+    """Coil features of a slice: so many coils, that tell aliases apart half-way."""
+    return torch.cat(
+        [torch.tensor([[float(n_coils)]]), torch.full((1, N_COIL_FEATURES - 1), 0.5)], 1
+    )
 
 
 def slices(lines: Lines, n: int = 2, n_x: int = 40, seed: int = 0) -> torch.Tensor:
@@ -46,7 +53,7 @@ def scrambled(strength: float = 2.0, n_patterns: int = 3, **config) -> MNetSelec
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for body in model.bodies:
-            body.embed[-2].weight.normal_(std=2.0, generator=generator)
+            body.embed[3].weight.normal_(std=2.0, generator=generator)
         for layer in model.choose:
             layer.weight.normal_(std=strength / SCALE, generator=generator)
         for head in model.value:
@@ -70,7 +77,7 @@ def promising(model: MNetSelect, outputs: dict[int, float]) -> MNetSelect:
 
 def chosen(model: MNetSelect, z: torch.Tensor, lines: Lines, n_coils: int = 5) -> list[np.ndarray]:
     with torch.no_grad():
-        return [mask_of(row, lines) for row in model(z, lines, n_coils)]
+        return [mask_of(row, lines) for row in model(z, lines, coils(n_coils))]
 
 
 def is_vetted(mask: np.ndarray, model: MNetSelect, lines: Lines) -> bool:
@@ -147,8 +154,8 @@ def test_masks_do_not_depend_on_the_scale_of_the_lines(scale, n_swaps):
     z = slices(lines, 6)
     with torch.no_grad():
         torch.testing.assert_close(
-            model.relative_losses(z * scale, lines, 5),
-            model.relative_losses(z, lines, 5),
+            model.relative_losses(z * scale, lines, coils()),
+            model.relative_losses(z, lines, coils()),
             rtol=1e-2,
             atol=1e-2,
         )
@@ -185,10 +192,10 @@ def test_members_vote_by_the_mean_of_what_they_predict():
         model.choose[0].bias[1] = -0.3 / SCALE  # alone: mask 1, at -0.2
         model.choose[1].bias[1] = 0.2 / SCALE
         model.choose[1].bias[2] = -0.25 / SCALE  # alone: mask 2, at -0.15
-    predicted = model.relative_losses(slices(lines, 1), lines, 5)
+    predicted = model.relative_losses(slices(lines, 1), lines, coils())
     assert predicted.shape == (2, 1, N)
     torch.testing.assert_close(predicted[:, 0, 1], torch.tensor([-0.2, 0.3]))
-    assert model.choice(slices(lines, 1), lines, 5).tolist() == [2]  # 0.05, and -0.025
+    assert model.choice(slices(lines, 1), lines, coils()).tolist() == [2]  # 0.05, and -0.025
 
 
 def test_the_table_is_interpolated_in_the_acceleration():
@@ -222,7 +229,7 @@ def test_a_table_of_another_width_than_the_masks_is_refused(width):
 def test_features_of_other_lines_than_the_plan_s_are_refused():
     lines = plan(96)
     with pytest.raises(ValueError, match="calibration lines"):
-        scrambled()(slices(lines)[..., :-1], lines, 5)
+        scrambled()(slices(lines)[..., :-1], lines, coils())
 
 
 def test_a_silent_slice_gets_a_mask():
@@ -248,8 +255,8 @@ def test_both_what_masks_and_what_rows_are_worth_teach_the_body():
     z, mask = slices(lines), family(lines)[0]
     model = scrambled().requires_grad_()
     for values in (
-        model.relative_losses(z, lines, 5)[0, 0, 0],
-        model.line_values(z, lines, 5, mask)[0, 0, 3],
+        model.relative_losses(z, lines, coils())[0, 0, 0],
+        model.line_values(z, lines, coils(), mask)[0, 0, 3],
     ):
         model.zero_grad()
         values.backward()
@@ -321,7 +328,7 @@ def test_a_sampler_with_swaps_makes_those_that_its_values_say():
     for i, (before, after) in enumerate(
         zip(chosen(fixed, z, lines), chosen(swapping, z, lines), strict=True)
     ):
-        values = swapping.line_values(z[i : i + 1], lines, 5, before)[0, 0].numpy()
+        values = swapping.line_values(z[i : i + 1], lines, coils(), before)[0, 0].numpy()
         assert np.array_equal(after, swap(before, lines, values, 2))
         moved += int((before & ~after).sum())
     assert moved > 0

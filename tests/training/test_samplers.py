@@ -60,7 +60,7 @@ def test_a_fixed_sampler_gives_scans_of_a_plan_one_mask(files):
 class Sensitive(torch.nn.Module):
     """Logits that change with anything a network is given."""
 
-    def forward(self, z, lines, n_coils):
+    def forward(self, z, lines, coils):
         rows = torch.arange(lines.acquirable.size)
         return torch.sin(1e3 * z.double().sum() * (1 + rows))[None].float()
 

@@ -99,7 +99,7 @@ def loaded(config):
 
 def losses_of_choice(model, examples):
     """Return the losses of what the deployed network chooses, and of the best fixed mask."""
-    choices = [int(model.choice(e.z, e.lines, e.n_coils)[0]) for e in examples]
+    choices = [int(model.choice(e.z, e.lines, e.coils)[0]) for e in examples]
     fixed = [int(model.mean_losses(e.lines).argmin()) for e in examples]
     return tuple(
         np.array([float(e.losses[i]) for e, i in zip(examples, chosen, strict=True)])
@@ -175,7 +175,7 @@ def test_swaps_are_judged_by_the_reconstructor_on_the_masks_that_would_leave(stu
     gains = []
     for number, example in enumerate(examples_of(config, "validation")):
         sample = load(scan_path(Path(config.scans) / "validation", number))
-        logits = model(example.z, example.lines, example.n_coils)
+        logits = model(example.z, example.lines, example.coils)
         mask = torch.from_numpy(mask_of(logits, example.lines)).float()[None]
         loss = float(scan_loss(sample, modl, config.n_rows)(mask)[0])
         fixed = int(model.mean_losses(example.lines).argmin())
