@@ -257,7 +257,8 @@ def test_with_keys_the_first_scan_meets_a_wrong_host_and_must_go_through_on_its_
     ):
         found = {v.rule.name: v for v in bench.run(5.0)}
     assert found["wrong-key"].status == status
-    assert found["lines-as-applied"].status == "pass"
+    if status == "pass":  # and with the real key all is well
+        assert found["lines-as-applied"].status == "pass"
 
 
 def test_the_virtual_scanner_keeps_every_rule_under_curve(tmp_path: Path) -> None:
