@@ -1,0 +1,361 @@
+"""Gadgetron's stock classes here: arithmetic by hand, and the states of a session."""
+
+import socket
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from closed_loop import source
+
+from gadgets.errors import GadgetError
+from gadgets.gadget import Scan, run
+from gadgets.geometry import Geometry, header_xml
+from gadgets.image_finish import FLOAT, MAGNITUDE
+from gadgets.items import ACQUISITION_HEADER, IMAGE_HEADER, Acquisition, Flag, Image
+from gadgets.message import (
+    Close,
+    ConfigFile,
+    ConfigScript,
+    Dependency,
+    Error,
+    Feedback,
+    Header,
+    Message,
+    Query,
+    Response,
+    Text,
+    read_message,
+    socket_reader,
+    write_message,
+)
+from gadgets.meta import meta_from_xml
+from gadgets.pipeline import load, parse
+from gadgets.private_host import Address
+from gadgets.stock_images import AutoScale, Extract, FloatToShort, FloatToUShort
+
+N_X, N_KY, N_COILS = 24, 12, 3
+HEADER = header_xml(
+    encoded=(2 * N_X, N_KY, 1),
+    encoded_fov=(480, 240, 5),
+    recon=(N_X, N_KY, 1),
+    recon_fov=(240, 240, 5),
+    n_coils=N_COILS,
+)
+LINES_ONLY = (
+    "<configuration><version>2</version><readers><reader><classname>AcquisitionReader</classname>"
+    "</reader></readers><writers><writer><classname>AcquisitionWriter</classname></writer>"
+    "</writers><stream><gadget><classname>NoiseAdjustGadget</classname></gadget></stream>"
+    "</configuration>"
+)
+
+
+def lines(counters: Iterator[int] | range = range(N_KY), *, last: bool = True) -> list[Acquisition]:
+    rng = np.random.default_rng(5)
+    kspace = rng.standard_normal((N_KY, N_COILS, 2 * N_X, 2), np.float32).view(np.complex64)[..., 0]
+    found = []
+    for counter in counters:
+        head = np.zeros(1, ACQUISITION_HEADER)[0]
+        head["version"], head["number_of_samples"], head["center_sample"] = 1, 2 * N_X, N_X
+        head["active_channels"], head["kspace_encode_step_1"] = N_COILS, counter
+        head["position"] = (1, 2, 3)
+        found.append(Acquisition(head=head, data=kspace[counter]))
+    if last:
+        found[-1].head["flags"] = Flag.LAST_IN_SLICE
+    return found
+
+
+def default(items: list[Acquisition]) -> list[Image]:
+    out = run(parse(load("default.xml")), Scan(geometry=Geometry.parse(HEADER)), items)
+    return [item for item in out if isinstance(item, Image)]
+
+
+def test_default_xml_is_the_centred_transform_and_the_root_of_the_sum_of_squares() -> None:
+    items = lines()
+    kspace = np.stack([line.data for line in items], 1).astype(np.complex128)
+    shifted = np.fft.ifft2(np.fft.ifftshift(kspace, axes=(1, 2)), norm="ortho")
+    expected = np.sqrt((np.abs(np.fft.fftshift(shifted, axes=(1, 2))) ** 2).sum(0))
+    (image,) = default(items)
+    assert image.data.dtype == np.float32
+    np.testing.assert_allclose(image.data[0, 0], expected[:, N_X // 2 : 3 * N_X // 2], rtol=1e-5)
+    assert image.head["position"].tolist() == [1, 2, 3]
+    assert image.head["field_of_view"].tolist() == [240, 240, 5]
+    assert (image.head["image_index"], image.head["image_series_index"]) == (1, 0)
+
+
+def test_lines_that_were_not_measured_are_zeros_and_the_image_says_so() -> None:
+    (image,) = default(lines(range(0, N_KY, 2)))
+    assert image.meta["ImageComments"] == image.meta["GADGETRON_ImageComment"]
+    assert "6 of 12 lines" in image.meta["ImageComments"]
+
+
+def test_missing_lines_that_no_flag_explains_are_an_error_and_no_image() -> None:
+    with pytest.raises(GadgetError, match="1 images are incomplete"):
+        default(lines(range(7), last=False))
+
+
+def test_a_cut_readout_among_whole_ones_is_an_error() -> None:
+    items = lines()
+    head = items[5].head.copy()
+    head["number_of_samples"] = 40
+    items[5] = Acquisition(head=head, data=items[5].data[:, :40])
+    with pytest.raises(GadgetError, match=r"ky 5.* 40 samples, expected 48"):
+        default(items)
+
+
+def image(pixels: list[float] | list[complex], kind: int = MAGNITUDE) -> Image:
+    data = np.array(pixels)[None, None, None]
+    head = np.zeros(1, IMAGE_HEADER)[0]
+    head["image_type"], head["data_type"] = kind, FLOAT
+    head["matrix_size"], head["channels"] = (data.size, 1, 1), 1
+    dtype = np.complex64 if data.dtype.kind == "c" else np.float32
+    return Image(head=head, data=data.astype(dtype))
+
+
+def through(gadget: Extract | AutoScale | FloatToUShort | FloatToShort, one: Image) -> list[Image]:
+    scan = Scan(geometry=Geometry.parse(HEADER))
+    return [item for item in gadget(scan, iter([one])) if isinstance(item, Image)]
+
+
+def test_extract_gives_parts_in_series_of_their_own_and_shifts_the_phase_by_pi() -> None:
+    parts = through(
+        Extract(extract_real=True, extract_imag=True, extract_phase=True), image([3 + 4j, -2j])
+    )
+    values = [part.data.ravel().tolist() for part in parts]
+    assert values[:3] == [[5, 2], [3, 0], [4, -2]]
+    np.testing.assert_allclose(values[3], [np.pi + np.arctan2(4, 3), np.pi / 2], rtol=1e-6)
+    assert [int(part.head["image_type"]) for part in parts] == [1, 3, 4, 2]
+    series = [int(part.head["image_series_index"]) for part in parts]
+    assert series == [0, 1000, 2000, 3000]
+
+
+def test_the_mask_of_extract_stands_for_its_four_switches() -> None:
+    parts = through(Extract(extract_mask=6), image([1 + 2j]))
+    assert [int(part.head["image_type"]) for part in parts] == [3, 4]
+
+
+def test_autoscale_takes_the_bin_that_holds_99_percent() -> None:
+    pixels = [float(i) for i in range(1, 101)]  # 99 % lie below bin 99 of 100: factor 2048 / 100
+    (scaled,) = through(AutoScale(), image(pixels))
+    np.testing.assert_allclose(scaled.data.max(), 100 * 2048 / 101, rtol=1e-5)
+
+
+def test_autoscale_leaves_an_empty_image_and_other_parts_alone() -> None:
+    assert through(AutoScale(), image([0.0, 0.0]))[0].data.tolist() == [[[[0, 0]]]]
+    assert through(AutoScale(), image([1.0, 2.0], kind=2))[0].data.tolist() == [[[[1, 2]]]]
+
+
+@pytest.mark.parametrize(
+    ("gadget", "kind", "pixels", "expected"),
+    [
+        (FloatToUShort(), 1, [0.5, 1.5, -3.2, 9999.0], [1, 2, 3, 4095]),
+        (FloatToUShort(), 3, [0.0, -2048.5, 3000.0], [2048, 0, 4095]),
+        (FloatToUShort(), 2, [0.0, -np.pi, np.pi], [2048, 0, 4095]),
+        (FloatToShort(), 4, [0.5, -0.5, -1.5, 1e9], [1, -1, -2, 32767]),
+        (FloatToShort(), 2, [3.0], [0]),
+    ],
+)
+def test_integers_are_rounded_half_away_from_zero_shifted_and_clipped(
+    gadget: FloatToUShort | FloatToShort, kind: int, pixels: list[float], expected: list[int]
+) -> None:
+    (converted,) = through(gadget, image(pixels, kind))
+    assert converted.data.ravel().tolist() == expected
+    assert int(converted.head["data_type"]) == gadget.data_type
+
+
+class Peer:
+    """A client that says one thing after the other."""
+
+    def __init__(self, address: Address) -> None:
+        self.sock = socket.create_connection((address.host, address.port), timeout=60)
+        self._read = socket_reader(self.sock)
+
+    def say(self, *messages: Message) -> None:
+        for message in messages:
+            self.sock.sendall(write_message(message))
+
+    def hear(self) -> Message:
+        return read_message(self._read)
+
+    def rest(self) -> list[Message]:
+        heard: list[Message] = []
+        while True:
+            try:
+                heard.append(self.hear())
+            except EOFError:
+                return heard
+
+
+@pytest.fixture
+def peer(address: Address) -> Iterator[Peer]:
+    one = Peer(address)
+    yield one
+    one.sock.close()
+
+
+def error(messages: list[Message]) -> str:
+    assert [type(message) for message in messages] == [Text, Close]
+    assert isinstance(messages[0], Text)
+    return messages[0].text
+
+
+CONFIG, MRD_HEADER = ConfigFile("default.xml"), Header(HEADER)
+
+# Session states: one test per row, named after it.
+
+
+def test_state_config_takes_a_name_or_a_pipeline_and_then_the_header(peer: Peer) -> None:
+    peer.say(ConfigScript(load("default.xml").encode()), MRD_HEADER, *lines(), Close())
+    assert [type(m) for m in peer.rest()] == [Image, Close]
+
+
+def test_state_config_close_ends_the_session(peer: Peer) -> None:
+    peer.say(Close())
+    assert peer.rest() == [Close()]
+
+
+def test_state_config_header_is_refused_although_the_client_waits(peer: Peer) -> None:
+    peer.say(MRD_HEADER)
+    assert "HEADER before the configuration" in error(peer.rest())
+
+
+def test_state_header_second_configuration_is_refused(peer: Peer) -> None:
+    peer.say(CONFIG, CONFIG, Close())
+    assert "CONFIG_FILE before the MRD header" in error(peer.rest())
+
+
+def test_state_header_close_runs_nothing_and_is_no_error(peer: Peer) -> None:
+    peer.say(CONFIG, Close())
+    assert peer.rest() == [Close()]
+
+
+def test_state_stream_second_header_is_refused(peer: Peer) -> None:
+    peer.say(CONFIG, MRD_HEADER, MRD_HEADER, Close())
+    assert "HEADER in the stream" in error(peer.rest())
+
+
+def test_state_stream_images_leave_while_data_still_come(peer: Peer) -> None:
+    peer.say(CONFIG, MRD_HEADER, *lines())
+    assert isinstance(peer.hear(), Image)
+    peer.say(Close())
+    assert peer.rest() == [Close()]
+
+
+def test_state_any_query_is_answered_with_its_number(peer: Peer) -> None:
+    ask = Query(7, "gadgetron::version"), Query(8, "no::such::key")
+    for messages in ((), (CONFIG,), (MRD_HEADER,)):
+        peer.say(*messages, *ask)
+        answers = [peer.hear(), peer.hear()]
+        assert [type(a) for a in answers] == [Response, Response]
+        assert [a.correlation for a in answers if isinstance(a, Response)] == [7, 8]
+        assert answers[1] == Response(8, "Unknown query")
+    peer.say(Close())
+    assert peer.rest() == [Close()]
+
+
+def test_state_end_without_close_is_told_and_what_was_whole_is_not_lost(peer: Peer) -> None:
+    peer.say(CONFIG, MRD_HEADER, *lines())
+    peer.sock.shutdown(socket.SHUT_WR)
+    image, *rest = peer.rest()
+    assert isinstance(image, Image)
+    assert "without CLOSE" in error(rest)
+
+
+def test_state_error_is_one_text_at_once_and_the_rest_is_read_before_the_end(peer: Peer) -> None:
+    peer.say(CONFIG, MRD_HEADER, MRD_HEADER)
+    assert isinstance(peer.hear(), Text)
+    peer.say(*lines(), Close())
+    assert peer.rest() == [Close()]
+
+
+def test_state_writers_decide_what_is_sent(peer: Peer) -> None:
+    sent = lines()
+    peer.say(ConfigScript(LINES_ONLY.encode()), MRD_HEADER, *sent, Close())
+    *back, end = peer.rest()
+    assert [write_message(m) for m in back] == [write_message(m) for m in sent]
+    assert end == Close()
+
+
+def test_isalive_xml_is_answered_with_close_alone(peer: Peer) -> None:
+    peer.say(ConfigFile("isalive.xml"), Close())
+    assert peer.rest() == [Close()]
+
+
+@pytest.mark.parametrize(
+    ("gadget", "expected"),
+    [
+        ("NoiseSummaryGadget", {"status": "failed"}),
+        ("DependencyQueryGadget", {"NoiseDependencies": "Dummy"}),
+    ],
+)
+def test_the_stock_client_s_noise_session_is_answered_by_1019(
+    peer: Peer, gadget: str, expected: dict[str, str]
+) -> None:
+    xml = (
+        '<gadgetronStreamConfiguration xmlns="http://gadgetron.sf.net/gadgetron"><writer>'
+        "<slot>1019</slot><dll>gadgetron_mricore</dll><classname>DependencyQueryWriter</classname>"
+        f"</writer><gadget><dll>gadgetron_mricore</dll><classname>{gadget}</classname><property>"
+        "<name>noise_file</name><value>X</value></property></gadget></gadgetronStreamConfiguration>"
+    )
+    peer.say(ConfigScript(xml.encode()), Close())
+    answer, end = peer.rest()
+    assert isinstance(answer, Dependency)
+    assert (meta_from_xml(answer.xml), end) == (expected, Close())
+
+
+# Message ids: what a client may send in the stream, one row of the table each.
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (CONFIG, "message 1 CONFIG_FILE in the stream"),
+        (ConfigScript(b"<c/>"), "message 2 CONFIG_SCRIPT in the stream"),
+        (MRD_HEADER, "message 3 HEADER in the stream"),
+        (Response(1, "x"), "message 7 RESPONSE in the stream"),
+        (Error("x"), "message 8 ERROR in the stream"),
+        (Dependency(b"<d/>"), "message 1019 DEPENDENCY in the stream"),
+        (Feedback("n", b"1"), "message 1028 FEEDBACK in the stream"),
+        (image([1.0]), "image-to-image"),
+    ],
+)
+def test_id_that_is_not_for_a_stream_is_named(peer: Peer, message: Message, words: str) -> None:
+    peer.say(CONFIG, MRD_HEADER, message, Close())
+    assert words in error(peer.rest())
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (1001, "deprecated"),
+        (1013, "cloud job"),
+        (1018, "DICOM"),
+        (1023, "reconstruction data"),
+        (1024, "image array"),
+        (1030, "array"),
+        (1031, "unknown"),
+        (1050, "bucket"),
+        (1051, "bundle"),
+        (4096, "unknown"),
+    ],
+)
+def test_id_that_is_not_read_ends_the_session_with_its_number(
+    peer: Peer, number: int, words: str
+) -> None:
+    peer.say(CONFIG, MRD_HEADER)
+    peer.sock.sendall(struct.pack("<H", number))
+    peer.sock.shutdown(socket.SHUT_WR)
+    text = error(peer.rest())
+    assert f"message id {number}" in text
+    assert words in text
+
+
+def test_id_5_text_is_a_remark(peer: Peer) -> None:
+    peer.say(CONFIG, Text("hello"), MRD_HEADER, Text("again\0"), *lines(), Close())
+    assert [type(m) for m in peer.rest()] == [Image, Close]
+
+
+def test_a_scan_of_the_stock_client_s_default_needs_no_name_but_default_xml(peer: Peer) -> None:
+    data = source(1)
+    peer.say(CONFIG, Header(data.header), *data.acquisitions, Close())
+    assert [type(m) for m in peer.rest()] == [Image, Close]
