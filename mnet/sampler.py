@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from .family import FAMILY, Vetted
 from .features import (
+    GRID_X,
     N_COIL_FEATURES,
     N_FEATURES,
     N_SCALARS,
@@ -90,6 +91,13 @@ class Body(nn.Module):
 
     def forward(self, z: Tensor, lines: Lines, coils: Tensor) -> Tensor:
         """Return embeddings (batch, n_embedding) of features (batch, 3, x, L) and (batch, 19)."""
+        return self.embedding(*self.inputs(z, lines, coils))
+
+    def inputs(self, z: Tensor, lines: Lines, coils: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the network sees: (batch, channels, 64, L), and numbers (batch, n_known).
+
+        Without a CNN the first has no channels.
+        """
         n_calibration = int(lines.calibration.sum())
         if z.shape[-1] != n_calibration or z.shape[-3] != N_FEATURES:
             raise ValueError(
@@ -101,16 +109,16 @@ class Body(nn.Module):
                 f"coil features have shape {tuple(coils.shape)}, expected "
                 f"({z.shape[0]}, {N_COIL_FEATURES})"
             )
-        return self.embedding(*self.inputs(z, lines, coils))
-
-    def inputs(self, z: Tensor, lines: Lines, coils: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the network sees: (batch, channels, 64, L), and numbers (batch, n_known)."""
         scalars = torch.tensor(plan_scalars(lines)).to(z).expand(z.shape[0], -1)
         coils = coils.to(z).expand(z.shape[0], -1)
+        if self.trunk is None:
+            image = z.new_zeros(z.shape[0], 0, GRID_X, n_calibration)
+        else:
+            image = normalise(z) if self.rich else normalise(z)[:, :2]
         if not self.rich:
             count = torch.log2(coils[:, :1].clamp_min(1)) / 2
-            return normalise(z)[:, :2], torch.cat([scalars, count], dim=1)
-        return normalise(z), torch.cat([statistics(z), coils, scalars], dim=1)
+            return image, torch.cat([scalars, count], dim=1)
+        return image, torch.cat([statistics(z), coils, scalars], dim=1)
 
     def embedding(self, image: Tensor, known: Tensor) -> Tensor:
         """Return the embedding (batch, n_embedding) of `inputs`, which may be of several plans."""

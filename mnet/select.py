@@ -8,7 +8,7 @@ lines keeps the structure of good masks, and whatever leaves was vetted.
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -88,9 +88,11 @@ class MNetSelect(nn.Module):
     def relative_losses(self, z: Tensor, lines: Lines, coils: Tensor) -> Tensor:
         """Predict by how much each vetted mask is worse than the best: (members, batch, masks)."""
         known = torch.from_numpy(self.mean_losses(lines)).to(z)
+        bodies = cast(list[Body], list(self.bodies))
+        inputs = bodies[0].inputs(z, lines, coils)  # the same for all members
         predicted = [
-            self.predict(member, body(z, lines, coils), known)
-            for member, body in enumerate(self.bodies)
+            self.predict(member, body.embedding(*inputs), known)
+            for member, body in enumerate(bodies)
         ]
         return torch.stack(predicted)
 
