@@ -160,6 +160,7 @@ def test_a_parent_that_dies_ends_the_node(start: Callable[..., Parent], how: str
         parent.sock.sendall(acquisition_bytes(lines[5])[:400])
     if how == "by reset":
         parent.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        parent.sock.shutdown(socket.SHUT_RD)  # wakes the reader, which would hold the socket open
         parent.sock.close()
     else:
         parent.sock.shutdown(socket.SHUT_RDWR)
