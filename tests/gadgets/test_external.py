@@ -407,6 +407,7 @@ def test_gadgetron_connects_to_a_running_host(serving: tuple[int, Path]) -> None
     wrong.send_all(lines)
     wrong.close()
     assert "'magic'" in failed(wrong.rest())
+    wrong.sock.close()
     dying = connected(port, node_document(QUICK), scan.header)
     dying.sock.sendall(acquisition_bytes(lines[0])[:100])
     dying.sock.shutdown(socket.SHUT_RDWR)
