@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .mask_peer import ReconLink
+    from .noise_store import NoiseStore
     from .record import Record
 
 
@@ -52,6 +53,7 @@ class Scan:
     models: Models = field(default_factory=Models)
     masks: ReconLink | None = None  # the mask channel, None where nobody listens
     record: Record | None = None
+    noise: NoiseStore | None = None  # earlier noise measurements, None where none are kept
     counts: Counter[str] = field(default_factory=Counter)  # what was dropped or doubled, by reason
     device: str = "cpu"
 

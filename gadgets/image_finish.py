@@ -18,15 +18,15 @@ from .items import IMAGE_HEADER, Complex, Frame, Image, Item, Mask, PreScan
 
 SERIES, SERIES_INCOMPLETE, SERIES_MASK = 1, 10, 20
 USHORT, FLOAT, CXFLOAT = 1, 5, 7
-MAGNITUDE, COMPLEX = 1, 5
+MAGNITUDE, PHASE, COMPLEX = 1, 2, 5
+KINDS = {"magnitude": MAGNITUDE, "phase": PHASE, "complex": COMPLEX}
 FULL_SCALE = 4095.0  # what the calibration's brightest pixels become in ushort images
+PHASE_STEPS = 4096  # of the full circle in ushort images
 GADGETRON = {  # Gadgetron's own names of attributes, written beside the usual ones
     "DataRole": "GADGETRON_DataRole",
     "ImageProcessingHistory": "GADGETRON_ImageProcessingHistory",
     "SeriesDescription": "GADGETRON_SeqDescription",
     "ImageComments": "GADGETRON_ImageComment",
-    "WindowCenter": "GADGETRON_WindowCenter",
-    "WindowWidth": "GADGETRON_WindowWidth",
 }
 
 
@@ -34,19 +34,27 @@ GADGETRON = {  # Gadgetron's own names of attributes, written beside the usual o
 class ImageFinish(Gadget):
     """Crop to the reconstructed field of view, interpolate to its matrix, and describe.
 
-    ushort images have one intensity scale for the whole scan, fixed by the first calibration, so
-    that they can leave as they are made; float and complex images are not scaled.
+    Pixel (nx // 2, ny // 2) of an image is at the header's position, x grows along its read_dir
+    and y along its phase_dir. ushort magnitudes have one intensity scale for the whole scan, fixed
+    by the first calibration, so that they can leave as they are made; float and complex images are
+    not scaled. Phase is in radians from -pi, as RescaleSlope and RescaleIntercept say for ushort.
     """
 
     heavy = True
 
-    output: Literal["magnitude", "complex"] = "magnitude"
+    output: str = "magnitude"  # of magnitude, phase, complex: the first is series 1, the next 2
     dtype: Literal["float", "ushort"] = "float"
     emit_mask_image: bool = True  # the mask as a small image of its own series
 
     def __post_init__(self) -> None:
-        """Refuse complex integers."""
-        if self.output == "complex" and self.dtype == "ushort":
+        """Refuse unknown kinds and complex integers."""
+        kinds = self.output.split()
+        if not kinds or not set(kinds) <= set(KINDS) or len(set(kinds)) < len(kinds):
+            raise ValueError(
+                f"output is {self.output!r}, expected one or more of {', '.join(KINDS)}, "
+                "each once, with spaces between"
+            )
+        if "complex" in kinds and self.dtype == "ushort":
             raise ValueError("complex output has no dtype ushort, expected dtype float")
 
     def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
@@ -63,9 +71,13 @@ class ImageFinish(Gadget):
                     )
                 image = to_recon_matrix(item.image, scan.geometry)
                 scale = scale or FULL_SCALE / max(float(np.abs(image).max()), 1e-20)
-                series = SERIES_INCOMPLETE if "incomplete" in item.meta else SERIES
-                index[series] = index.get(series, 0) + 1
-                yield self._image(scan, item, image, scale, series, index[series])
+                first = SERIES_INCOMPLETE if "incomplete" in item.meta else SERIES
+                for series, kind in enumerate(self.output.split(), first):
+                    index[series] = index.get(series, 0) + 1
+                    head = image_header(
+                        item.head, scan.geometry, image.shape, series, index[series]
+                    )
+                    yield self._image(scan, item, image, scale, head, kind)
             elif isinstance(item, Mask):
                 if self.emit_mask_image:
                     index[SERIES_MASK] = index.get(SERIES_MASK, 0) + 1
@@ -74,43 +86,82 @@ class ImageFinish(Gadget):
                 yield item
 
     def _image(
-        self, scan: Scan, frame: Frame, image: Complex, scale: float, series: int, index: int
+        self, scan: Scan, frame: Frame, image: Complex, scale: float, head: np.void, kind: str
     ) -> Image:
-        head = image_header(frame.head, scan.geometry, image.shape, series, index)
-        meta = {
-            "DataRole": "Image",
-            "ImageProcessingHistory": "mnet-gadgets",
-            "SeriesDescription": f"mnet_{frame.meta.get('method', 'image')}",
-            "Keep_image_geometry": "1",
-            "ImageRowDir": _vector(frame.head["read_dir"]),
-            "ImageColumnDir": _vector(frame.head["phase_dir"]),
-        }
-        comments = []
-        if "incomplete" in frame.meta:
-            comments.append(f"INCOMPLETE {frame.meta['incomplete']}")
-        if frame.meta.get("fallback") == "true":
-            comments.append(f"fallback mask: {frame.meta.get('reason', '')}")
-        pixels = image.T[None, None]
+        pixels = np.ascontiguousarray(image.T[None, None])
+        integers = self.dtype == "ushort"
+        head["image_type"] = KINDS[kind]
+        head["data_type"] = USHORT if integers else CXFLOAT if kind == "complex" else FLOAT
+        meta = _describe(frame, kind)
         data: NDArray[Any]
-        if self.output == "complex":
-            head["data_type"], head["image_type"] = CXFLOAT, COMPLEX
+        if kind == "complex":
             data = pixels
-        elif self.dtype == "ushort":
-            head["data_type"], head["image_type"] = USHORT, MAGNITUDE
-            scaled = np.rint(np.abs(pixels) * scale)
-            n_saturated = int((scaled > 65535).sum())
-            scan.counts["saturated pixels"] += n_saturated
-            data = np.minimum(scaled, 65535).astype(np.uint16)
-            meta |= {"RescaleSlope": f"{1 / scale:.9g}", "RescaleIntercept": "0"}
-            meta |= {"WindowCenter": f"{FULL_SCALE / 2:.0f}", "WindowWidth": f"{FULL_SCALE:.0f}"}
+        elif kind == "phase":
+            data = np.angle(pixels)
+            slope, intercept = 2 * np.pi / PHASE_STEPS, -np.pi
+            window = 0.0, 2 * np.pi
+            if integers:
+                data = np.rint((data - intercept) / slope) % PHASE_STEPS
         else:
-            head["data_type"], head["image_type"] = FLOAT, MAGNITUDE
-            data = np.abs(pixels).astype(np.float32)
-        if comments:
-            meta["ImageComments"] = "; ".join(comments)
-        meta |= {f"mnet_{key}": value for key, value in frame.meta.items()}
+            data = np.abs(pixels)
+            slope, intercept = 1 / scale, 0.0
+            window = FULL_SCALE * slope / 2, FULL_SCALE * slope
+            if integers:
+                data = np.rint(data * scale)
+                scan.counts["saturated pixels"] += int((data > 65535).sum())
+                data = np.minimum(data, 65535)
+        if kind != "complex":
+            data = data.astype(np.uint16 if integers else np.float32)
+            meta |= _intensity(window, (slope, intercept) if integers else None)
         both = {theirs: meta[ours] for ours, theirs in GADGETRON.items() if ours in meta}
-        return Image(head=head, data=np.ascontiguousarray(data), meta=meta | both)
+        return Image(head=head, data=data, meta=meta | both)
+
+
+def _describe(frame: Frame, kind: str) -> dict[str, str]:
+    method = frame.meta.get("method", "image")
+    meta = {
+        "DataRole": "Image",
+        "ImageProcessingHistory": "mnet-gadgets",
+        "SeriesDescription": f"mnet_{method}" + ("" if kind == "magnitude" else f"_{kind}"),
+        "Keep_image_geometry": "1",
+        **directions(frame.head),
+    }
+    comments = []
+    if "incomplete" in frame.meta:
+        comments.append(f"INCOMPLETE {frame.meta['incomplete']}")
+    if frame.meta.get("fallback") == "true":
+        comments.append(f"fallback mask: {frame.meta.get('reason', '')}")
+    if comments:
+        meta["ImageComments"] = "; ".join(comments)
+    return meta | {f"mnet_{key}": value for key, value in frame.meta.items()}
+
+
+def directions(head: np.void) -> dict[str, str]:
+    """Return the directions along which columns and rows count, three values each."""
+    return {
+        name: "\\".join(f"{float(x):.9f}" for x in head[field])
+        for name, field in (("ImageRowDir", "read_dir"), ("ImageColumnDir", "phase_dir"))
+    }
+
+
+def _intensity(window: tuple[float, float], rescale: tuple[float, float] | None) -> dict[str, str]:
+    """Return window and rescaling; a window (centre, width) is one of rescaled values.
+
+    Gadgetron has no rescaling: its window is one of pixels as they are stored, in whole numbers
+    where they are.
+    """
+    centre, width = window
+    meta = {"WindowCenter": f"{centre:.9g}", "WindowWidth": f"{width:.9g}"}
+    if rescale is None:
+        return meta | {f"GADGETRON_{name}": value for name, value in meta.items()}
+    slope, intercept = rescale
+    return meta | {
+        "RescaleSlope": f"{slope:.9g}",
+        "RescaleIntercept": f"{intercept:.9g}",
+        "GADGETRON_ScaleRatio": f"{1 / slope:.9g}",
+        "GADGETRON_WindowCenter": f"{(centre - intercept) / slope:.0f}",
+        "GADGETRON_WindowWidth": f"{width / slope:.0f}",
+    }
 
 
 def to_recon_matrix(image: Complex, geometry: Geometry) -> Complex:
@@ -133,10 +184,6 @@ def _brightest(lines: Complex, n_ky: int) -> float:
     coils = inverse_fourier(torch.from_numpy(lines), 2).numpy()
     rss = np.sqrt((np.abs(coils) ** 2).sum(0)) * np.sqrt(lines.shape[2] / n_ky)
     return max(float(np.percentile(rss, 99.9)), 1e-20)
-
-
-def _vector(v: NDArray[np.float32]) -> str:
-    return " ".join(f"{float(x):.6f}" for x in v)
 
 
 def image_header(
@@ -163,7 +210,10 @@ def image_header(
     ):
         head[name] = line[name]
     head["matrix_size"] = (*shape, 1)
-    head["field_of_view"] = geometry.recon_fov
+    # what the kept pixels cover, which is not quite reconSpace's where that ends within a pixel
+    for axis, n in enumerate(kept(geometry)):
+        head["field_of_view"][axis] = geometry.encoded_fov[axis] * n / geometry.encoded[axis]
+    head["field_of_view"][2] = geometry.recon_fov[2]
     head["channels"] = 1
     head["image_index"] = index
     head["image_series_index"] = series

@@ -11,9 +11,9 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def meta_to_xml(meta: Mapping[str, str]) -> bytes:
-    """Write attributes as ismrmrdMeta; no attributes give no bytes.
+    r"""Write attributes as ismrmrdMeta; no attributes give no bytes.
 
-    Characters that XML cannot carry become U+FFFD.
+    A backslash separates several values of one name, as `meta_from_xml` joins them. Characters that XML cannot carry become U+FFFD.
     """
     if not meta:
         return b""
@@ -21,7 +21,8 @@ def meta_to_xml(meta: Mapping[str, str]) -> bytes:
     for name, value in meta.items():
         entry = ElementTree.SubElement(root, "meta")
         ElementTree.SubElement(entry, "name").text = _NOT_XML.sub("\ufffd", name)
-        ElementTree.SubElement(entry, "value").text = _NOT_XML.sub("\ufffd", value)
+        for one in value.split("\\"):
+            ElementTree.SubElement(entry, "value").text = _NOT_XML.sub("\ufffd", one)
     # ASCII with character references, because some readers of stored images take nothing else.
     body: bytes = ElementTree.tostring(root, encoding="us-ascii")
     return b"<?xml version='1.0' encoding='UTF-8'?>\n" + body

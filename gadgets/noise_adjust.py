@@ -1,7 +1,7 @@
-"""Prewhitening from the noise readouts of the same stream."""
+"""Prewhitening, with the noise readouts of the same stream or those of an earlier measurement."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,14 +12,18 @@ from mnet.prewhiten import gadgetron_scale, noise_covariance, whitening_matrix
 from .errors import GadgetError
 from .gadget import Gadget, Scan
 from .items import Acquisition, Complex, Flag, Item
+from .noise_store import Noise, Unusable, matched
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseAdjust(Gadget):
-    """Give every coil unit, uncorrelated noise; without a noise scan lines pass unchanged.
+    """Give every coil unit, uncorrelated noise.
 
+    Where the header names a noise measurement that is stored here, its covariance is used, coils
+    matched by label; else that of the stream's own noise readouts; without either, lines pass
+    unchanged. What the readouts of a stream give is stored under the stream's measurement id.
     The matrix is fixed at the first line that is not noise, so that a scan has one scale.
     """
 
@@ -37,34 +41,82 @@ class NoiseAdjust(Gadget):
                 else:
                     noise.append(item)
             else:
-                if not started and noise:
+                if not started:
                     matrix = _matrix(noise, item, scan)
-                elif not started and scan.geometry.noise_dependency is not None:
-                    _warn_of_missing_noise(scan)
-                started = True
+                    started = True
                 yield item if matrix is None else replace(item, data=matrix @ item.data)
+        if noise and not started:  # a noise measurement on its own, for later scans
+            _store(*_measure(noise), scan)
 
 
-def _warn_of_missing_noise(scan: Scan) -> None:
-    scan.counts["scans without the noise that they refer to"] += 1
-    log.warning(
-        "the header refers to noise measurement %s, which is not stored here, and the stream has "
-        "no noise readouts: the lines are not whitened",
-        scan.geometry.noise_dependency,
-    )
-
-
-def _matrix(noise: list[Acquisition], line: Acquisition, scan: Scan) -> Complex:
+def _matrix(readouts: Sequence[Acquisition], line: Acquisition, scan: Scan) -> Complex | None:
     """Return the whitening matrix, scaled to the bandwidth of the lines it is applied to."""
-    dwell, dwell_noise = (float(acq.head["sample_time_us"]) for acq in (line, noise[0]))
+    stored = _stored(line.data.shape[0], scan)
+    if stored is not None:
+        scan.counts["noise readouts beside stored noise"] += len(readouts)
+        covariance, dwell_noise = stored
+    elif readouts:
+        covariance, dwell_noise = _measure(readouts)
+        try:
+            _store(covariance, dwell_noise, scan)
+        except GadgetError as error:  # this scan has what it needs
+            scan.counts["noise measurements that could not be stored"] += 1
+            log.warning("%s", error)
+    else:
+        return None
+    dwell = float(line.head["sample_time_us"])
     scale = 1.0
     if dwell > 0 and dwell_noise > 0:
         bandwidth = scan.geometry.relative_receiver_noise_bandwidth
         scale = gadgetron_scale(dwell, dwell_noise, bandwidth)
-    samples = np.concatenate([acq.data for acq in noise], axis=1)
+    return _whitening(covariance, scale)
+
+
+def _stored(n_coils: int, scan: Scan) -> tuple[Complex, float] | None:
+    """Return covariance and dwell time (us) of the noise that the header names, if usable."""
+    dependency = scan.geometry.noise_dependency
+    if dependency is None:
+        return None
+    labels = scan.geometry.channel_labels
+    noise = None if scan.noise is None else scan.noise.get(dependency)
     try:
-        covariance = noise_covariance(torch.from_numpy(samples))
-        matrix: Complex = whitening_matrix(covariance, scale).numpy().astype(np.complex64)
+        if noise is None:
+            raise Unusable("it is not stored here")
+        if len(labels) != n_coils:
+            raise Unusable(f"the header labels {len(labels)} of {n_coils} coils")
+        return matched(noise, labels), noise.dwell_us
+    except Unusable as reason:  # as in Gadgetron the scan goes on, though not in silence
+        scan.counts["scans without the noise that they refer to"] += 1
+        log.warning("the noise measurement that the header names is not used: %s", reason)
+        return None
+
+
+def _measure(readouts: Sequence[Acquisition]) -> tuple[Complex, float]:
+    """Return covariance and dwell time (us) of noise readouts."""
+    samples = np.concatenate([acq.data for acq in readouts], axis=1)
+    try:
+        covariance: Complex = noise_covariance(torch.from_numpy(samples)).numpy()
     except ValueError as error:
         raise GadgetError(f"the noise scan cannot whiten these lines: {error}") from error
-    return matrix
+    _whitening(covariance, 1.0)  # what cannot whiten is told now, not to the scan that needs it
+    return covariance, max(0.0, float(readouts[0].head["sample_time_us"]))
+
+
+def _store(covariance: Complex, dwell_us: float, scan: Scan) -> None:
+    """Keep a covariance for scans that name this one; GadgetError if the disk does not take it."""
+    labels, name = scan.geometry.channel_labels, scan.geometry.measurement_id
+    if scan.noise is None or not name:
+        return
+    if not all(labels) or not len(set(labels)) == len(labels) == len(covariance):
+        log.warning("the noise is not stored: the header has no label of its own for every coil")
+        return
+    scan.noise.put(name, Noise(covariance=covariance, dwell_us=dwell_us, labels=labels))
+
+
+def _whitening(covariance: Complex, scale: float) -> Complex:
+    try:
+        matrix = whitening_matrix(torch.from_numpy(covariance), scale)
+    except ValueError as error:
+        raise GadgetError(f"the noise scan cannot whiten these lines: {error}") from error
+    whitening: Complex = matrix.numpy().astype(np.complex64)
+    return whitening

@@ -24,6 +24,7 @@ from .geometry import Geometry, header_xml
 from .items import Image
 from .keys import ServerKeys
 from .mask_broker import MaskService
+from .noise_store import NoiseStore
 from .pipeline import load, parse, split
 from .record import Record
 from .session import Services, Session
@@ -47,6 +48,7 @@ class Host:
         mask_endpoint: str = "tcp://127.0.0.1:9004",
         mask_keys: ServerKeys | None = None,
         records: Path | None = None,
+        noise: Path | None = None,
         device: str = "auto",
         allow_inline: bool = False,
     ) -> None:
@@ -74,6 +76,7 @@ class Host:
             answer=answer,
             wait_warm=self.wait_warm,
             allow_inline=allow_inline,
+            noise=None if noise is None else NoiseStore(noise),
         )
         self._serve(self._listener, Session)
         if self._parents is not None:

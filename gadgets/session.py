@@ -32,6 +32,7 @@ from .message import (
     Text,
     describe,
 )
+from .noise_store import NoiseStore
 from .pipeline import Stream, load, parse_stream, split
 from .record import Record
 from .session_connection import Connection
@@ -53,6 +54,7 @@ class Services:
     wait_warm: Callable[[], None]
     allow_inline: bool = False
     load: Callable[[str], str] = load  # a pipeline's XML by its name
+    noise: NoiseStore | None = None
 
 
 class Session(Connection):
@@ -113,7 +115,7 @@ class Session(Connection):
         text = decode(message.xml).strip("\ufeff \t\r\n")
         if not text.startswith("<"):
             return self._named(text)  # some clients send a module's name as text
-        query = stock_query.inline(message.xml)
+        query = stock_query.inline(message.xml, self._services.noise)
         if query is not None:
             self._answer_at_close(query)
             return None
@@ -182,7 +184,13 @@ class Session(Connection):
             geometry.scan_token, None if record is None else _observer(record)
         )
         worker = None
-        scan = Scan(geometry=geometry, models=self._services.models, masks=link, record=record)
+        scan = Scan(
+            geometry=geometry,
+            models=self._services.models,
+            masks=link,
+            record=record,
+            noise=self._services.noise,
+        )
         started = time.time()
         error = ""
         try:

@@ -11,7 +11,7 @@ from mnet.fourier import inverse_fourier
 from .accumulate import AccumulateFrame
 from .errors import GadgetError
 from .gadget import Gadget, Scan
-from .image_finish import CXFLOAT, image_header
+from .image_finish import CXFLOAT, directions, image_header
 from .items import Frame, Image, Item, PreScan
 
 
@@ -61,9 +61,9 @@ def _image(scan: Scan, frame: Frame, index: int) -> Image:
     head["data_type"] = CXFLOAT
     head["field_of_view"] = (geometry.recon_fov[0], geometry.encoded_fov[1], geometry.recon_fov[2])
     n_lines, n_all = int(frame.mask.sum()), geometry.limit_counters.size
-    meta = {}
+    meta = directions(frame.head)
     if n_lines < n_all:
-        meta = dict.fromkeys(
+        meta |= dict.fromkeys(
             ("ImageComments", "GADGETRON_ImageComment"), f"zero-filled: {n_lines} of {n_all} lines"
         )
     return Image(head=head, data=np.ascontiguousarray(pixels.T[None, None]), meta=meta)

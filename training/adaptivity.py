@@ -1,13 +1,13 @@
 """Whether masks adapt, and what that is worth: distances between masks, and shares of the gain."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from mnet.masks import Bool, Lines
 from training.bootstrap import Bootstrap, Floats, paired
+from training.collapse import distances
 from training.scores import Scored
 from training.table_spec import Table
 
@@ -93,31 +93,6 @@ def _gains(spec: Table, scope: str, scored: Sequence[Scored]) -> list[dict[str, 
             }
         )
     return found
-
-
-def distances(masks: Iterable[tuple[Bool, Lines]]) -> dict[str, Any] | None:
-    """Return how far masks of equal plan are apart; None where no two scans share a plan.
-
-    `hamming` is the mean number of rows in which two of them differ: a line that moved counts
-    twice. `share` is that of the most possible: 1 where no movable line is shared.
-    """
-    groups: dict[tuple[bytes, bytes, int], list[tuple[Bool, Lines]]] = {}
-    for mask, lines in masks:
-        plan = (lines.acquirable.tobytes(), lines.calibration.tobytes(), lines.n_lines)
-        groups.setdefault(plan, []).append((mask, lines))
-    found, most = [], []
-    for group in groups.values():
-        for (a, lines), (b, _) in combinations(group, 2):
-            found.append(int((a != b).sum()))
-            most.append(2 * min(lines.n_movable, int(lines.movable.sum()) - lines.n_movable))
-    if not found:
-        return None
-    return {
-        "hamming": float(np.mean(found)),
-        "share": float(np.sum(found) / max(np.sum(most), 1)),
-        "n_pairs": len(found),
-        "different": float(np.mean(np.array(found) > 0)),
-    }
 
 
 def shares(nrmse: Mapping[str, float], adaptive: str, fixed: str) -> dict[str, Any]:

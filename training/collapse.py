@@ -4,8 +4,10 @@ A sampler that answers every scan of a plan with the same logits reaches no BCE 
 the mean label of that plan, and its masks do not differ.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mnet.masks import Bool, Lines
+
+Plan = tuple[bytes, bytes, int]
 
 N_LEAST = 8  # labels of a plan, for their mean to say something
 
@@ -48,10 +52,33 @@ def population_entropy(labels: NDArray[np.bool_], lines: Lines) -> float:
     return float(entropy / p.size)
 
 
-def pairwise_hamming(masks: NDArray[np.bool_]) -> float:
-    """Return the mean number of rows in which two of the masks (scans, ky) differ."""
-    n, taken = len(masks), masks.sum(0)
-    return float((2 * taken * (n - taken)).sum() / (n * (n - 1)))
+def plan_key(lines: Lines) -> Plan:
+    """Return what is equal of equal plans."""
+    return lines.acquirable.tobytes(), lines.calibration.tobytes(), lines.n_lines
+
+
+def distances(masks: Iterable[tuple[Bool, Lines]]) -> dict[str, Any] | None:
+    """Return how far masks of equal plan are apart; None where no two scans share a plan.
+
+    `hamming` is the mean number of rows in which two of them differ: a line that moved counts
+    twice. `share` is that of the most possible: 1 where no movable line is shared.
+    """
+    groups: dict[Plan, list[tuple[Bool, Lines]]] = {}
+    for mask, lines in masks:
+        groups.setdefault(plan_key(lines), []).append((mask, lines))
+    found, most = [], []
+    for group in groups.values():
+        for (a, lines), (b, _) in combinations(group, 2):
+            found.append(int((a != b).sum()))
+            most.append(2 * min(lines.n_movable, int(lines.movable.sum()) - lines.n_movable))
+    if not found:
+        return None
+    return {
+        "hamming": float(np.mean(found)),
+        "share": float(np.sum(found) / max(np.sum(most), 1)),
+        "n_pairs": len(found),
+        "different": float(np.mean(np.array(found) > 0)),
+    }
 
 
 def collapse_figures(chosen: Sequence[Chosen]) -> dict[str, float]:
@@ -61,29 +88,31 @@ def collapse_figures(chosen: Sequence[Chosen]) -> dict[str, float]:
     `bce_shared` beside `entropy_shared`: what a constant answer would reach, over the same scans.
     Figures for which there are no scans are left out.
     """
-    plans: dict[tuple[bytes, bytes, int], list[Chosen]] = {}
+    plans: dict[Plan, list[Chosen]] = {}
     for c in chosen:
-        plan = c.lines.acquirable.tobytes(), c.lines.calibration.tobytes(), c.lines.n_lines
-        plans.setdefault(plan, []).append(c)
+        plans.setdefault(plan_key(c.lines), []).append(c)
     values: dict[str, list[tuple[float, int]]] = {}  # figure -> (value, how many it is a mean of)
 
     def add(name: str, value: float, weight: int) -> None:
         values.setdefault(name, []).append((value, weight))
 
     for group in plans.values():
-        lines, n = group[0].lines, len(group)
+        lines = group[0].lines
         labels = [c.label for c in group if c.label is not None]
         losses = [float(label_loss(c.logits, c.label, lines)) for c in group if c.label is not None]
-        if n > 1:
-            add("hamming", pairwise_hamming(np.stack([c.mask for c in group])), n * (n - 1))
         if labels:
             add("bce", float(np.mean(losses)), len(labels))
-        if len(labels) > 1:
-            add("hamming_icd", pairwise_hamming(np.stack(labels)), len(labels) * (len(labels) - 1))
         if len(labels) >= N_LEAST:
             add("bce_shared", float(np.mean(losses)), len(labels))
             add("entropy_shared", population_entropy(np.stack(labels), lines), len(labels))
-    return {
+    figures = {
         name: sum(v * w for v, w in pairs) / sum(w for _, w in pairs)
         for name, pairs in values.items()
     }
+    for name, masks in (
+        ("hamming", [(c.mask, c.lines) for c in chosen]),
+        ("hamming_icd", [(c.label, c.lines) for c in chosen if c.label is not None]),
+    ):
+        if apart := distances(masks):
+            figures[name] = apart["hamming"]
+    return figures

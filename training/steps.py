@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -64,21 +65,20 @@ def _done(task: Task) -> bool:
     return task.output.exists()
 
 
-def trained(
-    train: Callable[[Any], Any], kind: type, study: Study, step: str, values: Mapping[str, Any]
-) -> Task:
-    """Return the task of a training run with the study's settings for `step`.
+def trained(trainer: ModuleType, study: Study, step: str, values: Mapping[str, Any]) -> Task:
+    """Return the task of a run of a module's `train` with the study's settings for `step`.
 
     Raises
     ------
     ValueError
         If the weights are there but follow from other settings.
     """
-    config = made(kind, f"study {study.name}, {step}", {**values, **study.settings.get(step, {})})
+    given = {**values, **study.settings.get(step, {})}
+    config = made(trainer.Config, f"study {study.name}, {step}", given)
     path = Path(config.weights)
     if path.with_suffix(".json").exists():
         refuse_other(path, read_card(str(path.resolve()))["training"], asdict(config))
-    return Task(run=partial(train, config), output=path.with_suffix(".json"))
+    return Task(run=partial(trainer.train, config), output=path.with_suffix(".json"))
 
 
 def refuse_other(path: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -99,14 +99,7 @@ def refuse_other(path: Path, found: Mapping[str, Any], settings: Mapping[str, An
 def reconstructors(study: Study) -> None:
     """Train MoDL and the U-Net on mixed masks of the base cohorts."""
     tasks = [
-        trained(
-            train_recon.train,
-            train_recon.Config,
-            study,
-            kind,
-            _recon(study, kind, kind),
-        )
-        for kind in ("modl", "unet")
+        trained(train_recon, study, kind, _recon(study, kind, kind)) for kind in ("modl", "unet")
     ]
     run_all(study, tasks, "reconstructors")
 
@@ -252,8 +245,7 @@ def select(study: Study) -> None:
     """Train MNet-select in every fold."""
     tasks = [
         trained(
-            train_select.train,
-            train_select.Config,
+            train_select,
             study,
             "select",
             {
@@ -287,63 +279,37 @@ def icd_unet(study: Study) -> None:
         "masks": str(study.masks("icd_unet")),
         "start": str(study.weights("unet")),
     }
-    task = trained(train_recon.train, train_recon.Config, study, "unet_icd", values)
+    task = trained(train_recon, study, "unet_icd", values)
     run_all(study, [task], "U-Net on ICD masks")
 
 
 def faithful(study: Study) -> None:
     """Train the paper's MNet, alternating with a U-Net and with a fixed one, and LOUPE."""
-    common = {
-        "scans": str(study.folder / "scans"),
-        "cohorts": study.base,
-        "validation": (),
-        "parts": study.data(study.base),
+
+    def values(name: str, start: str) -> dict[str, Any]:
+        return {
+            "scans": str(study.folder / "scans"),
+            "cohorts": study.base,
+            "validation": (),
+            "parts": study.data(study.base),
+            "run": str(study.folder / "runs" / name),
+            "weights": str(study.weights(name)),
+            "start": str(study.weights(start)),
+        }
+
+    taught = {"labels": str(study.labels("icd_unet")), "patterns": str(vetted_path(study))}
+    recon = {
+        name: {"reconstructor": str(study.weights(f"unet+{name}"))} for name in ("mnet", "loupe")
     }
-    sampler = {
-        "labels": str(study.labels("icd_unet")),
-        "patterns": str(vetted_path(study)),
-        **common,
-    }
+    accelerations = {"accelerations": study.accelerations}
     tasks = [
+        trained(alternate, study, "mnet", values("mnet", "unet") | taught | recon["mnet"]),
         trained(
-            alternate.train,
-            alternate.Config,
-            study,
-            "mnet",
-            {
-                **sampler,
-                "run": str(study.folder / "runs" / "mnet"),
-                "weights": str(study.weights("mnet")),
-                "reconstructor": str(study.weights("unet+mnet")),
-                "start": str(study.weights("unet")),
-            },
-        ),
-        trained(
-            alternate.train,
-            alternate.Config,
+            alternate,
             study,
             "mnet_fixed_unet",
-            {
-                **sampler,
-                "run": str(study.folder / "runs" / "mnet_fixed_unet"),
-                "weights": str(study.weights("mnet_fixed_unet")),
-                "start": str(study.weights("unet+icd")),
-                "fixed": True,
-            },
+            values("mnet_fixed_unet", "unet+icd") | taught | {"fixed": True},
         ),
-        trained(
-            loupe.train,
-            loupe.Config,
-            study,
-            "loupe",
-            {
-                **common,
-                "run": str(study.folder / "runs" / "loupe"),
-                "weights": str(study.weights("loupe")),
-                "reconstructor": str(study.weights("unet+loupe")),
-                "start": str(study.weights("unet")),
-                "accelerations": study.accelerations,
-            },
-        ),
+        trained(loupe, study, "loupe", values("loupe", "unet") | recon["loupe"] | accelerations),
     ]
     run_all(study, tasks, "MNet and LOUPE")

@@ -183,8 +183,7 @@ def post_training(study: Study) -> None:
     runs += [(f"{name}@{fold}", name, fold) for fold in study.folds for name in BY_FOLD]
     tasks = [
         trained(
-            train_recon.train,
-            train_recon.Config,
+            train_recon,
             study,
             "post",
             {

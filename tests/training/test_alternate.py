@@ -14,7 +14,7 @@ from mnet.unet import UNetReconstructor
 from mnet.weights import load_weights, save_weights
 from training import alternate
 from training.alternate import Config
-from training.collapse import Chosen, collapse_figures, pairwise_hamming, population_entropy
+from training.collapse import Chosen, collapse_figures, population_entropy
 from training.config import read_config
 from training.corpus import load
 from training.loop import read_log
@@ -251,12 +251,6 @@ def test_the_reference_entropy_is_the_lowest_bce_of_a_constant_answer():
     lowest = float(loss.detach())
     assert population_entropy(labels, lines) == pytest.approx(lowest, abs=2e-3)
     assert population_entropy(labels, lines) <= lowest
-
-
-def test_the_distance_is_that_of_all_pairs():
-    _, masks = random_labels(7, np.random.default_rng(1))
-    pairs = [np.sum(a != b) for a, b in itertools.combinations(masks, 2)]
-    assert pairwise_hamming(masks) == pytest.approx(np.mean(pairs))
 
 
 def test_a_collapsed_sampler_shows_as_one():

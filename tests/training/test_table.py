@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from mnet.masks import Lines, low_pass, uniform_random
-from training.adaptivity import distances, sentence, shares
+from training.adaptivity import sentence, shares
 from training.bootstrap import Bootstrap, paired
+from training.collapse import distances
 from training.scores import Scored
 from training.table import MEANS, table
 from training.table_spec import Entry, Table, TestCohort, read_table
