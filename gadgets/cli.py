@@ -69,6 +69,14 @@ def _parser() -> argparse.ArgumentParser:
         help="also take C++ Gadgetrons whose external node says <connect port=PORT>; 0: a free one",
     )
     serve.add_argument("--records", type=Path, help="folder of scan records; none without")
+    serve.add_argument(
+        "--noise",
+        type=Path,
+        help="folder of noise measurements (default ~/.local/state/mnet/noise)",
+    )
+    serve.add_argument(
+        "--pipelines", type=Path, help="folder whose XML files clients may name too, before ours"
+    )
     serve.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default auto)")
     serve.add_argument("--allow-inline-config", action="store_true")
     serve.add_argument("--announce", action="store_true", help="print ports as JSON when ready")
@@ -154,6 +162,7 @@ def _serve(options: argparse.Namespace) -> int:
     import zmq
 
     from .keys import ServerKeys
+    from .noise_store import default_folder
     from .serve import Host
 
     stop = threading.Event()
@@ -167,6 +176,8 @@ def _serve(options: argparse.Namespace) -> int:
             mask_endpoint=options.mask_endpoint,
             mask_keys=keys,
             records=options.records,
+            noise=options.noise or default_folder(),
+            pipelines=options.pipelines,
             device=options.device,
             allow_inline=options.allow_inline_config,
         )

@@ -39,13 +39,21 @@ GADGETS = {
 Pipeline = tuple[Gadget, ...]
 
 
-def load(name: str, folder: Path | None = None) -> str:
-    """Return the XML text of a pipeline by its file name, from the host's own folder only."""
+def load(name: str, folder: Path | None = None, *, extra: Path | None = None) -> str:
+    """Return the XML text of a pipeline by its file name.
+
+    Looks in `extra` first, then in `folder`, by default that of the shipped ones, and not below
+    them. Raises ConfigError for any other name, and a file that cannot be read.
+    """
     folder = folder or Path(str(importlib.resources.files("xml_configs")))
-    known = sorted(path.name for path in folder.glob("*.xml"))
+    places = [place for place in (folder, extra) if place is not None]
+    known = {path.name: path for place in places for path in place.glob("*.xml")}
     if name not in known:
-        raise ConfigError(f"no pipeline {name!r}, expected one of {', '.join(known)}")
-    return (folder / name).read_text(encoding="utf-8")
+        raise ConfigError(f"no pipeline {name!r}, expected one of {', '.join(sorted(known))}")
+    try:
+        return known[name].read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"pipeline {name!r} cannot be read: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,22 +5,23 @@ thread accepts, one serves each connection; MNet runs in this process with one t
 reconstruction in the worker.
 """
 
-import importlib.metadata
 import logging
-import platform
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from .errors import ConfigError
 from .external_session import ExternalSession
 from .front import Worker, WorkerPool, WorkerScan
 from .gadget import Models, Scan
 from .geometry import Geometry, header_xml
+from .host_info import answer
 from .items import Image
 from .keys import ServerKeys
 from .mask_broker import MaskService
@@ -36,7 +37,8 @@ WARM_PIPELINE = "adaptive_modl.xml"
 class Host:
     """A running host; a context manager that stops it.
 
-    `external_port` is for C++ Gadgetrons whose external node says `<connect port=.../>`.
+    `external_port` is for C++ Gadgetrons whose external node says `<connect port=.../>`. `noise` is
+    the folder of noise measurements, `pipelines` one whose XML clients may name beside ours.
     """
 
     def __init__(
@@ -49,9 +51,12 @@ class Host:
         mask_keys: ServerKeys | None = None,
         records: Path | None = None,
         noise: Path | None = None,
+        pipelines: Path | None = None,
         device: str = "auto",
         allow_inline: bool = False,
     ) -> None:
+        if pipelines is not None and not pipelines.is_dir():
+            raise ConfigError(f"pipelines: {pipelines} is no folder")
         self._listener = socket.create_server((address, port), backlog=16)
         self.port: int = self._listener.getsockname()[1]
         self._parents: socket.socket | None = None
@@ -76,6 +81,7 @@ class Host:
             answer=answer,
             wait_warm=self.wait_warm,
             allow_inline=allow_inline,
+            load=partial(load, extra=pipelines),
             noise=None if noise is None else NoiseStore(noise),
         )
         self._serve(self._listener, Session)
@@ -174,17 +180,3 @@ class Host:
             return None
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
         return Record.create(self.records, name)
-
-
-def answer(key: str) -> str:
-    """Answer an info query of Gadgetron's clients."""
-    version = importlib.metadata.version("mnet-gadgets")
-    answers = {
-        "gadgetron::info": f"mnet-gadgets {version}, Python {platform.python_version()}\n",
-        "gadgetron::version": version,
-        "gadgetron::build": version,
-        "gadgetron::info::python": "true",
-        "gadgetron::info::matlab": "false",
-        "ismrmrd::version": importlib.metadata.version("ismrmrd"),
-    }
-    return answers.get(key, "Unknown query")

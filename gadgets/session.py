@@ -11,7 +11,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from . import fire, stock_query
@@ -32,6 +32,7 @@ from .message import (
     Text,
     describe,
 )
+from .metrics import Meter, Metrics
 from .noise_store import NoiseStore
 from .pipeline import Stream, load, parse_stream, split
 from .record import Record
@@ -54,6 +55,7 @@ class Services:
     wait_warm: Callable[[], None]
     allow_inline: bool = False
     load: Callable[[str], str] = load  # a pipeline's XML by its name
+    metrics: Metrics = field(default_factory=Metrics)
     noise: NoiseStore | None = None
 
 
@@ -67,24 +69,31 @@ class Session(Connection):
         self._settings = ""  # the client's text of parameters
         self._writes: frozenset[type] = frozenset()
         self._ledger = Ledger()
+        self._meter = Meter(services.metrics)
 
     def serve(self) -> None:
         """Run the session; never raises for anything a client can do."""
+        self._meter.begin()
         try:
             self._run()
         except EOFError as error:
             self._ended = self._gone = True
+            self._meter.failed(error)
             log.warning("the client vanished: %s", error)
         except OSError as error:
             self._gone = True
+            self._meter.failed(error)
             log.warning("the connection broke: %s", error)
         except GadgetsError as error:
+            self._meter.failed(error)
             self._fail(f"{type(error).__name__}: {error}")
         except Exception as error:  # the connection boundary: told to the client, logged in full
+            self._meter.failed(error)
             log.exception("the session failed")
             self._fail("".join(traceback.format_exception_only(error)).strip())
         finally:
             self._end()
+            self._meter.end()
 
     def _run(self) -> None:
         xml = self._configuration()
@@ -180,9 +189,7 @@ class Session(Connection):
 
     def _scan(self, xml: str, stream: Stream, header: Header, geometry: Geometry) -> None:
         record, ledger = self._record, self._ledger
-        link = self._services.masks.open(
-            geometry.scan_token, None if record is None else _observer(record)
-        )
+        link = self._services.masks.open(geometry.scan_token, self._observe)
         worker = None
         scan = Scan(
             geometry=geometry,
@@ -227,6 +234,7 @@ class Session(Connection):
                 self._send(item)
             return  # without a writer it ends here: nothing behind the front knows it
         self._ledger.item(item)
+        self._meter.item(item)
         if worker is not None:
             worker.put(item)
         elif isinstance(item, Image):
@@ -257,11 +265,18 @@ class Session(Connection):
             else:
                 if isinstance(message, Acquisition):
                     self._ledger.line(message)
+                    self._meter.line()
                 yield message
+
+    def _observe(self, direction: str, header: dict[str, Any]) -> None:
+        """Note a message of the mask channel."""
+        self._meter.mask_message(direction, header)
+        if self._record is not None:
+            self._record.mask("sent" if direction == "sent" else "received", header)
 
     def _remark(self, message: Text) -> None:
         """Log a text; parameters that would change a scan which has begun are refused."""
-        log.info("the client says: %s", message.text[:200])
+        log.info("the client sent a text of %d characters", len(message.text))  # it may name anyone
         if message.text != self._settings:
             request = fire.request(self._module, message.text)
             if request.module != self._module or request.parameters:
@@ -276,11 +291,5 @@ class Session(Connection):
         self._ledger.image(image)
         if not self._failed:
             self._ledger.n_images += 1
+            self._meter.image(image)
             self._send(image)
-
-
-def _observer(record: Record) -> Callable[[str, dict[str, Any]], None]:
-    def observe(direction: str, header: dict[str, Any]) -> None:
-        record.mask("sent" if direction == "sent" else "received", header)
-
-    return observe

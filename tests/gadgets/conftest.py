@@ -14,6 +14,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         port=0,
         mask_endpoint="tcp://127.0.0.1:*",
         records=tmp_path_factory.mktemp("records"),
+        noise=tmp_path_factory.mktemp("noise"),
         device="cpu",
         allow_inline=True,
     ) as host:

@@ -18,7 +18,7 @@ from gadgets.stock_recon import SimpleRecon, TriggerFrames
 SHIPPED = sorted(
     path.name for path in (Path(__file__).resolve().parents[2] / "xml_configs").glob("*.xml")
 )
-OURS = [name for name in SHIPPED if name != "default.xml"]
+OURS = [name for name in SHIPPED if not name.startswith("default")]
 EXECUTE = '<execute name="gadgets.external" target="pipeline" type="python"/>'
 FULL = '<gadget class="NoiseAdjust"/>'
 
@@ -58,6 +58,7 @@ def test_the_pipelines_are_shipped() -> None:
         "adaptive_modl_shadow.xml",
         "cg_sense.xml",
         "default.xml",
+        "default_measurement_dependencies.xml",
         "zero_filled.xml",
     } <= set(SHIPPED)
 
