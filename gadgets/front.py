@@ -4,6 +4,7 @@ One thread reads from the process, and one per scan hands its images on, so that
 takes nothing holds up its own scan alone.
 """
 
+import contextvars
 import logging
 import queue
 import socket
@@ -17,6 +18,7 @@ from typing import Any
 from .errors import GadgetError
 from .items import Image, Item
 from .link import Arrays, Json, Link, pack, unpack
+from .logs import scan_id
 
 log = logging.getLogger(__name__)
 IN_FLIGHT = 24  # items of one scan in the queue: back-pressure beyond, some eight slices
@@ -35,7 +37,16 @@ class WorkerScan:
         self._worker = worker
         self._on_image = on_image
         self._closed = False
-        threading.Thread(target=self._deliver, name=f"images-{name}", daemon=True).start()
+        self._n_put = self._n_taken = 0
+        context = contextvars.copy_context()  # what is logged there is of this scan too
+        threading.Thread(
+            target=context.run, args=(self._deliver,), name=f"images-{name}", daemon=True
+        ).start()
+
+    @property
+    def queued(self) -> int:
+        """How many items wait for the worker or are in it."""
+        return 0 if self.over.is_set() else self._n_put - self._n_taken
 
     def put(self, item: Item) -> None:
         """Queue an item, waiting while the queue is full.
@@ -49,6 +60,7 @@ class WorkerScan:
             self.check()
         self.check()
         body, arrays = pack(item)
+        self._n_put += 1
         self._worker.send("item", {"scan": self.name, **body}, arrays)
 
     def finish(self) -> None:
@@ -80,6 +92,7 @@ class WorkerScan:
 
     def _take(self, kind: str, body: Json, arrays: Arrays) -> None:
         if kind == "taken":
+            self._n_taken += 1
             self.room.release()
         elif kind == "image":
             image = unpack(body, arrays)
@@ -126,10 +139,15 @@ class Worker:
         with self._lock:
             if self.dead:
                 raise GadgetError("the reconstruction worker died before the scan began")
-            scan = WorkerScan(self, uuid.uuid4().hex, on_image)
+            scan = WorkerScan(self, scan_id.get() or uuid.uuid4().hex, on_image)
             self._scans[scan.name] = scan
         self.send("open", {"scan": scan.name, "xml": xml, "header": header})
         return scan
+
+    def queued(self) -> int:
+        """Return how many items of all scans wait for the process or are in it."""
+        with self._lock:
+            return sum(scan.queued for scan in self._scans.values())
 
     def warm(self, xml: str, header: str, timeout_s: float) -> bool:
         """Load the models of a pipeline, and wait until that is done; GadgetError if it fails."""
@@ -210,6 +228,11 @@ class WorkerPool:
                     log.error("worker %d died; starting another", self._worker.pid)
                 self._worker = Worker(self.device)
             return self._worker
+
+    def queued(self) -> int:
+        """Return how many items wait for the worker or are in it."""
+        with self._lock:
+            return 0 if self._worker is None else self._worker.queued()
 
     def close(self) -> None:
         """End the worker."""

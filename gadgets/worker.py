@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 
+from . import logs
 from .gadget import Models, Scan, chain
 from .geometry import Geometry
 from .items import Image, Item
@@ -32,6 +33,7 @@ class _Job:
         threading.Thread(target=self._run, name=f"scan-{name}", daemon=True).start()
 
     def _run(self) -> None:
+        logs.scan_id.set(self._name)
         try:
             scan = _scan(self._models, self._body)
             heavy = split(parse(self._body["xml"]))[1]
@@ -106,7 +108,7 @@ def _text(error: Exception) -> str:
 
 def main(arguments: list[str]) -> None:
     """Run the process."""
-    logging.basicConfig(level=logging.INFO, format="worker: %(levelname)s %(message)s")
+    logs.configure(logging.INFO, plain="worker: %(levelname)s %(message)s")
     descriptor, device = int(arguments[0]), arguments[1]
     link = Link(socket.socket(fileno=descriptor))
     if device == "cpu":
