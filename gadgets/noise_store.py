@@ -133,10 +133,11 @@ def _read(text: str) -> Noise:
         raise ValueError("labels: expected different texts")
     if real.shape != (n, n) or imaginary.shape != (n, n):
         raise ValueError(f"covariance: expected {n} x {n}, got {real.shape}, {imaginary.shape}")
+    if not (np.abs([real, imaginary]) < np.finfo(np.float32).max).all():
+        raise ValueError("covariance: expected finite numbers")
     covariance = (real + 1j * imaginary).astype(np.complex64)
-    asymmetry = np.abs(covariance - covariance.conj().T).max()
-    if not asymmetry <= 1e-5 * np.abs(covariance).max() < np.inf:
-        raise ValueError("covariance: expected a finite Hermitian matrix")
+    if np.abs(covariance - covariance.conj().T).max() > 1e-5 * np.abs(covariance).max():
+        raise ValueError("covariance: expected a Hermitian matrix")
     if not (math.isfinite(dwell_us) and dwell_us >= 0):
         raise ValueError(f"dwell_us: expected 0 or more, got {dwell_us}")
     return Noise(covariance=covariance, dwell_us=dwell_us, labels=tuple(labels))

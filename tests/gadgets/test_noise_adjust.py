@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from synthetic import acquisition, changed, noise, scanned
@@ -7,6 +9,7 @@ from gadgets.gadget import Scan, run
 from gadgets.geometry import Geometry
 from gadgets.items import Acquisition, Flag, Item, Mask, key_of
 from gadgets.noise_adjust import NoiseAdjust
+from gadgets.noise_store import NoiseStore
 
 ONE = scanned(n_coils=3)
 
@@ -112,6 +115,154 @@ def test_a_dead_coil_is_a_clear_error() -> None:
 def test_too_little_noise_is_a_clear_error() -> None:
     with pytest.raises(GadgetError, match=r"cannot whiten.*more samples"):
         adjust([noise(3, n_samples=3), *ONE.lines()])
+
+
+def header(
+    measurement_id: str, *, labels: str = "", dependency: str = "", bandwidth: float = 0.793
+) -> Geometry:
+    """Return the geometry of a scan of coils with these labels, one letter each."""
+    named = "".join(
+        f"<coilLabel><coilNumber>{i}</coilNumber><coilName>{label}</coilName></coilLabel>"
+        for i, label in enumerate(labels)
+    )
+    depends = (
+        "<measurementDependency><dependencyType>noise</dependencyType>"
+        f"<measurementID>{dependency}</measurementID></measurementDependency>"
+    )
+    band = f"<relativeReceiverNoiseBandwidth>{bandwidth}</relativeReceiverNoiseBandwidth>"
+    n_coils = len(labels) or 3
+    xml = scanned(n_coils=n_coils, measurement_id=measurement_id).header.decode()
+    xml = xml.replace("</receiverChannels>", "</receiverChannels>" + named + band)
+    if dependency:
+        xml = xml.replace("</patientPosition>", "</patientPosition>" + depends)
+    return Geometry.parse(xml)
+
+
+def measure(store: NoiseStore, labels: str = "ABC", **fields: float) -> Acquisition:
+    """Run a noise measurement on its own under the id N, and return its readout."""
+    readout = noise(len(labels) or 3, **fields)
+    scan = Scan(geometry=header("N", labels=labels), noise=store)
+    assert adjust([readout], scan) == []
+    return readout
+
+
+def test_a_noise_measurement_whitens_a_later_scan_as_the_stream_s_own_would(
+    tmp_path: Path,
+) -> None:
+    store = NoiseStore(tmp_path)
+    readout = measure(store)
+    line = ONE.lines()[0]
+    later = Scan(geometry=header("I", labels="ABC", dependency="N"), noise=store)
+    (stored,) = adjust([line], later)
+    (own,) = adjust([readout, line])
+    np.testing.assert_array_equal(stored.data, own.data)
+    assert not +later.counts
+
+
+@pytest.mark.parametrize(("dwell", "dwell_noise"), [(10.0, 2.5), (1.0, 4.0)])
+def test_stored_noise_is_scaled_for_dwell_time_and_the_later_scan_s_bandwidth(
+    tmp_path: Path, dwell: float, dwell_noise: float
+) -> None:
+    store = NoiseStore(tmp_path)
+    readout = measure(store, sample_time_us=dwell_noise)
+    geometry = header("I", labels="ABC", dependency="N", bandwidth=0.5)
+    line = changed(readout, flags=0, sample_time_us=dwell)
+    (out,) = adjust([line], Scan(geometry=geometry, noise=store))
+    expected = 2 * dwell / dwell_noise * 0.5
+    np.testing.assert_allclose(covariance(out.data), expected * np.eye(3), atol=1e-3 * expected)
+
+
+@pytest.mark.parametrize(("labels", "order"), [("CAB", [2, 0, 1]), ("CB", [2, 1])])
+def test_coils_in_another_order_and_fewer_coils_are_matched_by_label(
+    tmp_path: Path, labels: str, order: list[int]
+) -> None:
+    store = NoiseStore(tmp_path)
+    readout = measure(store)
+    line = acquisition(readout.data[order])
+    geometry = header("I", labels=labels, dependency="N", bandwidth=1.0)
+    (out,) = adjust([line], Scan(geometry=geometry, noise=store))
+    np.testing.assert_allclose(covariance(out.data), 2 * np.eye(len(order)), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "dependency", "words"),
+    [
+        ("ABD", "N", "the scan has coils A, B, D, the stored noise A, B, C"),
+        ("", "N", "the header labels 0 of 3 coils"),
+        ("ABC", "M", "not stored here"),
+    ],
+)
+def test_noise_that_does_not_serve_leaves_the_lines_as_they_are_and_says_why(
+    tmp_path: Path,
+    labels: str,
+    dependency: str,
+    words: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = NoiseStore(tmp_path)
+    measure(store)
+    scan = Scan(geometry=header("I", labels=labels, dependency=dependency), noise=store)
+    line = ONE.lines()[0]
+    assert adjust([line], scan) == [line]
+    assert scan.counts == {"scans without the noise that they refer to": 1}
+    assert words in caplog.text
+
+
+def test_where_stored_noise_does_not_serve_the_stream_s_own_readouts_do(tmp_path: Path) -> None:
+    line, readout = ONE.lines()[0], noise(3)
+    scan = Scan(geometry=header("I", labels="ABC", dependency="M"), noise=NoiseStore(tmp_path))
+    (out,) = adjust([readout, line], scan)
+    (own,) = adjust([readout, line])
+    np.testing.assert_array_equal(out.data, own.data)
+
+
+def test_stored_noise_goes_before_the_stream_s_own_as_in_gadgetron(tmp_path: Path) -> None:
+    store = NoiseStore(tmp_path)
+    first = measure(store)
+    line, other = ONE.lines()[0], noise(3, seed=11)
+    scan = Scan(geometry=header("I", labels="ABC", dependency="N"), noise=store)
+    (out,) = adjust([other, line], scan)
+    (expected,) = adjust([first, line])
+    np.testing.assert_array_equal(out.data, expected.data)
+    assert scan.counts == {"noise readouts beside stored noise": 1}
+
+
+def test_noise_within_a_scan_serves_later_scans_too(tmp_path: Path) -> None:
+    store = NoiseStore(tmp_path)
+    line, readout = ONE.lines()[0], noise(3)
+    (first,) = adjust([readout, line], Scan(geometry=header("N", labels="ABC"), noise=store))
+    later = Scan(geometry=header("I", labels="ABC", dependency="N"), noise=store)
+    (second,) = adjust([line], later)
+    np.testing.assert_array_equal(first.data, second.data)
+
+
+@pytest.mark.parametrize(("name", "labels"), [("N", ""), ("N", "AAB"), ("", "ABC")])
+def test_noise_that_nobody_could_use_is_not_stored(tmp_path: Path, name: str, labels: str) -> None:
+    scan = Scan(geometry=header(name, labels=labels), noise=NoiseStore(tmp_path))
+    assert adjust([noise(3)], scan) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_noise_measurement_that_cannot_whiten_fails_at_once_and_is_not_stored(
+    tmp_path: Path,
+) -> None:
+    data = noise(3).data.copy()
+    data[1] = 0
+    scan = Scan(geometry=header("N", labels="ABC"), noise=NoiseStore(tmp_path))
+    with pytest.raises(GadgetError, match=r"cannot whiten.*coil 1"):
+        adjust([acquisition(data, flags=Flag.NOISE)], scan)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_fails_a_noise_measurement_but_not_a_scan_that_has_its_own(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").write_text("")
+    scan = Scan(geometry=header("N", labels="ABC"), noise=NoiseStore(tmp_path / "file" / "noise"))
+    with pytest.raises(GadgetError, match="noise cannot be stored"):
+        adjust([noise(3)], scan)
+    assert len(adjust([noise(3), ONE.lines()[0]], scan)) == 1
+    assert scan.counts == {"noise measurements that could not be stored": 1}
 
 
 def full_band() -> Geometry:
