@@ -3,18 +3,37 @@ from pathlib import Path
 
 import pytest
 
+from gadgets.pipeline import load
 from gadgets.private_host import Address
 from gadgets.serve import Host
 
 
 @pytest.fixture(scope="session")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+def noise_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("noise")
+
+
+@pytest.fixture(scope="session")
+def pipelines_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site's own pipelines, and others that lie beside and below them."""
+    folder = tmp_path_factory.mktemp("site") / "pipelines"
+    (folder / "below").mkdir(parents=True)
+    for path in ("site.xml", "../outside.xml", "below/inside.xml"):
+        (folder / path).write_text(load("default.xml"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def host(
+    tmp_path_factory: pytest.TempPathFactory, noise_folder: Path, pipelines_folder: Path
+) -> Iterator[Host]:
     """One warm host for all tests of a session: sessions must not disturb each other anyway."""
     with Host(
         port=0,
         mask_endpoint="tcp://127.0.0.1:*",
         records=tmp_path_factory.mktemp("records"),
-        noise=tmp_path_factory.mktemp("noise"),
+        noise=noise_folder,
+        pipelines=pipelines_folder,
         device="cpu",
         allow_inline=True,
     ) as host:

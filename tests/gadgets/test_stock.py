@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from closed_loop import source
+from peer import Peer, connected, error
 
 from gadgets.errors import GadgetError
 from gadgets.gadget import Scan, run
@@ -25,8 +26,6 @@ from gadgets.message import (
     Query,
     Response,
     Text,
-    read_message,
-    socket_reader,
     write_message,
 )
 from gadgets.meta import meta_from_xml
@@ -163,40 +162,10 @@ def test_integers_are_rounded_half_away_from_zero_shifted_and_clipped(
     assert int(converted.head["data_type"]) == gadget.data_type
 
 
-class Peer:
-    """A client that says one thing after the other."""
-
-    def __init__(self, address: Address) -> None:
-        self.sock = socket.create_connection((address.host, address.port), timeout=60)
-        self._read = socket_reader(self.sock)
-
-    def say(self, *messages: Message) -> None:
-        for message in messages:
-            self.sock.sendall(write_message(message))
-
-    def hear(self) -> Message:
-        return read_message(self._read)
-
-    def rest(self) -> list[Message]:
-        heard: list[Message] = []
-        while True:
-            try:
-                heard.append(self.hear())
-            except EOFError:
-                return heard
-
-
 @pytest.fixture
 def peer(address: Address) -> Iterator[Peer]:
-    one = Peer(address)
-    yield one
-    one.sock.close()
-
-
-def error(messages: list[Message]) -> str:
-    assert [type(message) for message in messages] == [Text, Close]
-    assert isinstance(messages[0], Text)
-    return messages[0].text
+    with connected(address) as one:
+        yield one
 
 
 CONFIG, MRD_HEADER = ConfigFile("default.xml"), Header(HEADER)

@@ -1,0 +1,54 @@
+"""A client of a host that says one thing after the other."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gadgets.message import Close, Message, Text, read_message, socket_reader, write_message
+from gadgets.private_host import Address
+
+
+class Peer:
+    """One connection."""
+
+    def __init__(self, address: Address) -> None:
+        self.sock = socket.create_connection((address.host, address.port), timeout=60)
+        self._read = socket_reader(self.sock)
+
+    def say(self, *messages: Message) -> None:
+        for message in messages:
+            self.sock.sendall(write_message(message))
+
+    def hear(self) -> Message:
+        return read_message(self._read)
+
+    def rest(self) -> list[Message]:
+        heard: list[Message] = []
+        while True:
+            try:
+                heard.append(self.hear())
+            except EOFError:
+                return heard
+
+
+@contextmanager
+def connected(address: Address) -> Iterator[Peer]:
+    peer = Peer(address)
+    try:
+        yield peer
+    finally:
+        peer.sock.close()
+
+
+def session(address: Address, *messages: Message) -> list[Message]:
+    """Say everything in one session, and return what the host said."""
+    with connected(address) as peer:
+        peer.say(*messages)
+        return peer.rest()
+
+
+def error(messages: list[Message]) -> str:
+    """Return the text of a session that was an error and nothing else."""
+    assert [type(message) for message in messages] == [Text, Close]
+    assert isinstance(messages[0], Text)
+    return messages[0].text
