@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from . import logs
 from .conformance_cli import add_commands
 from .errors import ConfigError, GadgetsError
 
@@ -23,10 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status, not zero on any failure."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    logging.basicConfig(
-        level=logging.WARNING if options.quiet else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    level = logging.WARNING if options.quiet else logging.INFO
+    logs.configure(level, as_json=getattr(options, "log_json", False))
     try:
         status: int = options.run(options)
     except KeyboardInterrupt:
@@ -58,26 +57,6 @@ def _parser() -> argparse.ArgumentParser:
         "Takes MRD streams as Gadgetron does, runs the pipelines of xml_configs, and binds the\n"
         "mask channel. Stop it with Ctrl-C.",
     )
-    serve.add_argument("--address", default="127.0.0.1", help="where MRD clients may connect")
-    serve.add_argument("--port", type=int, default=9002, help="0 takes a free one")
-    serve.add_argument("--mask-endpoint", default="tcp://127.0.0.1:9004")
-    serve.add_argument("--mask-keys", type=Path, help="KEYS/host of `mnet keys`: use CURVE")
-    serve.add_argument(
-        "--external",
-        type=int,
-        metavar="PORT",
-        help="also take C++ Gadgetrons whose external node says <connect port=PORT>; 0: a free one",
-    )
-    serve.add_argument("--records", type=Path, help="folder of scan records; none without")
-    serve.add_argument(
-        "--noise",
-        type=Path,
-        help="folder of noise measurements (default ~/.local/state/mnet/noise)",
-    )
-    serve.add_argument(
-        "--pipelines", type=Path, help="folder whose XML files clients may name too, before ours"
-    )
-    serve.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default auto)")
     serve.add_argument("--allow-inline-config", action="store_true")
     serve.add_argument("--announce", action="store_true", help="print ports as JSON when ready")
 
@@ -124,6 +103,20 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("source", type=Path)
     convert.add_argument("target", type=Path)
     add_commands(add)
+    check = add(
+        "doctor",
+        _doctor,
+        "Find what is wrong with an installation, and say what to do.",
+        "Give it the options of `mnet serve`, and run it as the user that will run the host.\n"
+        "Exit status 1 if a host with these options could not do its work.\n\n"
+        "example: mnet doctor --records records --device cuda",
+    )
+    check.add_argument("--json", action="store_true", help="print the findings as JSON")
+    check.set_defaults(quiet=True)
+    for command in (serve, check):
+        _host_options(command)
+    for command in (serve, maskd):
+        command.add_argument("--log-json", action="store_true", help="log JSON, one object a line")
     for command in (scan, replay, convert):
         command.add_argument(
             "--first-axis",
@@ -132,6 +125,32 @@ def _parser() -> argparse.ArgumentParser:
             help="what the first axis of a fastMRI array counts",
         )
     return parser
+
+
+def _host_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--address", default="127.0.0.1", help="where MRD clients may connect")
+    parser.add_argument("--port", type=int, default=9002, help="0 takes a free one")
+    parser.add_argument("--mask-endpoint", default="tcp://127.0.0.1:9004")
+    parser.add_argument("--mask-keys", type=Path, help="KEYS/host of `mnet keys`: use CURVE")
+    parser.add_argument(
+        "--external",
+        type=int,
+        metavar="PORT",
+        help="also take C++ Gadgetrons whose external node says <connect port=PORT>; 0: a free one",
+    )
+    parser.add_argument("--records", type=Path, help="folder of scan records; none without")
+    parser.add_argument(
+        "--noise",
+        type=Path,
+        help="folder of noise measurements (default ~/.local/state/mnet/noise)",
+    )
+    parser.add_argument(
+        "--pipelines", type=Path, help="folder whose XML files clients may name too, before ours"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default auto)")
+    parser.add_argument(
+        "--status-port", type=int, help="/healthz, /readyz and /metrics over HTTP on 127.0.0.1"
+    )
 
 
 def _loop_options(parser: argparse.ArgumentParser) -> None:
@@ -180,6 +199,7 @@ def _serve(options: argparse.Namespace) -> int:
             pipelines=options.pipelines,
             device=options.device,
             allow_inline=options.allow_inline_config,
+            status_port=options.status_port,
         )
     except (OSError, ValueError, zmq.ZMQError) as error:
         raise ConfigError(f"cannot bind: {error}") from error
@@ -191,6 +211,7 @@ def _serve(options: argparse.Namespace) -> int:
                 "port": host.port,
                 "mask_endpoint": host.mask_endpoint,
                 "external_port": host.external_port,
+                "status_port": host.status_port,
             }
             print(json.dumps(ports), flush=True)
         try:
@@ -198,6 +219,12 @@ def _serve(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             log.info("stopping")
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .doctor import run
+
+    return run(options, print)
 
 
 def _maskd(options: argparse.Namespace) -> int:

@@ -9,7 +9,6 @@ import logging
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,16 +18,18 @@ from typing import Self
 from .errors import ConfigError
 from .external_session import ExternalSession
 from .front import Worker, WorkerPool, WorkerScan
-from .gadget import Models, Scan
-from .geometry import Geometry, header_xml
+from .gadget import Models
 from .host_info import answer
 from .items import Image
 from .keys import ServerKeys
+from .logs import scan_id
 from .mask_broker import MaskService
+from .metrics import Metrics
 from .noise_store import NoiseStore
 from .pipeline import load, parse, split
 from .record import Record
 from .session import Services, Session
+from .status import StatusServer
 
 log = logging.getLogger(__name__)
 WARM_PIPELINE = "adaptive_modl.xml"
@@ -39,6 +40,7 @@ class Host:
 
     `external_port` is for C++ Gadgetrons whose external node says `<connect port=.../>`. `noise` is
     the folder of noise measurements, `pipelines` one whose XML clients may name beside ours.
+    `status_port` is for probes and metrics over HTTP, on loopback.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Host:
         pipelines: Path | None = None,
         device: str = "auto",
         allow_inline: bool = False,
+        status_port: int | None = None,
     ) -> None:
         if pipelines is not None and not pipelines.is_dir():
             raise ConfigError(f"pipelines: {pipelines} is no folder")
@@ -70,9 +73,11 @@ class Host:
         self._device = device
         self._warm = threading.Event()
         self._warm_error: Exception | None = None
+        self._unready = "the models are being loaded"
         self.pool: WorkerPool | None = None
         self._models = Models()
         self._stopping = False
+        self.metrics = metrics = Metrics()
         self._services = Services(
             models=self._models,
             masks=self._masks,
@@ -83,7 +88,18 @@ class Host:
             allow_inline=allow_inline,
             load=partial(load, extra=pipelines),
             noise=None if noise is None else NoiseStore(noise),
+            metrics=metrics,
         )
+        metrics.watch("ready", "1 if masks can be predicted", lambda: float(not self._unready))
+        metrics.watch("queue_items", "Items queued for the worker", self._queued)
+        metrics.watch("keys_refused", "Handshakes refused", lambda: float(self._masks.refused))
+        self._status: StatusServer | None = None
+        self.status_port: int | None = None
+        if status_port is not None:
+            self._status = StatusServer(
+                status_port, trouble=self._trouble, unready=self.unready, metrics=metrics.text
+            )
+            self.status_port = self._status.port
         self._serve(self._listener, Session)
         if self._parents is not None:
             self._serve(self._parents, ExternalSession)
@@ -106,11 +122,18 @@ class Host:
         if self._warm_error is not None:
             raise self._warm_error
 
+    def unready(self) -> str:
+        """Say why masks cannot be predicted (yet), "" once they can."""
+        return self._unready
+
     def close(self) -> None:
         """Stop accepting, end the worker, say bye on the mask channel."""
         if self._stopping:
             return
         self._stopping = True
+        self._unready = "the host is stopping"
+        if self._status is not None:
+            self._status.close()
         self._listener.close()
         if self._parents is not None:
             self._parents.close()
@@ -152,23 +175,26 @@ class Host:
         except Exception as error:  # sessions report it to their clients
             log.exception("the host cannot start")
             self._warm_error = error
+            self._unready = self._trouble()
         finally:
             self._warm.set()
 
     def _run_once(self, worker: Worker) -> None:
         """Run both ends of the adaptive pipeline on nothing, so that a first scan is not slow."""
-        from mnet.weights import WeightsError
+        from .rehearsal import header, rehearse
 
         xml = load(WARM_PIPELINE)
-        matrix, fov = (64, 64, 1), (256.0, 256.0, 5.0)
-        header = header_xml(encoded=matrix, encoded_fov=fov, recon=matrix, recon_fov=fov, n_coils=2)
-        worker.warm(xml, header.decode(), 120.0)
-        scan = Scan(geometry=Geometry.parse(header), models=self._models)
-        try:
-            for gadget in split(parse(xml))[0]:
-                gadget.warm(scan)
-        except WeightsError as error:  # pipelines that do without can still run
-            log.error("weights: %s", error)
+        worker.warm(xml, header().decode(), 120.0)
+        self._unready = rehearse(split(parse(xml))[0], self._models)
+        if self._unready:  # pipelines that do without can still run
+            log.error("no mask can be predicted: %s", self._unready)
+
+    def _trouble(self) -> str:
+        """Say why a restart could help, "" while it cannot."""
+        return f"the host cannot start: {self._warm_error}" if self._warm_error else ""
+
+    def _queued(self) -> float:
+        return 0.0 if self.pool is None else float(self.pool.queued())
 
     def _open_worker(self, xml: str, header: str, on_image: Callable[[Image], None]) -> WorkerScan:
         if self.pool is None:
@@ -178,5 +204,5 @@ class Host:
     def _new_record(self) -> Record | None:
         if self.records is None:
             return None
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{scan_id.get()}"
         return Record.create(self.records, name)

@@ -21,6 +21,7 @@ from .gadget import Models, Scan, chain, intake
 from .geometry import Geometry
 from .item_codec import decode
 from .items import Acquisition, Image, Item, Waveform
+from .logs import new_scan
 from .mask_peer import ReconPort
 from .message import (
     Close,
@@ -73,6 +74,7 @@ class Session(Connection):
 
     def serve(self) -> None:
         """Run the session; never raises for anything a client can do."""
+        new_scan()
         self._meter.begin()
         try:
             self._run()
