@@ -4,7 +4,7 @@ Labels are words of fixed lists: nothing that a client, a sequence or a header s
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -49,6 +49,7 @@ class Metrics:
             "reason",
         )
         self.images = counter("images", "Images sent")
+        self.oddities = counter("oddities", "What a scan counted, such as doubled lines", "what")
         self.failures = counter("failures", "Sessions that ended with an error", "kind")
         self.mask_s = Histogram(
             "mnet_mask_seconds",
@@ -124,6 +125,11 @@ class Meter:
             answer = header["kind"] if header["kind"] == "ack" else header["reason"]
             if self._is_new(("answer", header["message_id"], answer)):
                 self._metrics.answers.labels(answer).inc()
+
+    def counts(self, counts: Mapping[str, int]) -> None:
+        """Note what a scan has counted in the end; the words are the gadgets' own."""
+        for what, n in counts.items():
+            self._metrics.oddities.labels(what).inc(n)
 
     def image(self, image: Image) -> None:
         """Note an image that leaves; the series of one frame share its time."""

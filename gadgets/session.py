@@ -225,8 +225,9 @@ class Session(Connection):
             raise
         finally:
             link.close()
+            counts = dict(scan.counts) | ({} if worker is None else worker.counts)
+            self._meter.counts(counts)
             if record is not None:
-                counts = dict(scan.counts) | ({} if worker is None else worker.counts)
                 record.finish(summary(scan, ledger, counts, started, error) | {"pipeline": xml})
 
     def _hand_on(self, item: Item, worker: WorkerScan | None) -> None:
