@@ -4,6 +4,7 @@ A folder, private to its owner, with
 
     messages.log   every message received, as its bytes on the wire
     masks.jsonl    every mask message sent and received, one JSON object a line
+    noise.json     the stored noise that whitened the scan, where it was not among the messages
     scan.json      the summary, written at the end
 
 ``messages.log`` is the magic and then, per message, u32 length, u32 CRC-32 and the bytes. It is
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 MAGIC = b"MNETREC1"
 MESSAGES = "messages.log"
 MASKS = "masks.jsonl"
+NOISE = "noise.json"
 SUMMARY = "scan.json"
 DEFAULT_CAP = 8 << 30  # bytes of messages.log; full disks have stopped scanners
 _FRAME = struct.Struct("<II")  # length, CRC-32
@@ -89,6 +91,14 @@ class Record:
         """Log a mask message with the time in seconds since 1970."""
         entry = {"time": time.time(), "direction": direction, "message": header}
         os.write(self._masks, json.dumps(entry).encode() + b"\n")
+
+    def noise(self, text: str) -> None:
+        """Keep the noise of an earlier measurement that this scan was whitened with."""
+        try:
+            with os.fdopen(_open_private(self.folder / NOISE), "w") as file:
+                file.write(text)
+        except OSError as error:
+            log.warning("%s: the noise is not recorded: %s", self.folder, error)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, replacing an earlier one in one step, and close the record."""
