@@ -55,6 +55,16 @@ def request(module: str, text: str | None) -> Request:
     return Request(module=module, parameters=values, hello=hello)
 
 
+def refuse_late(module: str, text: str) -> None:
+    """Raise ConfigError for a text that would change the scan which it came in the middle of."""
+    late = request(module, text)
+    if late.module != module or late.parameters or late.hello is not None:
+        raise ConfigError(
+            "parameters in JSON came too late: they belong right after the MRD header, "
+            f"and the configuration is then named without {SUFFIX}"
+        )
+
+
 def configure(xml: str, parameters: Mapping[str, str]) -> str:
     """Set properties of the gadgets inside a pipeline's external node.
 

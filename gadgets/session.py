@@ -81,14 +81,10 @@ class Session(Connection):
         self._meter.begin()
         try:
             self._run()
-        except EOFError as error:
+        except (EOFError, OSError) as error:
             self._ended = self._gone = True
             self._meter.failed(error)
             log.warning("the client vanished: %s", error)
-        except OSError as error:
-            self._gone = True
-            self._meter.failed(error)
-            log.warning("the connection broke: %s", error)
         except GadgetsError as error:
             self._meter.failed(error)
             self._fail(f"{type(error).__name__}: {error}")
@@ -291,12 +287,7 @@ class Session(Connection):
         """Log a text; parameters that would change a scan which has begun are refused."""
         log.info("the client sent a text of %d characters", len(message.text))  # it may name anyone
         if message.text != self._settings:
-            request = fire.request(self._module, message.text)
-            if request.module != self._module or request.parameters:
-                raise ConfigError(
-                    "parameters in JSON came too late: they belong right after the MRD header, "
-                    f"and the configuration is then named without {fire.SUFFIX}"
-                )
+            fire.refuse_late(self._module, message.text)
 
     def _send_image(self, image: Image) -> None:
         if Image not in self._writes:
