@@ -2,6 +2,7 @@
 
 import base64
 import importlib.util
+import inspect
 import json
 import re
 import shlex
@@ -15,8 +16,10 @@ from types import ModuleType
 
 import pytest
 
+from gadgets import serve
 from gadgets.cli import _parser
 from gadgets.fire import request
+from gadgets.metrics import Metrics
 from gadgets.pipeline import load, parse
 from gadgets.predict_mask import PredictMask
 
@@ -276,7 +279,9 @@ def test_the_page_runs_commands_that_exist_and_names_every_metric_that_there_is(
         host_options(shlex.split(command))
     for path in re.findall(r"\b(?:vendor|scripts|docs|gadgets)/[\w/.]+\w", page):
         assert (ROOT / path).exists(), path
-    source = (ROOT / "gadgets/metrics.py").read_text() + (ROOT / "gadgets/serve.py").read_text()
-    named = re.findall(r'counter\(\s*"(\w+)"', source) + re.findall(r'watch\("(\w+)"', source)
-    for name in [f"mnet_{one}" for one in named] + re.findall(r'"(mnet_\w+)"', source):
-        assert f"`{name}" in page, f"{name} is not on the page"
+    names = {family.name for family in Metrics().registry.collect()}
+    names |= {f"mnet_{name}" for name in re.findall(r'watch\("(\w+)"', inspect.getsource(serve))}
+    assert len(names) > 15
+    for name in names:
+        shown = "process_*" if name.startswith("process_") else name
+        assert f"`{shown}" in page, f"{name} is not on the page"
