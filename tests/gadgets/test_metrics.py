@@ -25,6 +25,7 @@ from gadgets import logs, metrics, rehearsal
 from gadgets import serve as serve_module
 from gadgets.client import MrdClient
 from gadgets.errors import ConfigError, GadgetsError, HeaderError, ProtocolError
+from gadgets.external_session import ParentGone
 from gadgets.message import Close, ConfigFile, Header, Text, write_message
 from gadgets.pipeline import load, parse, split
 from gadgets.private_host import Address
@@ -111,6 +112,11 @@ def test_what_a_scan_counts_is_shown_in_the_gadgets_own_words(host: Host, addres
     assert shown.until(1, "mnet_oddities_total", "doubled lines")
 
 
+def raised_from(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -120,6 +126,8 @@ def test_what_a_scan_counts_is_shown_in_the_gadgets_own_words(host: Host, addres
         (EOFError("x"), "connection"),
         (ConnectionResetError("x"), "connection"),
         (GadgetsError("x"), "internal"),
+        (raised_from(ParentGone("x"), EOFError("x")), "connection"),
+        (raised_from(RuntimeError("x"), OSError("x")), "internal"),
         (KeyError("x"), "internal"),
     ],
 )
