@@ -210,7 +210,9 @@ def _serve(options: argparse.Namespace) -> int:
             status_port=options.status_port,
         )
     except (OSError, ValueError, zmq.ZMQError) as error:
-        raise ConfigError(f"cannot bind: {error}") from error
+        raise ConfigError(
+            f"cannot bind: {error}; `mnet doctor` with these options says what is in the way"
+        ) from error
     with host:
         log.info("MRD on %s:%d, masks on %s", options.address, host.port, host.mask_endpoint)
         if options.announce:

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import stat
 import subprocess
+import sys
 import tarfile
 from argparse import Namespace
 from pathlib import Path
@@ -187,6 +188,11 @@ def test_a_containers_files_become_a_sound_image_that_fire_can_start(tmp_path: P
     again = run(*command)
     assert (again.returncode, "exists already" in again.stderr) == (1, True)
     assert [path.name for path in tmp_path.glob("tmp*")] == [], "nothing is left behind"
+
+
+def test_a_host_is_imported_without_torch_so_that_its_ports_are_bound_when_fire_connects() -> None:
+    program = "import sys, gadgets.cli, gadgets.serve; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
 
 def test_the_scripts_can_be_executed() -> None:
