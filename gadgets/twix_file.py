@@ -92,8 +92,11 @@ def read_twix(path: Path) -> tuple[bytes, list[Acquisition]]:
     # What twixtools was seen to raise for damaged files.
     except (ValueError, KeyError, IndexError, TypeError, OverflowError, struct.error) as error:
         raise ProtocolError(f"{path} cannot be read as Siemens twix: {error!r}") from error
-    if remarks.getvalue():
-        log.warning("%s: %s", path, remarks.getvalue().strip())
+    said = remarks.getvalue().strip()
+    if "error" in said.lower():  # twixtools goes on with what it has
+        raise ProtocolError(f"{path} is damaged; twixtools says: {said}")
+    if said:
+        log.warning("%s: %s", path, said)
     protocol = _Protocol(path, scan.get("hdr", {}))
     protocol.refuse_unsupported()
     lines = [_line(mdh, data, protocol) for mdh, data in blocks]

@@ -1,3 +1,4 @@
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,19 @@ def test_a_damaged_protocol_is_no_crash(tmp_path: Path) -> None:
     whole = write(tmp_path / "whole.dat", lines()).read_bytes()
     damaged = tmp_path / "damaged.dat"
     damaged.write_bytes(whole.replace(b"MeasYaps", b"\0" * 8))
+    with pytest.raises(ProtocolError, match=r"damaged\.dat is damaged; twixtools says: "):
+        open_source(damaged)
+
+
+def test_a_damaged_readout_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    content = bytearray(write(tmp_path / "whole.dat", lines()).read_bytes())
+    samples = KSPACE[0, :, :, 5].astype(np.complex64)[0].tobytes()
+    size = 192 + 2 * (32 + len(samples))
+    start = content.index(samples) - 32 - 192
+    assert content[start + size + 48 : start + size + 50] == struct.pack("<H", 24)
+    content[start + size + 48 : start + size + 50] = b"\xff\xff"  # samples of the next readout
+    damaged = tmp_path / "damaged.dat"
+    damaged.write_bytes(content)
     with pytest.raises(ProtocolError, match=r"damaged\.dat"):
         open_source(damaged)
 
