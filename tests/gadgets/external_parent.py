@@ -20,11 +20,24 @@ import numpy as np
 from numpy.typing import NDArray
 from synthetic import Array, Scanned, acquisition, crop, fft, ifft
 
-from gadgets.items import Acquisition
+from gadgets.gadget import Scan, run
+from gadgets.items import Acquisition, Image
+from gadgets.pipeline import parse
 
 CONFIG, HEADER, CLOSE, ERROR, ACQUISITION, IMAGE = 2, 3, 4, 8, 1008, 1022
 PIXELS = {1: "<u2", 3: "<u4", 5: "<f4", 6: "<f8", 7: "<c8", 8: "<c16"}  # what C++ takes: no i2
 PATIENCE = 120.0  # seconds until a test gives up; none waits that long when all is well
+QUICK = """
+<configuration><version>2</version><stream><external>
+  <execute name="gadgets.external" target="pipeline" type="python"/>
+  <configuration device="cpu">
+    <gadget class="AccumulateFrame"/>
+    <gadget class="CoilMaps"/>
+    <gadget class="Reconstruct"><property name="method" value="zero_filled"/></gadget>
+    <gadget class="ImageFinish"/>
+  </configuration>
+</external></stream></configuration>
+"""
 CAPTURES = Path(os.environ.get("MNET_SHARED") or Path(__file__).resolve().parents[3] / "shared")
 CAPTURES /= "captures"
 
@@ -209,3 +222,19 @@ def node_document(pipeline: str, attributes: Mapping[str, str] = {}) -> bytes:
     configuration.attrib |= dict(attributes)
     configuration.tail = "\n"
     return b'<?xml version="1.0"?>\n' + ElementTree.tostring(configuration)
+
+
+def failed(messages: list[Received]) -> str:
+    """Check that a node told its failure once and last, and give the text."""
+    if [m.id for m in messages[-2:]] != [ERROR, CLOSE] or {m.id for m in messages[:-2]} - {IMAGE}:
+        raise AssertionError(f"no failure: {messages}")
+    text = messages[-2].text
+    if not text.startswith("Traceback (most recent call last)"):
+        raise AssertionError(f"no traceback: {text}")
+    return text
+
+
+def plain_loop(scan: Scanned, pipeline: str, lines: Iterable[Acquisition]) -> list[Image]:
+    """Return the images of a pipeline without any connection."""
+    items = run(parse(pipeline), Scan(geometry=scan.geometry), lines)
+    return [item for item in items if isinstance(item, Image)]
