@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import GadgetError
+from .errors import ConfigError, GadgetError
 from .items import ACQUISITION_HEADER, Acquisition, Complex, Flag
 
 log = logging.getLogger(__name__)
@@ -68,9 +68,15 @@ def as_readout(noise: Noise) -> Acquisition:
 
 
 def default_folder() -> Path:
-    """Return where the user's host keeps noise: below XDG_STATE_HOME, or ~/.local/state."""
+    """Return where the user's host keeps noise: below XDG_STATE_HOME, or ~/.local/state.
+
+    Raises ConfigError for a user without a home.
+    """
     state = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(state) if state else Path.home() / ".local" / "state") / "mnet" / "noise"
+    try:
+        return (Path(state) if state else Path.home() / ".local" / "state") / "mnet" / "noise"
+    except RuntimeError as error:
+        raise ConfigError(f"{error}: say --noise FOLDER") from error
 
 
 class NoiseStore:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gadgets.errors import GadgetError
+from gadgets.errors import ConfigError, GadgetError
 from gadgets.items import Flag
 from gadgets.message import buffer_reader, read_message, write_message
 from gadgets.noise_store import (
@@ -214,3 +214,15 @@ def test_the_default_folder_is_of_the_user_s_state(
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_folder() == tmp_path / ".local" / "state" / "mnet" / "noise"
+
+
+def test_a_user_without_a_home_must_say_where_noise_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(ConfigError, match="--noise"):
+        default_folder()
