@@ -69,6 +69,7 @@ class Host:
             self.external_port = self._parents.getsockname()[1]
         self._masks = MaskService(mask_endpoint, keys=mask_keys)
         self.mask_endpoint = self._masks.endpoint
+        self.records = records
         self._device = device
         self._warm = threading.Event()
         self._warm_error: Exception | None = None
