@@ -110,7 +110,7 @@ def _store(covariance: Complex, dwell_us: float, scan: Scan) -> None:
     if scan.noise is None or not name:
         return
     if not all(labels) or not len(set(labels)) == len(labels) == len(covariance):
-        log.warning("the noise is not stored: the header has no label of its own for every coil")
+        log.info("the noise is not stored: the header has no label of its own for every coil")
         return
     scan.noise.put(name, Noise(covariance=covariance, dwell_us=dwell_us, labels=labels))
 
