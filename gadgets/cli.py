@@ -109,6 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("source", type=Path, help="file, or the folder of a scan record")
     convert.add_argument("target", type=Path, help="MRD HDF5 to write")
+    convert.add_argument(
+        "--ky-center", type=int, metavar="COUNTER", help="where the source's header has it wrong"
+    )
     convert.add_argument("--overwrite", action="store_true", help="replace an existing target")
     add_commands(add)
     check = add(
@@ -389,6 +392,7 @@ def _convert(options: argparse.Namespace) -> int:
         options.source,
         options.target,
         first_axis=options.first_axis,
+        ky_center=options.ky_center,
         overwrite=options.overwrite,
     )
     print(said)

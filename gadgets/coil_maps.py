@@ -1,5 +1,6 @@
 """Coil maps from the calibration lines, while the slice is still being measured."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,9 @@ from mnet.maps import coil_maps
 from .errors import GadgetError
 from .gadget import Gadget, Scan
 from .items import Complex, Frame, Item, PreScan
+
+log = logging.getLogger(__name__)
+OFF_CENTRE = "frames with their strongest line away from the header's centre"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,7 @@ class CoilMaps(Gadget):
                 maps[item.key.slice] = _from_prescan(scan, item)
                 yield item
             elif isinstance(item, Frame):
+                _check_centre(scan, item)
                 csm = maps.get(item.key.slice)
                 yield replace(item, csm=_from_frame(scan, item) if csm is None else csm)
             else:
@@ -35,6 +40,27 @@ class CoilMaps(Gadget):
     def warm(self, scan: Scan) -> None:
         """Run once on a small calibration."""
         _estimate(scan, np.ones((2, 32, min(16, scan.geometry.n_ky)), np.complex64), 0)
+
+
+def _check_centre(scan: Scan, frame: Frame) -> None:
+    """Warn where the header's centre is wrong, as in converted partial-Fourier scans it may be.
+
+    A wrong centre shifts k-space, so that calibration and masks are of the wrong lines; the image
+    alone does not show it. Phase in the object moves the strongest line too, by a few at most.
+    """
+    power = np.square(np.abs(frame.kspace)).sum((0, 1))
+    centre, strongest, few = power.size // 2, int(power.argmax()), max(2, power.size // 20)
+    if power[strongest] < 2 * power[max(centre - few, 0) : centre + few + 1].max():
+        return
+    if not scan.counts[OFF_CENTRE]:
+        log.warning(
+            "slice %d: the strongest line is ky %d, but the header's center is %d; if that is "
+            "wrong, `mnet convert --ky-center` writes a file with another",
+            frame.key.slice,
+            scan.geometry.counter(strongest),
+            scan.geometry.center,
+        )
+    scan.counts[OFF_CENTRE] += 1
 
 
 def _estimate(scan: Scan, lines: Complex, slice_: int) -> Complex:

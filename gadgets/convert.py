@@ -5,7 +5,9 @@ from pathlib import Path
 from .dataset import open_source
 from .errors import ConfigError
 from .fastmri_file import FirstAxis
+from .geometry import Geometry
 from .mrd_file import write_mrd
+from .mrd_xml import with_ky_center
 
 
 def convert(
@@ -13,12 +15,15 @@ def convert(
     target_path: Path | str,
     *,
     first_axis: FirstAxis = "slice",
+    ky_center: int | None = None,
     overwrite: bool = False,
 ) -> str:
     """Write what a data argument holds as MRD HDF5 and say in a sentence what was done.
 
-    With `overwrite` an existing target is replaced once the new file is whole. Raises what
-    `open_source` raises, and ConfigError where the target exists or is the source.
+    `ky_center` replaces the header's centre of k-space, where the source has it wrong. With
+    `overwrite` an existing target is replaced once the new file is whole. Raises what `open_source`
+    raises, HeaderError for a centre outside the limits, and ConfigError where the target exists or
+    is the source.
     """
     source_path, target_path = Path(source_path), Path(target_path)
     if source_path.resolve() == target_path.resolve():
@@ -28,7 +33,11 @@ def convert(
     if not target_path.parent.is_dir():
         raise ConfigError(f"there is no folder {target_path.parent} to write to")
     source = open_source(source_path, first_axis=first_axis)
-    write_mrd(target_path, source.header, source.acquisitions, source.waveforms)
+    header = source.header
+    if ky_center is not None:
+        header = with_ky_center(header, ky_center)
+        Geometry.parse(header)  # refuses a centre outside the limits
+    write_mrd(target_path, header, source.acquisitions, source.waveforms)
     slices = {int(line.head["slice"]) for line in source.acquisitions}
     return (
         f"{source_path} ({source.kind}) -> {target_path} (MRD HDF5): "

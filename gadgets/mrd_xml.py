@@ -98,6 +98,14 @@ def with_user_parameter(xml: bytes | str, name: str, value: str) -> bytes:
     return _serialise(root)
 
 
+def with_ky_center(xml: bytes | str, center: int) -> bytes:
+    """Set the ky counter of the centre of k-space in a header and keep all else."""
+    root = parse(xml)
+    ky = find(root, "encoding/encodingLimits/kspace_encoding_step_1")
+    find(ky, "center").text = str(center)
+    return _serialise(root)
+
+
 def without_patient(xml: bytes) -> bytes:
     """Remove what a header says of the patient and the study; one that says nothing stays as is."""
     root = parse(xml)

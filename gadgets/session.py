@@ -40,7 +40,7 @@ from .noise_store import NoiseStore
 from .pipeline import Stream, load, parse_stream, split
 from .record import Record
 from .session_connection import Connection
-from .session_summary import Ledger, summary
+from .session_summary import Ledger, summary, tell
 
 log = logging.getLogger(__name__)
 SEND_S = 10.0  # to take the last images, for a client that says nothing more
@@ -226,6 +226,7 @@ class Session(Connection):
             link.close()
             counts = dict(scan.counts) | ({} if worker is None else worker.counts)
             self._meter.counts(counts)
+            tell(ledger, counts)
             if record is not None:
                 record.finish(summary(scan, ledger, counts, started, error) | {"pipeline": xml})
 

@@ -1,5 +1,6 @@
 """What a scan's record sums up: asked for, applied and received, slice by slice."""
 
+import logging
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,6 +9,8 @@ import numpy as np
 
 from .gadget import Scan
 from .items import Acquisition, Frame, Image, Item, Mask, is_imaging
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -36,6 +39,8 @@ class Ledger:
 
     def image(self, image: Image) -> None:
         """Note how long an image took."""
+        at = int(image.head["slice"]), int(image.head["repetition"])
+        log.info("image of slice %d, repetition %d", *at)
         ms = image.meta.get("mnet_recon_ms")
         if ms is not None:
             scope = int(image.head["slice"]), int(image.head["repetition"])
@@ -85,3 +90,14 @@ def summary(
         "counts": counts,
         "slices": slices,
     }
+
+
+def tell(ledger: Ledger, counts: dict[str, int]) -> None:
+    """Log what a scan was, and as a warning whatever of it did not become an image."""
+    n_lines = sum(len(counters) for counters in ledger.received.values())
+    odd = [f"{n} {what}" for what, n in sorted(counts.items()) if n]
+    log.log(
+        logging.WARNING if odd else logging.INFO,
+        "the scan ended: %s",
+        "; ".join([f"{n_lines} lines, {ledger.n_images} images", *odd]),
+    )
