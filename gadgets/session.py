@@ -295,6 +295,6 @@ class Session(Connection):
             raise GadgetError("the pipeline made an image, but lists no ImageWriter")
         self._ledger.image(image)
         if not self._failed:
-            self._ledger.n_images += 1
+            self._ledger.sent(image)
             self._meter.image(image)
             self._send(image)

@@ -39,12 +39,16 @@ class Ledger:
 
     def image(self, image: Image) -> None:
         """Note how long an image took."""
-        at = int(image.head["slice"]), int(image.head["repetition"])
-        log.info("image of slice %d, repetition %d", *at)
         ms = image.meta.get("mnet_recon_ms")
         if ms is not None:
             scope = int(image.head["slice"]), int(image.head["repetition"])
             self.recon_ms[scope] = float(ms)
+
+    def sent(self, image: Image) -> None:
+        """Note and log that an image leaves."""
+        self.n_images += 1
+        at = int(image.head["slice"]), int(image.head["repetition"])
+        log.info("image of slice %d, repetition %d", *at)
 
 
 def summary(

@@ -13,7 +13,15 @@ from gadgets.errors import GadgetError
 from gadgets.gadget import Scan, run
 from gadgets.geometry import Geometry, header_xml
 from gadgets.image_finish import FLOAT, MAGNITUDE
-from gadgets.items import ACQUISITION_HEADER, IMAGE_HEADER, Acquisition, Flag, Image
+from gadgets.items import (
+    ACQUISITION_HEADER,
+    IMAGE_HEADER,
+    WAVEFORM_HEADER,
+    Acquisition,
+    Flag,
+    Image,
+    Waveform,
+)
 from gadgets.message import (
     Close,
     ConfigFile,
@@ -62,6 +70,12 @@ def lines(counters: Iterator[int] | range = range(N_KY), *, last: bool = True) -
     if last:
         found[-1].head["flags"] = Flag.LAST_IN_SLICE
     return found
+
+
+def waveform() -> Waveform:
+    head = np.zeros(1, WAVEFORM_HEADER)[0]
+    head["channels"], head["number_of_samples"] = 1, 4
+    return Waveform(head=head, data=np.zeros((1, 4), np.uint32))
 
 
 def default(items: list[Acquisition]) -> list[Image]:
@@ -237,6 +251,23 @@ def test_state_error_is_one_text_at_once_and_the_rest_is_read_before_the_end(pee
     assert peer.rest() == [Close()]
 
 
+def test_state_stream_an_id_without_reader_ends_the_input_and_what_was_finished_stays(
+    peer: Peer,
+) -> None:
+    peer.say(ConfigScript(LINES_ONLY.encode()), MRD_HEADER, *lines(), waveform(), Close())
+    *back, text, end = peer.rest()
+    assert len(back) == N_KY
+    assert isinstance(text, Text)
+    assert "1026 WAVEFORM came, for which the pipeline has no reader" in text.text
+    assert end == Close()
+
+
+def test_state_stream_an_image_that_no_writer_takes_is_an_error_not_silence(peer: Peer) -> None:
+    xml = load("default.xml").replace("MRIImageWriter", "AcquisitionWriter")
+    peer.say(ConfigScript(xml.encode()), MRD_HEADER, *lines(), Close())
+    assert "lists no ImageWriter" in error(peer.rest())
+
+
 def test_state_writers_decide_what_is_sent(peer: Peer) -> None:
     sent = lines()
     peer.say(ConfigScript(LINES_ONLY.encode()), MRD_HEADER, *sent, Close())
@@ -296,13 +327,17 @@ def test_id_that_is_not_for_a_stream_is_named(peer: Peer, message: Message, word
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (1001, "deprecated"),
+        *((number, "deprecated") for number in (*range(1001, 1008), *range(1009, 1013))),
+        *((number, "deprecated") for number in (1015, 1016, 1017, 1020, 1021)),
         (1013, "cloud job"),
+        (1014, "cloud job"),
         (1018, "DICOM"),
         (1023, "reconstruction data"),
         (1024, "image array"),
         (1030, "array"),
         (1031, "unknown"),
+        (1032, "unknown"),
+        (1033, "unknown"),
         (1050, "bucket"),
         (1051, "bundle"),
         (4096, "unknown"),
@@ -317,6 +352,26 @@ def test_id_that_is_not_read_ends_the_session_with_its_number(
     text = error(peer.rest())
     assert f"message id {number}" in text
     assert words in text
+
+
+def test_id_1_a_name_is_never_looked_up_in_the_environment(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("site_secret.xml", load("default.xml"))
+    peer.say(ConfigFile("site_secret.xml"), MRD_HEADER, *lines(), Close())
+    text = error(peer.rest())
+    assert "no pipeline 'site_secret.xml'" in text
+    assert "<configuration>" not in text
+
+
+def test_id_5_text_before_the_configuration_is_refused(peer: Peer) -> None:
+    peer.say(Text("hello"), Close())
+    assert "TEXT before the configuration" in error(peer.rest())
+
+
+def test_id_6_query_with_something_reserved_is_an_error(peer: Peer) -> None:
+    peer.sock.sendall(struct.pack("<HQQQ", 6, 1, 9, 0))
+    assert "the reserved field must be 0, got 1" in error(peer.rest())
 
 
 def test_id_5_text_is_a_remark(peer: Peer) -> None:
