@@ -324,7 +324,8 @@ class SequenceBench:
         self._sink.send_close()
         if self._todo:
             left = f"{len(self._todo)} trials are left"
-            self._say(f"{left}: start the sequence again" + " with the real key" * impostor)
+            why = "; that host had a wrong key, the next has its own" if impostor else ""
+            self._say(f"{left}: start the sequence again{why}")
         elif restarted:
             self._say("all trials are done")
 

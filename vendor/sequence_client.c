@@ -616,7 +616,10 @@ int main(int argc, char **argv) {
                *config = "adaptive_modl.xml";
     int n_slices = 14, n_scans = 1, status = 0;
     double deadline_ms = 500, tr_ms = 2, wait_s = 10;
-    for (int i = 1; i + 1 < argc; i += 2) {
+    const char *usage = "options: --mask ENDPOINT --mrd HOST:PORT --keys FOLDER --config NAME "
+                        "--slices N --scans N --deadline-ms MS --tr-ms MS --wait-s S";
+    if (argc % 2 == 0) fail(usage); /* also --help */
+    for (int i = 1; i < argc; i += 2) {
         if (!strcmp(argv[i], "--mask")) mask = argv[i + 1];
         else if (!strcmp(argv[i], "--mrd")) mrd = argv[i + 1];
         else if (!strcmp(argv[i], "--keys")) keys = argv[i + 1];
@@ -626,10 +629,8 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "--deadline-ms")) deadline_ms = atof(argv[i + 1]);
         else if (!strcmp(argv[i], "--tr-ms")) tr_ms = atof(argv[i + 1]);
         else if (!strcmp(argv[i], "--wait-s")) wait_s = atof(argv[i + 1]);
-        else fail("options: --mask ENDPOINT --mrd HOST:PORT --keys FOLDER --config NAME "
-                  "--slices N --scans N --deadline-ms MS --tr-ms MS --wait-s S");
+        else fail(usage);
     }
-    if (argc % 2 == 0) fail("an option has no value");
     if (n_slices < 1 || n_slices > MAX_SLICES) fail("--slices: expected 1 to 256");
     for (int i = 0; i < n_scans; i++) {
         Sequence *s = calloc(1, sizeof *s);
