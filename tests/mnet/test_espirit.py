@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sigpy.mri.app import EspiritCalib
 from torch import Tensor
 
-from mnet.espirit import calibration_from_lines, eigenmaps, espirit
+from mnet.espirit import calibration_from_lines, espirit
+from mnet.espirit_plain import eigenmaps
 from mnet.fourier import fourier, inverse_fourier
 
 Array = NDArray[np.complex64]
