@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 import sigpy
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sigpy.mri.app import EspiritCalib
 from torch import Tensor
 
-from mnet.espirit import calibration_from_lines, eigenmaps, espirit
+import mnet.espirit as espirit_module
+from mnet.espirit import calibration_from_lines, espirit
+from mnet.espirit_plain import eigenmaps
 from mnet.fourier import fourier, inverse_fourier
 
 Array = NDArray[np.complex64]
@@ -268,3 +272,70 @@ def test_calibration_from_lines_is_the_centre_of_kspace(n: int, n_x: int) -> Non
     got = calibration_from_lines(lines, n_x)
     assert torch.allclose(got, center(kspace, (n_x, 15)))
     assert calibration_from_lines(lines[:, :10], n_x).shape == (5, 10, 15)
+
+
+def angles(maps: Tensor, exact: Tensor) -> Tensor:
+    """Angles in rad between maps and exact ones (..., coils, x, y), where there are maps."""
+    dot = (exact.conj() * maps).sum(-3, keepdim=True)
+    inside = (maps.abs().sum(-3) > 0) & (exact.abs().sum(-3) > 0)
+    return (maps - exact * dot).norm(dim=-3)[inside]
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    n_coils=st.integers(1, 9),
+    shape=st.tuples(st.integers(30, 130), st.integers(30, 130)),
+    size=st.tuples(st.integers(9, 24), st.integers(9, 24)),
+    kernel=st.integers(3, 7),
+    threshold=st.sampled_from([0.002, 0.02, 0.05]),
+    noise=st.sampled_from([0.0, 0.01, 0.1]),
+    crop=st.sampled_from([0.0, 0.7, 0.9]),
+)
+def test_fast_maps_are_the_plain_ones(
+    n_coils: int,
+    shape: tuple[int, int],
+    size: tuple[int, int],
+    kernel: int,
+    threshold: float,
+    noise: float,
+    crop: float,
+) -> None:
+    block = calibrate(simulate(shape, n_coils)[2], size)
+    generator = torch.Generator().manual_seed(sum(shape))
+    more = noise * block.abs().amax() * torch.randn(2, *block.shape, 2, generator=generator)
+    batch = block + torch.view_as_complex(more.double())
+    maps = espirit(batch, shape, kernel=kernel, threshold=threshold, crop=crop)
+    exact, value = eigenmaps(batch, shape, kernel=kernel, threshold=threshold)
+    flipped = (maps.abs().sum(-3) > 0) != (value > crop)
+    assert not (flipped & ((value - crop).abs() > 1e-5)).any()
+    clear = eigenvalues_apart(batch, shape, kernel, threshold) & (value > max(crop, 1e-6))
+    assert (angles(maps * clear.unsqueeze(-3), exact) < 1e-3).all()
+
+
+def eigenvalues_apart(batch: Tensor, shape: tuple[int, int], kernel: int, thresh: float) -> Tensor:
+    """Where the second eigenvalue is 1 % below the first: elsewhere no vector is the one."""
+    widths = espirit_module.kernel_size(batch, shape, kernel)
+    basis = espirit_module._kernels(batch, widths, thresh)
+    few = espirit_module._matrices(basis.reshape(len(basis), -1, batch.shape[1], *widths))
+    apart = []
+    for one in few:
+        places = [
+            espirit_module._dirichlet(one.shape[i], espirit_module._pixels(shape[i]), one)
+            for i in range(2)
+        ]
+        values = torch.linalg.eigvalsh(espirit_module._interpolate(one, *places))
+        second = values[..., -2] if values.shape[-1] > 1 else torch.zeros_like(values[..., -1])
+        apart.append(second < 0.99 * values[..., -1])
+    return torch.stack(apart)
+
+
+@pytest.mark.parametrize("n_ky", [15, 24])
+def test_single_precision_at_full_size_is_within_a_thousandth_of_plain_double(n_ky: int) -> None:
+    shape = (160, 184)
+    block = calibrate(simulate(shape, 15)[2], (24, n_ky))
+    exact, value = eigenmaps(block, shape)
+    maps = espirit(block.to(torch.complex64), shape, crop=0.8)
+    error = angles(maps.to(torch.complex128), exact * (value > 0.8))
+    assert error.square().mean().sqrt() < 1e-3
+    assert (((maps.abs().sum(0) > 0) != (value > 0.8)).double().mean()) < 1e-3
+    assert not math.isnan(float(error.amax()))
