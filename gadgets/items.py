@@ -5,6 +5,7 @@ along x and k-space along ky. A ky *counter* is ``kspace_encode_step_1`` as on t
 is its place in the encoded matrix (`gadgets.geometry` converts).
 """
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -161,16 +162,15 @@ class Key(NamedTuple):
     set: int
 
 
+# encoding_space_ref, ky, kz, average, slice, contrast, phase, repetition, set: one by one, a field
+# of a header costs as much as all of them at once.
+_LOOPS = struct.Struct("<174x H 66x 8H")
+
+
 def key_of(head: np.void) -> Key:
     """Read the group key from an acquisition header."""
-    return Key(
-        int(head["encoding_space_ref"]),
-        int(head["slice"]),
-        int(head["contrast"]),
-        int(head["phase"]),
-        int(head["repetition"]),
-        int(head["set"]),
-    )
+    encoding, _, _, _, *loops = _LOOPS.unpack_from(memoryview(head))
+    return Key(encoding, *loops)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
