@@ -19,6 +19,7 @@ from .items import (
     Key,
     Mask,
     PreScan,
+    flags_of,
     is_imaging,
     key_of,
 )
@@ -99,7 +100,7 @@ class AccumulateFrame(Gadget):
 
     def _add(self, scan: Scan, groups: dict[Key, _Group], key: Key, item: Acquisition) -> bool:
         """Place a line; say whether it changed an image."""
-        geometry, flags = scan.geometry, int(item.head["flags"])
+        geometry, flags = scan.geometry, flags_of(item.head)
         counter = int(item.head["kspace_encode_step_1"])
         row = geometry.row(counter)
         reference = not is_imaging(flags)

@@ -162,14 +162,20 @@ class Key(NamedTuple):
     set: int
 
 
-# encoding_space_ref, ky, kz, average, slice, contrast, phase, repetition, set: one by one, a field
-# of a header costs as much as all of them at once.
-_LOOPS = struct.Struct("<174x H 66x 8H")
+# Read for every line, several times: a field by its name costs more than all of these together.
+_FLAGS = struct.Struct("<2xQ")
+_LOOPS = struct.Struct("<174x H 66x 8H")  # encoding_space_ref, ky, kz, average, slice to set
+
+
+def flags_of(head: np.void) -> int:
+    """Read the flags from an acquisition header."""
+    (flags,) = _FLAGS.unpack_from(head)  # type: ignore[arg-type]  # numpy does not declare it
+    return int(flags)
 
 
 def key_of(head: np.void) -> Key:
     """Read the group key from an acquisition header."""
-    encoding, _, _, _, *loops = _LOOPS.unpack_from(memoryview(head))
+    encoding, _, _, _, *loops = _LOOPS.unpack_from(head)  # type: ignore[arg-type]
     return Key(encoding, *loops)
 
 

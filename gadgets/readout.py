@@ -10,7 +10,7 @@ import torch
 from .errors import GadgetError
 from .gadget import Gadget, Scan
 from .geometry import Geometry
-from .items import Acquisition, Complex, Flag, Item, is_imaging
+from .items import Acquisition, Complex, Flag, Item, flags_of, is_imaging
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class RemoveReadoutOversampling(Gadget):
         expected: dict[tuple[int, int], int] = {}
         for item in items:
             if isinstance(item, Acquisition) and _fits(item):
-                if is_imaging(int(item.head["flags"])):
+                if is_imaging(flags_of(item.head)):
                     kind = int(item.head["contrast"]), int(item.head["set"])
                     _same_length(item, expected.setdefault(kind, item.data.shape[-1]))
                 yield to_hybrid(item, scan.geometry)
@@ -47,7 +47,7 @@ def _same_length(line: Acquisition, expected: int) -> None:
 def _fits(line: Acquisition) -> bool:
     if int(line.head["encoding_space_ref"]) != 0:
         return False
-    flags = int(line.head["flags"])
+    flags = flags_of(line.head)
     return is_imaging(flags & ~Flag.CALIBRATION)  # reference lines serve for maps
 
 
@@ -61,7 +61,9 @@ def to_hybrid(line: Acquisition, geometry: Geometry) -> Acquisition:
     """
     if line.hybrid:
         return line
-    kx = np.require(centred(line, geometry), requirements=["C", "W"])  # torch wants to own it
+    kx = centred(line, geometry)
+    if not kx.flags.carray:  # torch wants to own it
+        kx = kx.copy()
     return Acquisition(
         head=line.head,
         data=_about_the_centre(kx, geometry.n_x),
@@ -108,7 +110,7 @@ def centred(line: Acquisition, geometry: Geometry) -> Complex:
             f"acquisition {int(head['scan_counter'])} has {n_samples} samples; discard_pre "
             f"and discard_post take {pre} and {post} of them: none is left"
         )
-    if int(head["flags"]) & Flag.REVERSE:
+    if flags_of(head) & Flag.REVERSE:
         data, centre, pre, post = data[:, ::-1], n_samples - 1 - centre, post, pre
     data, centre = data[:, pre : n_samples - post], centre - pre
     n = geometry.encoded[0] if n_samples > geometry.n_x else geometry.n_x
