@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "Without --host it starts a host of its own and stops it in the end.\n\n"
         "example: mnet scan brain.h5 --acceleration 4 --report report.html",
     )
-    scan.add_argument("data", type=Path, help="MRD or fastMRI HDF5")
+    scan.add_argument("data", type=Path, help="MRD or fastMRI HDF5, or Siemens twix")
     _loop_options(scan)
 
     demo = add(
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         _replay,
         "Send a file or a scan record to a host, as gadgetron_ismrmrd_client would.",
     )
-    replay.add_argument("data", type=Path, help="MRD or fastMRI HDF5, or the folder of a record")
+    replay.add_argument("data", type=Path, help="as for scan, or the folder of a record")
     replay.add_argument("--host", help="HOST:PORT; without it a host is started for the purpose")
     replay.add_argument("--mask-endpoint", help="of the running host, for records")
     replay.add_argument("--mask-keys", type=Path, help="our folder of keys, where it uses CURVE")
@@ -99,9 +99,17 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--records", type=Path, help="of the private host")
     replay.add_argument("--device", default="auto")
 
-    convert = add("convert", _convert, "Convert fastMRI HDF5 or a scan record to MRD HDF5.")
-    convert.add_argument("source", type=Path)
-    convert.add_argument("target", type=Path)
+    convert = add(
+        "convert",
+        _convert,
+        "Convert fastMRI HDF5, Siemens twix or a scan record to MRD HDF5.",
+        "The kind is told by content. What fastMRI and twix headers say of a patient is left out.\n"
+        "Twix needs pip install mnet-gadgets[twix].\n\n"
+        "example: mnet convert meas_MID00358_gre.dat gre.h5",
+    )
+    convert.add_argument("source", type=Path, help="file, or the folder of a scan record")
+    convert.add_argument("target", type=Path, help="MRD HDF5 to write")
+    convert.add_argument("--overwrite", action="store_true", help="replace an existing target")
     add_commands(add)
     check = add(
         "doctor",
@@ -202,7 +210,9 @@ def _serve(options: argparse.Namespace) -> int:
             status_port=options.status_port,
         )
     except (OSError, ValueError, zmq.ZMQError) as error:
-        raise ConfigError(f"cannot bind: {error}") from error
+        raise ConfigError(
+            f"cannot bind: {error}; `mnet doctor` with these options says what is in the way"
+        ) from error
     with host:
         log.info("MRD on %s:%d, masks on %s", options.address, host.port, host.mask_endpoint)
         if options.announce:
@@ -375,7 +385,13 @@ def _replay(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     from .convert import convert
 
-    print(convert(options.source, options.target, first_axis=options.first_axis))
+    said = convert(
+        options.source,
+        options.target,
+        first_axis=options.first_axis,
+        overwrite=options.overwrite,
+    )
+    print(said)
     return 0
 
 

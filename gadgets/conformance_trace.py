@@ -1,7 +1,7 @@
 """What the test bench saw of a vendor's sequence: no verdicts, no I/O, instants in seconds."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from .geometry import Geometry
 from .mask_messages import Ack, Applied, Hello, MaskMessage, Nack, Scope
@@ -22,21 +22,7 @@ Trial = Literal[
     "malformed",
     "restart",
 ]
-TRIALS: tuple[Trial, ...] = (
-    "ordinary",
-    "budget",
-    "window",
-    "group-size",
-    "calibration",
-    "silence",
-    "late",
-    "duplicate",
-    "older",
-    "foreign",
-    "oversized",
-    "malformed",
-    "restart",
-)
+TRIALS = tuple(trial for trial in get_args(Trial) if trial != "impostor")  # in one scan
 Group = tuple[int, ...]  # contrast, average, phase, set, repetition: one mask each
 
 

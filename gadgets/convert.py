@@ -1,4 +1,4 @@
-"""From fastMRI HDF5 and scan records to MRD HDF5, which every other tool reads."""
+"""From fastMRI HDF5, Siemens twix and scan records to MRD HDF5, which every other tool reads."""
 
 from pathlib import Path
 
@@ -9,16 +9,24 @@ from .mrd_file import write_mrd
 
 
 def convert(
-    source_path: Path | str, target_path: Path | str, *, first_axis: FirstAxis = "slice"
+    source_path: Path | str,
+    target_path: Path | str,
+    *,
+    first_axis: FirstAxis = "slice",
+    overwrite: bool = False,
 ) -> str:
     """Write what a data argument holds as MRD HDF5 and say in a sentence what was done.
 
-    An existing target is replaced once the new file is whole. Raises what `open_source` raises,
-    and ConfigError where source and target are one file.
+    With `overwrite` an existing target is replaced once the new file is whole. Raises what
+    `open_source` raises, and ConfigError where the target exists or is the source.
     """
     source_path, target_path = Path(source_path), Path(target_path)
     if source_path.resolve() == target_path.resolve():
         raise ConfigError(f"source and target are the same file: {source_path}")
+    if target_path.exists() and not overwrite:
+        raise ConfigError(f"{target_path} exists and is kept: choose another name, or --overwrite")
+    if not target_path.parent.is_dir():
+        raise ConfigError(f"there is no folder {target_path.parent} to write to")
     source = open_source(source_path, first_axis=first_axis)
     write_mrd(target_path, source.header, source.acquisitions, source.waveforms)
     slices = {int(line.head["slice"]) for line in source.acquisitions}

@@ -13,6 +13,7 @@ from .items import Acquisition, Waveform
 from .message import Header
 from .mrd_file import read_images, read_mrd, write_images, write_mrd
 from .record import is_record, read_record
+from .twix_file import is_twix, read_twix
 
 __all__ = ["Source", "open_source", "read_images", "write_images", "write_mrd"]
 
@@ -21,7 +22,7 @@ __all__ = ["Source", "open_source", "read_images", "write_images", "write_mrd"]
 class Source:
     """The content of a file: an MRD header and what follows it, in file order."""
 
-    kind: str  # "MRD HDF5", "fastMRI HDF5" or "scan record"
+    kind: str  # "MRD HDF5", "fastMRI HDF5", "Siemens twix" or "scan record"
     header: bytes  # XML
     acquisitions: Sequence[Acquisition]
     waveforms: Sequence[Waveform] = ()
@@ -36,16 +37,20 @@ class Source:
 
 
 def open_source(path: Path | str, *, first_axis: FirstAxis = "slice") -> Source:
-    """Read an MRD or fastMRI HDF5 file, or the folder of a scan record, into memory.
+    """Read MRD or fastMRI HDF5, Siemens twix, or the folder of a scan record, into memory.
 
     ``first_axis`` says what the first axis of a fastMRI array counts. Raises FileNotFoundError,
-    ProtocolError where the file is neither or is damaged, and HeaderError.
+    ProtocolError where the file is none of these or is damaged, and HeaderError; for twix also what
+    `read_twix` does.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
     if is_record(path):
         return _from_record(path)
+    if path.is_file() and is_twix(path):
+        header, acquisitions = read_twix(path)
+        return Source(kind="Siemens twix", header=header, acquisitions=acquisitions)
     try:
         with h5py.File(path, "r") as file:
             return _from_hdf5(path, file, first_axis)

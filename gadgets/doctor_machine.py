@@ -37,7 +37,7 @@ class Torch:
 
     @classmethod
     def look(cls) -> "Torch":
-        """Ask torch; ImportError or OSError where it cannot be loaded."""
+        """Ask torch; ImportError, OSError or RuntimeError where it cannot be loaded."""
         import torch
 
         return cls(
@@ -113,7 +113,7 @@ def torch_and_gpu(device: str) -> Generator[Finding, None, str | None]:
     """Look at torch and the GPU; returns the device to use, None where none can be."""
     try:
         torch = Torch.look()
-    except (ImportError, OSError) as error:
+    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: no /dev/urandom
         fix = "pip install torch, or --force-reinstall it: a library that it needs is missing"
         yield Finding("error", "torch", f"torch cannot be imported: {error}", fix)
         return None

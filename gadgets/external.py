@@ -15,16 +15,15 @@ CURVE) and `device` (auto, cpu, cuda:N).
 Whatever goes wrong ends with ERROR and its traceback at the client, and a status that is not 0.
 """
 
-import logging
 import socket
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from .errors import ConfigError, GadgetError
+from .errors import ConfigError
 from .external_session import ExternalSession, node_configuration
-from .front import WorkerPool, WorkerScan
+from .front import Worker, WorkerScan
 from .gadget import Models
 from .items import Image
 from .keys import ClientKeys
@@ -32,7 +31,6 @@ from .mask_peer import Observer, ReconLink, RemoteReconPort
 from .message import ConfigScript, Header
 from .session import Services
 
-log = logging.getLogger(__name__)
 SETTINGS = {"mask_endpoint": "tcp://127.0.0.1:9004", "mask_keys": "", "device": "auto"}
 
 
@@ -48,74 +46,60 @@ def pipeline(connection: Any) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.socket.close = lambda: None  # the session says CLOSE, at the right moment
     raw = connection.raw_bytes
-    with OneScan(raw.config) as scan:
-        session = ExternalSession(
-            sock, scan.services(), (ConfigScript(raw.config), Header(raw.header))
-        )
-        session.serve()
+    session = ExternalSession(
+        sock, OneScan(raw.config).services(), (ConfigScript(raw.config), Header(raw.header))
+    )
+    session.serve()
     if session.failure is not None:
         raise session.failure
 
 
 class OneScan:
-    """What a host shares among its scans, for the only one of this process."""
+    """What a host shares among its scans, for the only one of this process.
+
+    Nothing is read or started before the session asks, so that it can tell the parent what fails.
+    """
 
     def __init__(self, configuration: bytes) -> None:
         self._configuration = configuration
-        self._pool: WorkerPool | None = None
-        self._masks: RemoteReconPort | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._pool is not None:
-            self._pool.close()
 
     def services(self) -> Services:
-        """Return the services of a session; nothing starts before it asks."""
+        """Return the services of the session."""
         return Services(
             models=Models(),
             masks=self,
             open_worker=self._open_worker,
             new_record=lambda: None,
             answer=lambda key: "Unknown query",
-            wait_warm=self._start,
+            wait_warm=lambda: None,
         )
 
     def open(self, scan_token: str | None, observe: Observer | None = None) -> ReconLink:
-        """Connect to the mask channel; the scan goes on without masks where nobody binds it."""
-        if self._masks is None:
-            raise GadgetError("the scan asked for the mask channel before it was started")
-        return self._masks.open(scan_token, observe)
+        """Connect to the mask channel; the scan goes on without masks where nobody binds it.
 
-    def _start(self) -> None:
-        """Start the worker; raises ConfigError for settings that cannot be."""
-        settings = read_settings(self._configuration)
-        keys = settings["mask_keys"]
+        Raises ConfigError for keys that are not there and endpoints that need some.
+        """
+        folder = self._settings["mask_keys"]
+        keys = ClientKeys.load(Path(folder)) if folder else None
         try:
-            self._masks = RemoteReconPort(
-                settings["mask_endpoint"], ClientKeys.load(Path(keys)) if keys else None
-            )
+            port = RemoteReconPort(self._settings["mask_endpoint"], keys)
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        return port.open(scan_token, observe)
+
+    @cached_property
+    def _settings(self) -> dict[str, str]:
+        return read_settings(self._configuration)
+
+    def _open_worker(self, xml: str, header: str, on_image: Callable[[Image], None]) -> WorkerScan:
+        """Start the worker. It ends with this process, for whose end the parent waits: not here."""
         import torch
 
         torch.set_num_threads(1)  # a mask net this small only loses by more
-        device = settings["device"]
+        device = self._settings["device"]
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._pool = WorkerPool(device)
-
-    def _open_worker(self, xml: str, header: str, on_image: Callable[[Image], None]) -> WorkerScan:
-        if self._pool is None:
-            raise GadgetError("the scan asked for the worker before it was started")
-        return self._pool.get().open(xml, header, on_image)
+        return Worker(device).open(xml, header, on_image)
 
 
 def read_settings(configuration: bytes) -> dict[str, str]:

@@ -11,12 +11,12 @@ import logging
 import socket
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from .errors import ConfigError, GadgetError, GadgetsError, ProtocolError
-from .items import Image
+from .items import Acquisition, Image, Item, Key, is_imaging, key_of
 from .message import Close, ConfigScript, Error, Message, message_buffers
 from .session import Services, Session
 
@@ -39,6 +39,7 @@ class ExternalSession(Session):
     ) -> None:
         super().__init__(sock, services)
         self.failure: BaseException | None = None
+        self._begun: set[Key] = set()  # images of which lines came
         self._ahead.extend(before)
 
     def _configuration(self) -> str:
@@ -52,13 +53,21 @@ class ExternalSession(Session):
             super()._run()
         except (OSError, EOFError) as error:  # not the parent's connection: `_next`, `_send`
             raise GadgetError(f"{type(error).__name__}: {error}") from error
-        frames = {(frame.key.slice, frame.key.repetition) for frame in self._ledger.frames}
-        missing = sorted(set(self._ledger.received) - frames)
+        missing = sorted(self._begun - {frame.key for frame in self._ledger.frames})
         if missing:  # the parent has no other way to learn of it than an error
             raise GadgetError(
-                f"lines are missing in {len(missing)} slices, which therefore give no image; "
-                f"the first is slice {missing[0][0]}, repetition {missing[0][1]}"
+                f"lines are missing in {len(missing)} images, which were therefore not made; "
+                f"the first is of slice {missing[0].slice}, contrast {missing[0].contrast}, "
+                f"repetition {missing[0].repetition}"
             )
+
+    def _items(self, reads: frozenset[type]) -> Iterator[Item]:
+        for item in super()._items(reads):
+            if isinstance(item, Acquisition) and is_imaging(int(item.head["flags"])):
+                key = key_of(item.head)
+                if key.encoding == 0:  # images are made of no other
+                    self._begun.add(key)
+            yield item
 
     def _next(self) -> Message:
         try:

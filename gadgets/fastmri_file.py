@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .errors import HeaderError, ProtocolError
 from .geometry import Geometry, header_xml
 from .items import ACQUISITION_HEADER, Acquisition, Bool, Complex, Flag, Ints
+from .mrd_xml import without_patient
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +28,10 @@ _DWELL_US = 5.0
 def read_fastmri(file: h5py.File, first_axis: FirstAxis) -> tuple[bytes, list[Acquisition]]:
     """Read header and readouts, slice after slice, ky counters ascending.
 
-    The stored header is taken where it fits the array; otherwise one is made from the shape, with
-    a nominal 1 mm per sample and no oversampling, and a warning says so. Columns that
-    ``mask_acquired`` or ``mask`` leave out were not acquired and give no readout.
+    The stored header is taken where it fits the array, less what it says of the patient; otherwise
+    one is made from the shape, with a nominal 1 mm per sample and no oversampling, and a warning
+    says so. Columns that ``mask_acquired`` or ``mask`` leave out were not acquired and give no
+    readout.
     """
     kspace = _kspace(file)
     header = _header(file, kspace, first_axis)
@@ -55,8 +57,8 @@ def _header(file: h5py.File, kspace: Complex, first_axis: FirstAxis) -> bytes:
     n_first, n_coils, n_x, n_ky = kspace.shape
     loops = {"n_slices": 1, "n_repetitions": 1, f"n_{first_axis}s": n_first}
     if "ismrmrd_header" in file:
-        xml = bytes(file["ismrmrd_header"][()])
         try:
+            xml = without_patient(bytes(file["ismrmrd_header"][()]))
             stored = Geometry.parse(xml)
         except HeaderError as error:
             log.warning("the stored header is not used: %s", error)
@@ -137,7 +139,7 @@ def _readouts(
     heads["number_of_samples"] = n_x
     heads["center_sample"] = n_x // 2
     heads["active_channels"] = heads["available_channels"] = n_coils
-    heads["channel_mask"] = _channel_mask(n_coils)
+    heads["channel_mask"] = channel_mask(n_coils)
     heads["sample_time_us"] = _DWELL_US
     heads["read_dir"], heads["phase_dir"], heads["slice_dir"] = np.eye(3)
     heads["kspace_encode_step_1"] = counters
@@ -156,7 +158,8 @@ def _readouts(
     ]
 
 
-def _channel_mask(n_coils: int) -> NDArray[np.uint64]:
+def channel_mask(n_coils: int) -> NDArray[np.uint64]:
+    """Set the bits of the first channels, of 1024."""
     bits = np.zeros(16 * 64, np.uint8)
     bits[:n_coils] = 1
     return np.packbits(bits, bitorder="little").view("<u8")

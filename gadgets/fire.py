@@ -2,7 +2,8 @@
 
 The configuration is a name without `.xml`, in the field of 1024 bytes or as text. After the header
 may come a TEXT of JSON, `{"parameters": {"config": ..., "customconfig": ..., NAME: VALUE}}`, whose
-`customconfig` and `config` replace the name, and whose other entries are properties of our gadgets.
+`customconfig` and `config` replace the name, whose `mnet_hello` is a sequence's hello (see
+`gadgets.mask_in_band`), and whose other entries are properties of our gadgets.
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from .errors import ConfigError
+from .mask_in_band import HELLO
 from .pipeline import GADGETS, gadget_class
 
 DISCARD, SAVE = "null", "savedataonly"  # modules that reconstruct nothing
@@ -24,6 +26,7 @@ class Request:
 
     module: str
     parameters: Mapping[str, str] = field(default_factory=dict)
+    hello: str | None = None  # JSON
 
 
 def request(module: str, text: str | None) -> Request:
@@ -43,9 +46,23 @@ def request(module: str, text: str | None) -> Request:
     parameters = content.get("parameters", {})
     if not isinstance(parameters, dict):
         raise ConfigError("the JSON text after the header: parameters is no object")
+    hello = parameters.pop(HELLO, None)
+    if not isinstance(hello, str | None):
+        hello = json.dumps(hello)
     values = {key: _text(key, value) for key, value in parameters.items()}
     config, custom = values.pop("config", ""), values.pop("customconfig", "")
-    return Request(module=(custom or config or module).removesuffix(SUFFIX), parameters=values)
+    module = (custom or config or module).removesuffix(SUFFIX)
+    return Request(module=module, parameters=values, hello=hello)
+
+
+def refuse_late(module: str, text: str) -> None:
+    """Raise ConfigError for a text that would change the scan which it came in the middle of."""
+    late = request(module, text)
+    if late.module != module or late.parameters or late.hello is not None:
+        raise ConfigError(
+            "parameters in JSON came too late: they belong right after the MRD header, "
+            f"and the configuration is then named without {SUFFIX}"
+        )
 
 
 def configure(xml: str, parameters: Mapping[str, str]) -> str:

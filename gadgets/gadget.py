@@ -65,6 +65,11 @@ class Gadget(ABC):
 
     heavy: ClassVar[bool] = False  # the chain moves to the worker process at the first heavy gadget
 
+    @property
+    def in_band(self) -> bool:
+        """Whether its masks shall leave on the MRD connection instead of the mask channel."""
+        return False
+
     @abstractmethod
     def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         """Turn a stream into a stream."""

@@ -13,7 +13,8 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 def meta_to_xml(meta: Mapping[str, str]) -> bytes:
     r"""Write attributes as ismrmrdMeta; no attributes give no bytes.
 
-    A backslash separates several values of one name, as `meta_from_xml` joins them. Characters that XML cannot carry become U+FFFD.
+    A backslash separates several values of one name, as `meta_from_xml` joins them. Characters
+    that XML cannot carry become U+FFFD.
     """
     if not meta:
         return b""

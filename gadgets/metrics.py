@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
 
-from .errors import ConfigError, GadgetError, HeaderError, ProtocolError
+from .errors import ConfigError, GadgetError, GadgetsError, HeaderError, ProtocolError
 from .items import Frame, Image, Item, Mask
 
 MASK_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
@@ -96,8 +96,9 @@ class Meter:
         self._metrics.open.dec()
 
     def failed(self, error: BaseException) -> None:
-        """Note what ended the session."""
-        kinds = (kind for known, kind in FAILURES.items() if isinstance(error, known))
+        """Note what ended the session; where we have no word for it, that of its cause."""
+        errors = (error, error.__cause__) if isinstance(error, GadgetsError) else (error,)
+        kinds = (kind for e in errors for known, kind in FAILURES.items() if isinstance(e, known))
         self._metrics.failures.labels(next(kinds, "internal")).inc()
 
     def line(self) -> None:

@@ -98,6 +98,16 @@ def with_user_parameter(xml: bytes | str, name: str, value: str) -> bytes:
     return _serialise(root)
 
 
+def without_patient(xml: bytes) -> bytes:
+    """Remove what a header says of the patient and the study; one that says nothing stays as is."""
+    root = parse(xml)
+    personal = [root.find(name) for name in ("subjectInformation", "studyInformation")]
+    found = [element for element in personal if element is not None]
+    for element in found:
+        root.remove(element)
+    return _serialise(root) if found else xml
+
+
 def header_xml(
     *,
     encoded: Sequence[int],
@@ -110,7 +120,9 @@ def header_xml(
     center: int | None = None,
     n_slices: int = 1,
     n_contrasts: int = 1,
+    n_phases: int = 1,
     n_repetitions: int = 1,
+    n_sets: int = 1,
     n_averages: int = 1,
     measurement_id: str = "",
     tr_ms: float | None = None,
@@ -149,7 +161,9 @@ def header_xml(
         ("average", n_averages),
         ("slice", n_slices),
         ("contrast", n_contrasts),
+        ("phase", n_phases),
         ("repetition", n_repetitions),
+        ("set", n_sets),
     ):
         _limit(limits, name, 0, count - 1, 0)
     _put(encoding, {"trajectory": "cartesian"})

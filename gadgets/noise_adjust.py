@@ -12,7 +12,7 @@ from mnet.prewhiten import gadgetron_scale, noise_covariance, whitening_matrix
 from .errors import GadgetError
 from .gadget import Gadget, Scan
 from .items import Acquisition, Complex, Flag, Item, flags_of
-from .noise_store import Noise, Unusable, matched
+from .noise_store import Noise, Unusable, matched, to_json
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,9 @@ def _matrix(readouts: Sequence[Acquisition], line: Acquisition, scan: Scan) -> C
     stored = _stored(line.data.shape[0], scan)
     if stored is not None:
         scan.counts["noise readouts beside stored noise"] += len(readouts)
-        covariance, dwell_noise = stored
+        covariance, dwell_noise = stored.covariance, stored.dwell_us
+        if scan.record is not None:  # the lines alone could not be reconstructed again
+            scan.record.noise(to_json(stored))
     elif readouts:
         covariance, dwell_noise = _measure(readouts)
         try:
@@ -72,8 +74,8 @@ def _matrix(readouts: Sequence[Acquisition], line: Acquisition, scan: Scan) -> C
     return _whitening(covariance, scale)
 
 
-def _stored(n_coils: int, scan: Scan) -> tuple[Complex, float] | None:
-    """Return covariance and dwell time (us) of the noise that the header names, if usable."""
+def _stored(n_coils: int, scan: Scan) -> Noise | None:
+    """Return the noise that the header names, in the order of the scan's coils, if usable."""
     dependency = scan.geometry.noise_dependency
     if dependency is None:
         return None
@@ -84,7 +86,7 @@ def _stored(n_coils: int, scan: Scan) -> tuple[Complex, float] | None:
             raise Unusable("it is not stored here")
         if len(labels) != n_coils:
             raise Unusable(f"the header labels {len(labels)} of {n_coils} coils")
-        return matched(noise, labels), noise.dwell_us
+        return matched(noise, labels)
     except Unusable as reason:  # as in Gadgetron the scan goes on, though not in silence
         scan.counts["scans without the noise that they refer to"] += 1
         log.warning("the noise measurement that the header names is not used: %s", reason)

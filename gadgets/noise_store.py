@@ -15,12 +15,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .errors import GadgetError
-from .items import Complex
+from .errors import ConfigError, GadgetError
+from .items import ACQUISITION_HEADER, Acquisition, Complex, Flag
 
 log = logging.getLogger(__name__)
 KEEP = 256  # measurements
@@ -41,8 +40,8 @@ class Unusable(GadgetError):  # noqa: N818  it says what happened
     """The noise measurement that a header names cannot serve this scan."""
 
 
-def matched(noise: Noise, labels: Sequence[str]) -> Complex:
-    """Return the covariance (coils, coils) in the order of a scan's coil labels.
+def matched(noise: Noise, labels: Sequence[str]) -> Noise:
+    """Return the noise of the coils with these labels, in their order.
 
     The noise may have coils that the scan has not. Raises Unusable in all other cases.
     """
@@ -52,14 +51,32 @@ def matched(noise: Noise, labels: Sequence[str]) -> Complex:
             f"{', '.join(noise.labels)}"
         )
     order = [noise.labels.index(label) for label in labels]
-    covariance: Complex = noise.covariance[np.ix_(order, order)]
-    return covariance
+    covariance = noise.covariance[np.ix_(order, order)]
+    return Noise(covariance=covariance, dwell_us=noise.dwell_us, labels=tuple(labels))
+
+
+def as_readout(noise: Noise) -> Acquisition:
+    """Return one noise readout that has exactly this covariance, made up of its Cholesky factor."""
+    n = len(noise.covariance)
+    samples = np.zeros((n, n + 1), np.complex64)  # a covariance wants more samples than coils
+    samples[:, :n] = np.linalg.cholesky(noise.covariance.astype(np.complex128)) * math.sqrt(n)
+    head = np.zeros(1, ACQUISITION_HEADER)[0]
+    head["version"], head["flags"], head["sample_time_us"] = 1, Flag.NOISE, noise.dwell_us
+    head["available_channels"] = head["active_channels"] = n
+    head["number_of_samples"] = n + 1
+    return Acquisition(head=head, data=samples)
 
 
 def default_folder() -> Path:
-    """Return where the user's host keeps noise: below XDG_STATE_HOME, or ~/.local/state."""
+    """Return where the user's host keeps noise: below XDG_STATE_HOME, or ~/.local/state.
+
+    Raises ConfigError for a user without a home.
+    """
     state = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(state) if state else Path.home() / ".local" / "state") / "mnet" / "noise"
+    try:
+        return (Path(state) if state else Path.home() / ".local" / "state") / "mnet" / "noise"
+    except RuntimeError as error:
+        raise ConfigError(f"{error}: say --noise FOLDER") from error
 
 
 class NoiseStore:
@@ -75,7 +92,7 @@ class NoiseStore:
         try:
             if path.stat().st_size > LARGEST:
                 raise ValueError(f"larger than {LARGEST} bytes")
-            return _read(path.read_text("utf-8"))
+            return from_json(path.read_text("utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -90,7 +107,7 @@ class NoiseStore:
             handle, draft = tempfile.mkstemp(dir=self._folder, suffix=".draft")  # mode 0600
             try:
                 with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    json.dump(_document(noise), file, allow_nan=False)
+                    file.write(to_json(noise))
                     file.flush()
                     os.fsync(file.fileno())
                 Path(draft).replace(path)
@@ -114,17 +131,19 @@ class NoiseStore:
             path.unlink(missing_ok=True)
 
 
-def _document(noise: Noise) -> dict[str, Any]:
-    return {
+def to_json(noise: Noise) -> str:
+    """Write noise as text; ValueError where a number is not finite."""
+    document = {
         "labels": noise.labels,
         "dwell_us": noise.dwell_us,
         "real": noise.covariance.real.tolist(),
         "imaginary": noise.covariance.imag.tolist(),
     }
+    return json.dumps(document, allow_nan=False)
 
 
-def _read(text: str) -> Noise:
-    """Read a file's text; ValueError, KeyError or TypeError for anything but what `put` wrote."""
+def from_json(text: str) -> Noise:
+    """Read what `to_json` wrote; ValueError, KeyError or TypeError for anything else."""
     document = json.loads(text)
     real, imaginary = (np.array(document[part], float) for part in ("real", "imaginary"))
     labels, dwell_us = document["labels"], float(document["dwell_us"])

@@ -48,11 +48,18 @@ class PredictMask(Gadget):
     sampler: str = "mnet_select"  # name of deployed weights
     acceleration: float = 4.0  # nominal, where no sequence says hello
     basis: Literal["acquirable", "encoded"] = "acquirable"  # lines that the acceleration divides
+    # how a mask leaves; MRD message 1028 only to a client that says its hello in the MRD stream
+    feedback: Literal["mask_channel", "mrd1028"] = "mask_channel"
 
     def __post_init__(self) -> None:
         """Refuse accelerations below 1."""
         if self.acceleration < 1:
             raise ValueError(f"acceleration is {self.acceleration}, expected 1 or more")
+
+    @property
+    def in_band(self) -> bool:
+        """Whether masks shall leave as MRD messages."""
+        return self.feedback == "mrd1028"
 
     def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         """Pass all lines on, and yield a PreScan and a Mask when a slice's calibration is in."""

@@ -97,7 +97,9 @@ def _phase(n: int, n_x: int) -> Complex:
 def centred(line: Acquisition, geometry: Geometry) -> Complex:
     """Return kx samples (coils, n), discards, reversal and asymmetry undone: echo at n // 2.
 
-    n is the encoded matrix, or `n_x` where the oversampling was removed upstream.
+    n is the encoded matrix, or `n_x` where the oversampling was removed upstream. Discards of such
+    a line are not obeyed: they were Gadgetron's own zero padding of an asymmetric echo, into which
+    its transform has spread signal since (its own images lack it, by some percent).
     """
     head, data = line.head, line.data
     n_samples = data.shape[-1]
@@ -105,6 +107,8 @@ def centred(line: Acquisition, geometry: Geometry) -> Complex:
     if centre >= n_samples:  # some senders leave it at that of the full echo
         centre = n_samples // 2
     pre, post = int(head["discard_pre"]), int(head["discard_post"])
+    if n_samples == geometry.n_x < geometry.encoded[0]:
+        pre = post = 0
     if pre + post >= n_samples:
         raise GadgetError(
             f"acquisition {int(head['scan_counter'])} has {n_samples} samples; discard_pre "

@@ -4,6 +4,7 @@ A folder, private to its owner, with
 
     messages.log   every message received, as its bytes on the wire
     masks.jsonl    every mask message sent and received, one JSON object a line
+    noise.json     the stored noise that whitened the scan, where it was not among the messages
     scan.json      the summary, written at the end
 
 ``messages.log`` is the magic and then, per message, u32 length, u32 CRC-32 and the bytes. It is
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 MAGIC = b"MNETREC1"
 MESSAGES = "messages.log"
 MASKS = "masks.jsonl"
+NOISE = "noise.json"
 SUMMARY = "scan.json"
 DEFAULT_CAP = 8 << 30  # bytes of messages.log; full disks have stopped scanners
 _FRAME = struct.Struct("<II")  # length, CRC-32
@@ -41,13 +43,13 @@ _MAX_MESSAGE = 2 << 30  # above what the codec lets through
 class Record:
     """The record of one scan while it is written; not safe for several threads at once.
 
-    A full disk or the cap stops the logging of messages with a warning, never the scan.
+    A full disk or the cap stops the logging with a warning, never the scan.
     """
 
     def __init__(self, folder: Path, cap_bytes: int) -> None:
         self.folder = folder
         self.cap_bytes = cap_bytes
-        self.stopped = ""  # why messages are no longer logged; empty while they are
+        self.stopped = ""  # why it is no longer complete; empty while it is
         self._size = 0
         self._log = _open_private(folder / MESSAGES)
         self._masks = _open_private(folder / MASKS)
@@ -90,16 +92,30 @@ class Record:
     def mask(self, direction: Literal["sent", "received"], header: Mapping[str, Any]) -> None:
         """Log a mask message with the time in seconds since 1970."""
         entry = {"time": time.time(), "direction": direction, "message": header}
-        os.write(self._masks, json.dumps(entry).encode() + b"\n")
+        try:
+            os.write(self._masks, json.dumps(entry).encode() + b"\n")
+        except OSError as error:
+            self._stop(str(error))
+
+    def noise(self, text: str) -> None:
+        """Keep the noise of an earlier measurement that this scan was whitened with."""
+        try:
+            with os.fdopen(_open_private(self.folder / NOISE), "w") as file:
+                file.write(text)
+        except OSError as error:
+            log.warning("%s: the noise is not recorded: %s", self.folder, error)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, replacing an earlier one in one step, and close the record."""
         path = self.folder / SUMMARY
         part = path.with_suffix(".part")
-        with os.fdopen(_open_private(part), "w") as file:
-            json.dump({**summary, "record_stopped": self.stopped}, file, indent=1)
-            file.write("\n")
-        os.replace(part, path)
+        try:
+            with os.fdopen(_open_private(part), "w") as file:
+                json.dump({**summary, "record_stopped": self.stopped}, file, indent=1)
+                file.write("\n")
+            os.replace(part, path)
+        except OSError as error:
+            log.warning("%s: the summary is not recorded: %s", self.folder, error)
         self.close()
 
     def close(self) -> None:

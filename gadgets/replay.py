@@ -1,7 +1,8 @@
 """`mnet replay`: send a file or a scan record to a host, as the stock client would.
 
 A record of an adaptive scan is played with the hello that its sequence gave, so that the host
-predicts again; the masks must then be those of the record.
+predicts again; the masks must then be those of the record. Where the scan was whitened with stored
+noise, a readout that stands for it goes ahead, for hosts that do not have it.
 """
 
 import json
@@ -20,8 +21,9 @@ from .geometry import SCAN_TOKEN, with_user_parameter
 from .items import Image
 from .mask_messages import Hello, Scope
 from .mask_peer import SequencePort
+from .noise_store import as_readout, from_json
 from .private_host import Address
-from .record import MASKS, is_record
+from .record import MASKS, NOISE, is_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,8 @@ def replay(path: Path, address: Address, config: str, first_axis: FirstAxis = "s
         client.start(config, header)
         if port is not None:
             port.wait_ready(60.0)
+        if (path / NOISE).is_file():
+            client.send(as_readout(from_json((path / NOISE).read_text("utf-8"))))
         client.send_all(source.acquisitions)
         equal = 0
         for scope, counters in recorded.items() if port is not None else ():

@@ -82,7 +82,7 @@ class Host:
             models=self._models,
             masks=self._masks,
             open_worker=self._open_worker,
-            new_record=self._new_record,
+            new_record=partial(new_record, records),
             answer=answer,
             wait_warm=self.wait_warm,
             allow_inline=allow_inline,
@@ -201,8 +201,16 @@ class Host:
             raise RuntimeError("no worker: the host is not warm")
         return self.pool.get().open(xml, header, on_image)
 
-    def _new_record(self) -> Record | None:
-        if self.records is None:
-            return None
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{scan_id.get()}"
-        return Record.create(self.records, name)
+
+def new_record(records: Path | None) -> Record | None:
+    """Start the record of a scan below a folder; None without one, or where that is impossible.
+
+    As where a disk fills up in mid-scan, the scan then goes on.
+    """
+    if records is None:
+        return None
+    try:
+        return Record.create(records, f"{time.strftime('%Y%m%d-%H%M%S')}-{scan_id.get()}")
+    except OSError as error:
+        log.error("this scan is not recorded: %s", error)
+        return None

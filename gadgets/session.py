@@ -3,7 +3,8 @@
 The front end of the pipeline runs on the connection's thread, the heavy end in the worker; images
 go out as the worker hands them over. Whatever fails, the client gets one ERROR text and no further
 image, the input is read to its end and recorded, and other connections go on. Only messages that
-the pipeline lists a writer for are sent, besides texts, answers and CLOSE.
+the pipeline lists a writer for are sent, besides texts, answers, CLOSE, and masks to a client that
+asked for them in this stream.
 """
 
 import logging
@@ -22,7 +23,8 @@ from .geometry import Geometry
 from .item_codec import decode
 from .items import Acquisition, Image, Item, Waveform
 from .logs import new_scan
-from .mask_peer import ReconPort
+from .mask_in_band import HELLO, in_band_link
+from .mask_peer import ReconLink, ReconPort
 from .message import (
     Close,
     ConfigFile,
@@ -68,6 +70,7 @@ class Session(Connection):
         self._services = services
         self._module = ""  # name of the pipeline, where the client chose it by name
         self._settings = ""  # the client's text of parameters
+        self._hello: str | None = None  # and what it says there of the masks it takes
         self._writes: frozenset[type] = frozenset()
         self._ledger = Ledger()
         self._meter = Meter(services.metrics)
@@ -78,14 +81,10 @@ class Session(Connection):
         self._meter.begin()
         try:
             self._run()
-        except EOFError as error:
+        except (EOFError, OSError) as error:
             self._ended = self._gone = True
             self._meter.failed(error)
             log.warning("the client vanished: %s", error)
-        except OSError as error:
-            self._gone = True
-            self._meter.failed(error)
-            log.warning("the connection broke: %s", error)
         except GadgetsError as error:
             self._meter.failed(error)
             self._fail(f"{type(error).__name__}: {error}")
@@ -166,7 +165,7 @@ class Session(Connection):
             return None
         if isinstance(following, Image):
             raise ProtocolError("image-to-image sessions are not supported: send raw data")
-        self._module, self._settings = request.module, text or ""
+        self._module, self._settings, self._hello = request.module, text or "", request.hello
         xml = fire.configure(self._services.load(request.module + fire.SUFFIX), request.parameters)
         self._ahead += ahead
         self._ended = False  # where CLOSE is among those read ahead
@@ -191,7 +190,7 @@ class Session(Connection):
 
     def _scan(self, xml: str, stream: Stream, header: Header, geometry: Geometry) -> None:
         record, ledger = self._record, self._ledger
-        link = self._services.masks.open(geometry.scan_token, self._observe)
+        link = self._link(stream, geometry)
         worker = None
         scan = Scan(
             geometry=geometry,
@@ -229,6 +228,13 @@ class Session(Connection):
             self._meter.counts(counts)
             if record is not None:
                 record.finish(summary(scan, ledger, counts, started, error) | {"pipeline": xml})
+
+    def _link(self, stream: Stream, geometry: Geometry) -> ReconLink:
+        """Open the way that this scan's masks take."""
+        if any(gadget.in_band for gadget in stream.gadgets):
+            hello = self._hello or geometry.user.get(HELLO)
+            return in_band_link(hello, geometry.scan_token, self._send, self._observe)
+        return self._services.masks.open(geometry.scan_token, self._observe)
 
     def _hand_on(self, item: Item, worker: WorkerScan | None) -> None:
         """Send what comes out of the front to the worker or, where it is finished, the client."""
@@ -281,12 +287,7 @@ class Session(Connection):
         """Log a text; parameters that would change a scan which has begun are refused."""
         log.info("the client sent a text of %d characters", len(message.text))  # it may name anyone
         if message.text != self._settings:
-            request = fire.request(self._module, message.text)
-            if request.module != self._module or request.parameters:
-                raise ConfigError(
-                    "parameters in JSON came too late: they belong right after the MRD header, "
-                    f"and the configuration is then named without {fire.SUFFIX}"
-                )
+            fire.refuse_late(self._module, message.text)
 
     def _send_image(self, image: Image) -> None:
         if Image not in self._writes:

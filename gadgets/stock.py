@@ -76,7 +76,9 @@ STOCK: dict[str, Stock] = {
             {"noise_dependency_prefix", "noise_dependency_folder", "pass_nonconformant_data"}
         ),
     ),
-    # the echo is centred by our readout transform
+    # The echo is centred by our readout transform. Gadgetron pads it, removes the oversampling, by
+    # which signal gets into the padding, and then leaves the padding out of its buffer: its images
+    # of asymmetric echoes differ from the transform of the measured samples by some percent.
     "AsymmetricEchoAdjustROGadget": Stock(takes=_takes(LINES)),
     "RemoveROOversamplingGadget": Stock(
         takes=_takes(LINES), gives=CROPPED, gadget="RemoveReadoutOversampling"

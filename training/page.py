@@ -116,13 +116,11 @@ def _cells(row: Row) -> list[str]:
     paired = row["paired"]
     against = "–"  # noqa: RUF001
     if paired is not None:
-        low, high = paired["ci95"]
-        against = f"{paired['mean_percent']:+.2f} [{low:+.2f}, {high:+.2f}]"
-    low, high = row["ci95"]
+        against = f"{paired['mean_percent']:+.2f}{_interval(paired['ci95'], '+.2f')}"
     return [
         name(row["sampler"]),
         judge,
-        f"{row['nrmse']:.4f} [{low:.4f}, {high:.4f}]",
+        f"{row['nrmse']:.4f}{_interval(row['ci95'], '.4f')}",
         against,
         f"{row['psnr']:.2f}",
         f"{row['ssim']:.4f}",
@@ -132,6 +130,12 @@ def _cells(row: Row) -> list[str]:
         str(row["n_scans"]),
         str(row["n_subjects"]),
     ]
+
+
+def _interval(ends: Sequence[float], form: str) -> str:
+    """Write an interval, or nothing where there was nothing to draw from, as of one scan."""
+    low, high = ends
+    return f" [{low:{form}}, {high:{form}}]" if low < high else ""
 
 
 def _gains(found: Row) -> list[str]:

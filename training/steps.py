@@ -268,11 +268,14 @@ def icd_unet(study: Study) -> None:
     """Train the U-Net further on ICD masks, to be the paper's fixed reconstructor."""
     for cohort in study.base:
         path = study.masks("icd_unet") / f"{cohort}.npz"
-        if not path.exists():
-            found = labels.read_labels(study.labels("icd_unet") / cohort)
-            has = found.arrays["has_icd"]
-            kept = {n: m for (n, m), known in zip(found.masks.items(), has, strict=True) if known}
-            write_masks(path, kept, {"cohort": cohort, "labels": found.digest})
+        found = labels.read_labels(study.labels("icd_unet") / cohort)
+        made_from = {"cohort": cohort, "labels": found.digest}
+        if path.exists():
+            read_masks(path, made_from)
+            continue
+        has = found.arrays["has_icd"]
+        kept = {n: m for (n, m), known in zip(found.masks.items(), has, strict=True) if known}
+        write_masks(path, kept, made_from)
     values = {
         **_recon(study, "unet", "unet+icd"),
         "validation": (),

@@ -13,7 +13,7 @@ import torch
 
 from mnet.masks import Bool, Lines
 from mnet.select import MNetSelect
-from mnet.weights import load_weights
+from mnet.weights import load_weights, read_card
 from training import evaluate, labels, train_recon
 from training.config import made
 from training.corpus import Sample, load, scan_path
@@ -57,31 +57,47 @@ def best_single(study: Study, fold: str) -> BestSingle:
     return BestSingle(weights=str(study.weights(f"mnet_select@{fold}").resolve()))
 
 
-def sampler_for(study: Study, name: str, fold: str) -> tuple[Sampler, str]:
-    """Return a sampler of a fold, and what it follows from."""
+def sampler_for(study: Study, name: str, fold: str) -> Sampler:
+    """Return a sampler of a fold."""
     if name in SIMPLE:
-        return SIMPLE[name], name
+        return SIMPLE[name]
     if name == "population":
-        masks = read_population(study)
-        return fixed(masks), labels.plan_digest(lambda lines: (masks(lines),))
+        return fixed(read_population(study))
     if name == "best_single":
-        best = best_single(study, fold)
-        return fixed(best), labels.plan_digest(lambda lines: (best(lines),))
+        return fixed(best_single(study, fold))
     if name == "suno_nn":
         return _nearest(study, fold)
     if name == "loupe":
-        return _loupe(study)
-    path = study.weights(f"{name}@{fold}" if name in BY_FOLD else name).resolve()
-    model, card = load_weights(str(path))
-    return network(model.eval()), str(card["sha256"])
+        return fixed(load_mask(study.weights("loupe")).mask)
+    return network(load_weights(str(_own_weights(study, name, fold)))[0].eval())
 
 
-def _nearest(study: Study, fold: str) -> tuple[Sampler, str]:
+def follows_from(study: Study, name: str, fold: str) -> str:
+    """Return what tells masks of a sampler from those of the same one made otherwise."""
+    if name in SIMPLE:
+        return name
+    if name in ("population", "best_single"):
+        masks = read_population(study) if name == "population" else best_single(study, fold)
+        return labels.plan_digest(lambda lines: (masks(lines),))
+    if name == "suno_nn":
+        folders = (study.labels("icd") / cohort for cohort in study.folds[fold].train)
+        return ", ".join(labels.read_labels(folder).digest for folder in folders)
+    if name == "loupe":
+        return hashlib.sha256(
+            study.weights("loupe").with_suffix(".safetensors").read_bytes()
+        ).hexdigest()
+    return str(read_card(str(_own_weights(study, name, fold)))["sha256"])
+
+
+def _own_weights(study: Study, name: str, fold: str) -> Path:
+    return study.weights(f"{name}@{fold}" if name in BY_FOLD else name).resolve()
+
+
+def _nearest(study: Study, fold: str) -> Sampler:
     """SUNO's neighbour among the ICD masks of a fold's training scans; never the scan itself."""
-    examples, names, digests = [], [], []
+    examples, names = [], []
     for cohort in study.folds[fold].train:
         found = labels.read_labels(study.labels("icd") / cohort)
-        digests.append(found.digest)
         for has, (number, mask) in zip(found.arrays["has_icd"], found.masks.items(), strict=True):
             if has:
                 sample = load(scan_path(study.scans(cohort), number))
@@ -93,7 +109,7 @@ def _nearest(study: Study, fold: str) -> tuple[Sampler, str]:
         own = _fingerprint(sample)
         return nearest(sample, exclude=lambda number: names[number] == own)
 
-    return choose, ", ".join(digests)
+    return choose
 
 
 def _fingerprint(sample: Sample) -> bytes:
@@ -101,58 +117,56 @@ def _fingerprint(sample: Sample) -> bytes:
     return bytes(sample.kspace[..., sample.kspace.shape[-1] // 2].numpy().tobytes())
 
 
-def _loupe(study: Study) -> tuple[Sampler, str]:
-    path = study.weights("loupe")
-    model = load_mask(path)
-    return fixed(model.mask), _digest(path.with_suffix(".safetensors"))
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def mask_steps(study: Study) -> None:
-    """Write every sampler's masks of the test scans, and of base scans to post-train on."""
-    tasks = []
+    """Write every sampler's masks of the test scans, and of base scans to post-train on.
+
+    Raises
+    ------
+    ValueError
+        If masks are there that a sampler made which is not the one of now.
+    """
+    tasks: dict[Path, Task] = {}
     for fold, content in study.folds.items():
         names = [*EVERYWHERE, *PLAIN, *BY_FOLD, *(ONCE if fold == study.complete else ())]
         for name in names:
+            made_by = follows_from(study, name, fold)
             targets = [(study.masks(name), cohort) for cohort in content.test]
             if name in POST_TRAINED:
-                folder = study.masks(f"{name}@{fold}" if name in BY_FOLD else f"{name}@all")
-                targets += [(folder, cohort) for cohort in study.base]
-            tasks += [
-                Task(
-                    run=partial(write_for, study, name, fold, folder, cohort),
-                    output=folder / f"{cohort}.npz",
-                )
-                for folder, cohort in targets
-            ]
-    unique = {task.output: task for task in tasks}
-    run_all(study, list(unique.values()), "masks")
+                targets += [(_training_masks(study, name, fold), cohort) for cohort in study.base]
+            for folder, cohort in targets:
+                path = folder / f"{cohort}.npz"
+                settings = {"cohort": cohort, "sampler": name, "from": made_by}
+                if path.exists():
+                    read_masks(path, settings)
+                run = partial(write_for, study, name, fold, path, settings)
+                tasks[path] = Task(run=run, output=path)
+    run_all(study, list(tasks.values()), "masks")
     for content in study.folds.values():
         for cohort in content.test:
             _write_shuffled(study, cohort)
 
 
-def write_for(study: Study, name: str, fold: str, folder: Path, cohort: str) -> None:
+def _training_masks(study: Study, name: str, fold: str) -> Path:
+    return study.masks(f"{name}@{fold}" if name in BY_FOLD else f"{name}@all")
+
+
+def write_for(study: Study, name: str, fold: str, path: Path, settings: dict[str, str]) -> None:
     """Write a sampler's masks of one cohort."""
-    sampler, follows_from = sampler_for(study, name, fold)
+    cohort = settings["cohort"]
+    sampler = sampler_for(study, name, fold)
     files = cohort_files(study.scans(cohort))
-    settings = {"cohort": cohort, "sampler": name, "from": follows_from}
-    write_masks(
-        folder / f"{cohort}.npz", masks_of(sampler, files, cohort, f"{name}, {cohort}"), settings
-    )
+    write_masks(path, masks_of(sampler, files, cohort, f"{name}, {cohort}"), settings)
 
 
 def _write_shuffled(study: Study, cohort: str) -> None:
     path = study.masks("shuffled") / f"{cohort}.npz"
     source = read_masks(study.masks("mnet_select") / f"{cohort}.npz")
-    if not path.exists():
-        plans = [load(file).lines() for file in cohort_files(study.scans(cohort))]
-        write_masks(
-            path, shuffled(source.masks, plans), {"cohort": cohort, "shuffled": source.digest}
-        )
+    settings = {"cohort": cohort, "shuffled": source.digest}
+    if path.exists():
+        read_masks(path, settings)
+        return
+    plans = [load(file).lines() for file in cohort_files(study.scans(cohort))]
+    write_masks(path, shuffled(source.masks, plans), settings)
 
 
 def oracle(study: Study) -> None:
@@ -172,32 +186,45 @@ def oracle(study: Study) -> None:
         config = made(labels.Config, f"study {study.name}, oracle", settings)
         labels.label_cohort(config, start=start)
         path = study.masks("icd_oracle") / f"{cohort}.npz"
-        if not path.exists():
-            found = labels.read_labels(study.labels("oracle") / cohort)
-            write_masks(path, found.masks, {"cohort": cohort, "labels": found.digest})
+        found = labels.read_labels(study.labels("oracle") / cohort)
+        made_from = {"cohort": cohort, "labels": found.digest}
+        if path.exists():
+            read_masks(path, made_from)
+        else:
+            write_masks(path, found.masks, made_from)
 
 
 def post_training(study: Study) -> None:
-    """Train MoDL further on the masks of every learned row, equally long for each."""
-    runs = [(name, name, "all") for name in (*EVERYWHERE, *ONCE)]
+    """Train MoDL further on the masks of every learned row, equally long for each.
+
+    Raises
+    ------
+    ValueError
+        If weights are there that were trained on other masks, or with other settings.
+    """
+    runs = [(name, name, study.complete) for name in (*EVERYWHERE, *ONCE)]
     runs += [(f"{name}@{fold}", name, fold) for fold in study.folds for name in BY_FOLD]
-    tasks = [
-        trained(
-            train_recon,
-            study,
-            "post",
-            {
-                "scans": str(study.folder / "scans"),
-                "cohorts": study.base,
-                "parts": study.data(study.base),
-                "run": str(study.folder / "runs" / f"modl+{name}"),
-                "weights": str(study.weights(f"modl+{name}")),
-                "masks": str(study.masks(f"{sampler}@{fold}")),
-                "start": str(study.weights("modl").resolve()),
-            },
-        )
-        for name, sampler, fold in runs
-    ]
+    tasks = []
+    for name, sampler, fold in runs:
+        folder = _training_masks(study, sampler, fold)
+        settings = {
+            "scans": str(study.folder / "scans"),
+            "cohorts": study.base,
+            "parts": study.data(study.base),
+            "run": str(study.folder / "runs" / f"modl+{name}"),
+            "weights": str(study.weights(f"modl+{name}")),
+            "masks": str(folder),
+            "start": str(study.weights("modl").resolve()),
+        }
+        task = trained(train_recon, study, "post", settings)
+        if task.output.exists():
+            now = train_recon.mask_digests(folder, study.base)
+            found = read_card(str(task.output.with_suffix("").resolve())).get("masks")
+            if found != now:
+                raise ValueError(
+                    f"{task.output} was trained on masks {found}, expected {now}: delete it"
+                )
+        tasks.append(task)
     run_all(study, tasks, "post-training")
 
 

@@ -9,7 +9,7 @@ band of rows of a scan: exact, and as cheap as a small image.
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,7 @@ def train(config: Config) -> dict[str, Any]:
         "training": asdict(config),
         "n_scans": len(scans),
         "validation": figures,
+        "masks": mask_digests(Path(config.masks), config.cohorts) if config.masks else {},
         **provenance(config.parts),
     }
     save_weights(average.eval().cpu(), Path(config.weights), card)
@@ -161,6 +162,11 @@ def given_masks(config: Config) -> dict[str, dict[int, Bool]]:
     if not config.masks:
         return {}
     return {c: read_masks(Path(config.masks) / f"{c}.npz").masks for c in config.cohorts}
+
+
+def mask_digests(folder: Path, cohorts: Iterable[str]) -> dict[str, str]:
+    """Return, by cohort, the sha256 of what the masks in a folder follow from."""
+    return {cohort: read_masks(folder / f"{cohort}.npz").digest for cohort in cohorts}
 
 
 def mask_source(

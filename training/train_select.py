@@ -9,34 +9,32 @@ training scans of one acceleration, the networks learn what the scan adds to the
 
 where r_k is the mean relative loss of a mask: hopeless masks count nothing. Apart from them, from a
 detached embedding, the value of every row beside the others of a mask is regressed on the gradient
-of the loss. How sure a prediction must be to leave the best fixed mask, and how many swaps follow,
-is set on validation scans of another subject.
+of the loss. How sure a prediction must be to leave the best fixed mask is set on several cohorts
+that were not learned from: the validation scans, and training cohorts that a model trained on the
+others predicts. The cohort that gains least decides, for one subject's luck is no other's. How many
+swaps follow is set on the validation scans.
 """
 
 import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
-from mnet.features import coil_features, features
-from mnet.masks import Bool, Lines
 from mnet.sampler import Body
-from mnet.select import SCALE, MNetSelect, Table, swap, swap_table
+from mnet.select import SCALE, MNetSelect
 from mnet.weights import load_weights, save_weights
 from training.card import provenance
 from training.config import read_config
-from training.corpus import load, scan_path
-from training.labels import scan_loss
-from training.mask_file import read_masks
+from training.select_examples import Example, mean_table, nominal, read_examples
+from training.select_margin import Unseen, settle, settle_swaps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,89 +63,6 @@ class Config:
     swaps: tuple[int, ...] = (0, 1, 2, 4)
     n_rows: int = 40
     seed: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Example:
-    """One labelled scan."""
-
-    path: Path
-    lines: Lines
-    z: Tensor  # (1, 3, x, L)
-    coils: Tensor  # (1, 19)
-    image: Tensor  # what the body sees, (channels, 64, L)
-    known: Tensor  # (n_known,)
-    losses: Tensor  # (masks,)
-    target: Tensor  # (masks,) what the scan adds to the mean log ratios, in units of SCALE
-    table: Tensor  # (n_table, ky) of the best fixed mask
-    value: Tensor  # (ky,) standardised, of every movable row beside the others of that mask
-    movable: Tensor  # (ky,)
-
-
-def read_examples(config: Config, cohorts: Sequence[str], body: Body) -> list[Example]:
-    """Read labels, and of their scans the calibration lines alone."""
-    examples = []
-    for cohort in cohorts:
-        blocks = sorted((Path(config.labels) / cohort).glob("*.npz"))
-        if not blocks:
-            raise FileNotFoundError(f"no labels in {Path(config.labels) / cohort}")
-        for block in tqdm(blocks, desc=f"labels of {cohort}"):
-            found = read_masks(block)
-            for i, (number, mask) in enumerate(found.masks.items()):
-                path = scan_path(Path(config.scans) / cohort, number)
-                arrays = {name: values[i] for name, values in found.arrays.items()}
-                examples.append(_example(path, mask, arrays, body))
-    return examples
-
-
-def _example(path: Path, start: Bool, arrays: dict[str, NDArray[Any]], body: Body) -> Example:
-    sample = load(path)
-    lines = sample.lines()
-    calibration = sample.kspace[None, ..., torch.from_numpy(lines.calibration)]
-    z, coils = features(calibration), coil_features(calibration)
-    image, known = body.inputs(z, lines, coils)
-    value = -torch.from_numpy(arrays["gradient"][: start.size]).float()
-    movable = torch.from_numpy(lines.movable)
-    spread = value[movable].abs().mean().clamp_min(1e-12)
-    return Example(
-        path=path,
-        lines=lines,
-        z=z,
-        coils=coils,
-        image=image[0],
-        known=known[0],
-        losses=torch.from_numpy(arrays["dictionary_loss"]).float(),
-        target=torch.zeros(0),
-        table=torch.from_numpy(swap_table(lines, start)),
-        value=torch.where(movable, value / spread, 0.0),
-        movable=movable,
-    )
-
-
-def relative(examples: Sequence[Example]) -> Tensor:
-    """Return how much worse every mask is than the best one of its scan: (scans, masks)."""
-    losses = torch.stack([e.losses for e in examples])
-    return losses / losses.min(1, keepdim=True).values - 1
-
-
-def mean_table(examples: Sequence[Example], n_least: int = 8) -> Table:
-    """Return, by acceleration, the mean relative loss of every vetted mask."""
-    accelerations = np.array([nominal(e.lines) for e in examples])
-    losses = relative(examples).numpy()
-    table: Table = {"acceleration": [], "loss": []}
-    for acceleration in sorted(set(accelerations.tolist())):
-        chosen = losses[accelerations == acceleration]
-        if len(chosen) >= n_least:
-            table["acceleration"].append(acceleration)
-            table["loss"].append([round(float(x), 5) for x in chosen.mean(0)])
-    if not table["loss"]:
-        raise ValueError(f"{len(examples)} labels, none of {n_least} scans at one acceleration")
-    return table
-
-
-def nominal(lines: Lines) -> float:
-    """Return the acceleration of a plan as its table names it."""
-    return float(round(float(lines.acquirable.sum()) / lines.n_lines))
 
 
 def batches(
@@ -185,9 +100,37 @@ def train(config: Config) -> dict[str, Any]:
     """Run; returns the validation figures."""
     torch.manual_seed(config.seed)
     body = Body(config.n_channels, config.n_embedding)
-    examples = read_examples(config, config.cohorts, body)
-    held_out = read_examples(config, config.validation, body)
+    read = partial(read_examples, Path(config.labels), Path(config.scans), body=body)
+    cohorts = {cohort: read([cohort]) for cohort in config.cohorts}
+    everything = [example for examples in cohorts.values() for example in examples]
     patterns = json.loads(Path(config.patterns).read_text())
+    model = trained_on(everything, patterns, config)
+    validation = Unseen.by(model, read(config.validation))
+    unseen = {" and ".join(config.validation): validation}
+    for cohort, examples in cohorts.items():
+        others = [e for name, known in cohorts.items() if name != cohort for e in known]
+        if 2 * len(others) >= len(everything):  # fewer would speak for another model
+            unseen[cohort] = Unseen.by(trained_on(others, patterns, config), examples)
+    figures = settle(model, unseen, config.margins)
+    modl, modl_card = load_weights(config.reconstructor)
+    figures |= settle_swaps(model, validation, config.swaps, modl, config.n_rows)
+    card = {
+        "training": asdict(config),
+        "n_scans": len(everything),
+        "vetted": ["family"] * (len(model.vetted(everything[0].lines)) - len(patterns))
+        + [pattern["name"] for pattern in patterns],
+        "validation": figures,
+        "reconstructor": modl_card["sha256"],
+        **provenance(config.parts),
+    }
+    save_weights(model, Path(config.weights), card)
+    return figures
+
+
+def trained_on(
+    examples: Sequence[Example], patterns: Sequence[dict[str, Any]], config: Config
+) -> MNetSelect:
+    """Train a model; its margin and swaps are not settled."""
     model = MNetSelect(
         [pattern["pattern"] for pattern in patterns],
         mean_table(examples),
@@ -201,19 +144,7 @@ def train(config: Config) -> dict[str, Any]:
         model.bodies[member].shift.copy_(known.mean(0))
         model.bodies[member].spread.copy_(known.std(0).clamp_min(1e-6))
         _train_member(model, member, examples, config)
-    model.eval()
-    figures = settle(model, held_out, config)
-    card = {
-        "training": asdict(config),
-        "n_scans": len(examples),
-        "vetted": ["family"] * (len(model.vetted(examples[0].lines)) - len(patterns))
-        + [pattern["name"] for pattern in patterns],
-        "validation": figures,
-        "reconstructor": load_weights(config.reconstructor)[1]["sha256"],
-        **provenance(config.parts),
-    }
-    save_weights(model, Path(config.weights), card)
-    return figures
+    return model.eval()
 
 
 def _train_member(
@@ -265,57 +196,6 @@ def batch_loss(
         )
         loss = loss + config.value_weight * (misfit * movable).sum() / movable.sum()
     return loss
-
-
-@torch.no_grad()
-def settle(model: MNetSelect, examples: Sequence[Example], config: Config) -> dict[str, Any]:
-    """Set margin and swaps to the surest gain on validation scans: one standard error counts."""
-    fixed = [int(model.mean_losses(e.lines).argmin()) for e in examples]
-    base = np.array([float(e.losses[i]) for e, i in zip(examples, fixed, strict=True)])
-    figures: dict[str, Any] = {"best_single_nrmse": round(float(base.mean()), 4)}
-    figures["best vetted"] = _gain(np.array([float(e.losses.min()) for e in examples]), base)
-    predicted = [model.relative_losses(e.z, e.lines, e.coils).mean(0)[0] for e in examples]
-    choices: dict[float, list[int]] = {}
-    for margin in config.margins:
-        choices[margin] = [
-            int(p.argmin()) if float(p[i] - p.min()) > margin else i
-            for p, i in zip(predicted, fixed, strict=True)
-        ]
-        chosen = [float(e.losses[i]) for e, i in zip(examples, choices[margin], strict=True)]
-        figures[f"margin {margin:g}"] = _gain(np.array(chosen), base)
-    stay = float("inf")
-    choices[stay] = fixed
-    figures["margin inf"] = _gain(base, base)
-    margin = min(choices, key=lambda m: _surely(figures[f"margin {m:g}"]))
-    model.margin = margin
-    best_swaps = 0
-    modl = load_weights(config.reconstructor)[0]
-    sure = _surely(figures[f"margin {margin:g}"])
-    swapped: dict[int, list[float]] = {n: [] for n in config.swaps if n}
-    for example, choice in zip(tqdm(examples, desc="swaps"), choices[margin], strict=True):
-        loss = scan_loss(load(example.path), modl, config.n_rows)
-        mask = model.vetted(example.lines)[choice]
-        values = model.line_values(example.z, example.lines, example.coils, mask).mean(0)[0]
-        for n in swapped:
-            moved = swap(mask, example.lines, values.numpy(), n)
-            swapped[n].append(float(loss(torch.from_numpy(moved).float()[None])[0]))
-    for n, losses in swapped.items():
-        figures[f"{n} swaps"] = _gain(np.array(losses), base)
-        if _surely(figures[f"{n} swaps"]) < sure:
-            sure, best_swaps = _surely(figures[f"{n} swaps"]), n
-    model.n_swaps = best_swaps
-    model.config |= {"margin": min(margin, 1e9), "n_swaps": best_swaps}
-    return figures | {"margin": min(margin, 1e9), "n_swaps": best_swaps, "n_scans": len(examples)}
-
-
-def _gain(losses: NDArray[np.float64], base: NDArray[np.float64]) -> dict[str, float]:
-    percent = 100 * (losses / base - 1)
-    error = percent.std() / np.sqrt(percent.size)
-    return {"percent": round(float(percent.mean()), 3), "standard_error": round(float(error), 3)}
-
-
-def _surely(figure: dict[str, float]) -> float:
-    return figure["percent"] + figure["standard_error"]
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,11 +20,24 @@ import numpy as np
 from numpy.typing import NDArray
 from synthetic import Array, Scanned, acquisition, crop, fft, ifft
 
-from gadgets.items import Acquisition
+from gadgets.gadget import Scan, run
+from gadgets.items import Acquisition, Image
+from gadgets.pipeline import parse
 
 CONFIG, HEADER, CLOSE, ERROR, ACQUISITION, IMAGE = 2, 3, 4, 8, 1008, 1022
 PIXELS = {1: "<u2", 3: "<u4", 5: "<f4", 6: "<f8", 7: "<c8", 8: "<c16"}  # what C++ takes: no i2
-PATIENCE = 600.0  # seconds until a test gives up; none waits that long when all is well
+PATIENCE = 120.0  # seconds until a test gives up; none waits that long when all is well
+QUICK = """
+<configuration><version>2</version><stream><external>
+  <execute name="gadgets.external" target="pipeline" type="python"/>
+  <configuration device="cpu">
+    <gadget class="AccumulateFrame"/>
+    <gadget class="CoilMaps"/>
+    <gadget class="Reconstruct"><property name="method" value="zero_filled"/></gadget>
+    <gadget class="ImageFinish"/>
+  </configuration>
+</external></stream></configuration>
+"""
 CAPTURES = Path(os.environ.get("MNET_SHARED") or Path(__file__).resolve().parents[3] / "shared")
 CAPTURES /= "captures"
 
@@ -52,7 +65,7 @@ class Link:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.received: queue.Queue[Received] = queue.Queue()
+        self._received: queue.Queue[Received | None] = queue.Queue()  # None: there is no more
         self.broken = ""  # why reading ended, where not with CLOSE
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -70,15 +83,31 @@ class Link:
         self.sock.sendall(struct.pack("<H", CLOSE))
 
     def next(self) -> Received:
-        """Wait for the next message."""
-        return self.received.get(timeout=PATIENCE)
+        """Wait for the next message; EOFError where the node has said its last."""
+        message = self._received.get(timeout=PATIENCE)
+        if message is None:
+            self._received.put(None)
+            raise EOFError(f"no further message of the node: {self.broken or 'it said CLOSE'}")
+        return message
 
     def rest(self) -> list[Received]:
         """Wait for the node's CLOSE or its end; give all messages that were not taken yet."""
-        self._reader.join(PATIENCE)
-        if self._reader.is_alive():
-            raise TimeoutError("the node neither closed nor ended")
-        return list(self.received.queue)
+        messages = []
+        while True:
+            try:
+                messages.append(self.next())
+            except EOFError:
+                return messages
+
+    def _read(self) -> None:
+        try:
+            while (message := read_message(self._exactly)).id != CLOSE:
+                self._received.put(message)
+            self._received.put(message)
+        except (EOFError, OSError) as error:
+            self.broken = str(error) or type(error).__name__
+        finally:
+            self._received.put(None)
 
     def _exactly(self, n: int) -> bytes:
         data = b""
@@ -88,36 +117,6 @@ class Link:
                 raise EOFError(f"{n - len(data)} bytes missing")
             data += part
         return data
-
-    def _read(self) -> None:
-        try:
-            while (message := self._message()).id != CLOSE:
-                self.received.put(message)
-            self.received.put(message)
-        except (EOFError, OSError) as error:
-            self.broken = str(error) or type(error).__name__
-
-    def _message(self) -> Received:
-        (id_,) = struct.unpack("<H", self._exactly(2))
-        if id_ == CLOSE:
-            return Received(id=id_)
-        if id_ == ERROR:
-            (n,) = struct.unpack("<Q", self._exactly(8))
-            return Received(id=id_, text=self._exactly(n).decode())
-        if id_ != IMAGE:
-            raise OSError(f"Received illegal message id from external peer: {id_}")
-        head = self._exactly(198)
-        (type_,) = struct.unpack_from("<H", head, 2)
-        x, y, z = struct.unpack_from("<3H", head, 16)
-        (channels,) = struct.unpack_from("<H", head, 34)
-        (n,) = struct.unpack("<Q", self._exactly(8))
-        if n != struct.unpack_from("<I", head, 194)[0]:
-            raise OSError("the two lengths of the meta differ")
-        meta = self._exactly(n).decode()
-        dtype = np.dtype(PIXELS[type_])
-        data = self._exactly(channels * z * y * x * dtype.itemsize)
-        pixels = np.frombuffer(data, dtype).reshape(channels, z, y, x)
-        return Received(id=id_, text=meta, head=head, pixels=pixels)
 
 
 class Parent(Link):
@@ -170,6 +169,30 @@ class Parent(Link):
         raise RuntimeError(f"the node did not connect: {self.log}")
 
 
+def read_message(exactly: Callable[[int], bytes]) -> Received:
+    """Read what a node may send; OSError as C++ complains of anything else."""
+    (id_,) = struct.unpack("<H", exactly(2))
+    if id_ == CLOSE:
+        return Received(id=id_)
+    if id_ == ERROR:
+        (n,) = struct.unpack("<Q", exactly(8))
+        return Received(id=id_, text=exactly(n).decode())
+    if id_ != IMAGE:
+        raise OSError(f"Received illegal message id from external peer: {id_}")
+    head = exactly(198)
+    (type_,) = struct.unpack_from("<H", head, 2)
+    x, y, z = struct.unpack_from("<3H", head, 16)
+    (channels,) = struct.unpack_from("<H", head, 34)
+    (n,) = struct.unpack("<Q", exactly(8))
+    if n != struct.unpack_from("<I", head, 194)[0]:
+        raise OSError("the two lengths of the meta differ")
+    meta = exactly(n).decode()
+    dtype = np.dtype(PIXELS[type_])
+    data = exactly(channels * z * y * x * dtype.itemsize)
+    pixels = np.frombuffer(data, dtype).reshape(channels, z, y, x)
+    return Received(id=id_, text=meta, head=head, pixels=pixels)
+
+
 def acquisition_bytes(line: Acquisition) -> bytes:
     head, data = line.head.tobytes(), np.ascontiguousarray(line.data, "<c8")
     if (len(head), struct.unpack_from("<H", head, 34)[0]) != (340, data.shape[1]):
@@ -199,3 +222,19 @@ def node_document(pipeline: str, attributes: Mapping[str, str] = {}) -> bytes:
     configuration.attrib |= dict(attributes)
     configuration.tail = "\n"
     return b'<?xml version="1.0"?>\n' + ElementTree.tostring(configuration)
+
+
+def failed(messages: list[Received]) -> str:
+    """Check that a node told its failure once and last, and give the text."""
+    if [m.id for m in messages[-2:]] != [ERROR, CLOSE] or {m.id for m in messages[:-2]} - {IMAGE}:
+        raise AssertionError(f"no failure: {messages}")
+    text = messages[-2].text
+    if not text.startswith("Traceback (most recent call last)"):
+        raise AssertionError(f"no traceback: {text}")
+    return text
+
+
+def plain_loop(scan: Scanned, pipeline: str, lines: Iterable[Acquisition]) -> list[Image]:
+    """Return the images of a pipeline without any connection."""
+    items = run(parse(pipeline), Scan(geometry=scan.geometry), lines)
+    return [item for item in items if isinstance(item, Image)]

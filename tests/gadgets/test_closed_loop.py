@@ -260,7 +260,7 @@ def test_the_host_answers_queries_and_life_signs(host: Host, address: Address) -
     with socket.create_connection((address.host, address.port)) as sock:
         sock.sendall(write_message(Query(5, "gadgetron::info::python")))
         read = socket_reader(sock)
-        assert read_message(read) == Response(5, "true")
+        assert read_message(read) == Response(5, "1")
         sock.sendall(write_message(Query(6, "no::such")))
         assert read_message(read) == Response(6, "Unknown query")
         sock.sendall(write_message(ConfigFile("isalive.xml")) + write_message(Close()))

@@ -1,68 +1,47 @@
-"""Our node under a stand-in for the C++ Gadgetron: what leaves it, and how it fails."""
+"""Our node as a process under a stand-in for the C++ Gadgetron."""
 
-import json
+import os
 import re
 import signal
 import socket
 import struct
 import subprocess
 import sys
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
-from xml.etree import ElementTree
 
 import closed_loop
 import numpy as np
 import pytest
 from external_parent import (
-    CAPTURES,
     CLOSE,
-    ERROR,
     IMAGE,
     PATIENCE,
-    Link,
+    QUICK,
     Parent,
-    Received,
     acquisition_bytes,
     cropped,
+    failed,
     node_document,
+    plain_loop,
     upstream,
 )
-from mask_bench import daemon
-from synthetic import Scanned, changed, scanned
+from mask_bench import ANYWHERE, until
+from synthetic import changed, scanned
 
-from gadgets.errors import ConfigError, ProtocolError
-from gadgets.external import OneScan, read_settings
-from gadgets.external_session import ExternalSession, node_pipeline
-from gadgets.gadget import Models, Scan, run
+from gadgets.cli import main
+from gadgets.gadget import Scan, run
 from gadgets.geometry import SCAN_TOKEN, with_user_parameter
-from gadgets.items import IMAGE_HEADER, Image
+from gadgets.items import Image
+from gadgets.keys import ClientKeys, ServerKeys, make_keys
+from gadgets.mask_broker import MaskService
 from gadgets.mask_messages import Scope
 from gadgets.mask_peer import SequencePort
 from gadgets.pipeline import load, parse
 from gadgets.scanner import hello_of
-from gadgets.session import Services
-
-SHIPPED = (
-    "gadgetron_adaptive_modl.xml",
-    "gadgetron_adaptive_modl_retrospective.xml",
-    "gadgetron_adaptive_modl_connect.xml",
-)
-QUICK = """
-<configuration><version>2</version><stream><external>
-  <execute name="gadgets.external" target="pipeline" type="python"/>
-  <configuration device="cpu">
-    <gadget class="AccumulateFrame"/>
-    <gadget class="CoilMaps"/>
-    <gadget class="Reconstruct"><property name="method" value="zero_filled"/></gadget>
-    <gadget class="ImageFinish"/>
-  </configuration>
-</external></stream></configuration>
-"""
 
 
 @pytest.fixture
@@ -79,19 +58,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Parent]]:
     yield start
     for parent in started:
         parent.__exit__()
-
-
-def plain_loop(scan: Scanned, pipeline: str, lines: list) -> list[Image]:
-    items = run(parse(pipeline), Scan(geometry=scan.geometry), lines)
-    return [item for item in items if isinstance(item, Image)]
-
-
-def failed(messages: list[Received]) -> str:
-    """Check that a node told its failure once and last, and give the text."""
-    assert [m.id for m in messages[-2:]] == [ERROR, CLOSE]
-    assert {m.id for m in messages[:-2]} <= {IMAGE}
-    assert "Traceback (most recent call last)" in messages[-2].text
-    return messages[-2].text
 
 
 def test_images_equal_the_plain_loop_and_leave_while_the_scan_goes_on(
@@ -152,21 +118,60 @@ def test_a_failure_in_mid_stream_lets_no_further_image_out(start: Callable[..., 
 
 @pytest.mark.parametrize("how", ["in mid-message", "between messages", "by reset"])
 def test_a_parent_that_dies_ends_the_node(start: Callable[..., Parent], how: str) -> None:
-    scan = scanned()
+    scan = scanned(n_slices=2)
     parent = start(scan.header)
-    lines = upstream(scan)
+    parent.send_all(upstream(scan, 0))
+    assert parent.next().id == IMAGE
+    lines = upstream(scan, 1)
     parent.send_all(lines[:5])
     if how == "in mid-message":
         parent.sock.sendall(acquisition_bytes(lines[5])[:400])
     if how == "by reset":
         parent.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         parent.sock.shutdown(socket.SHUT_RD)  # wakes the reader, which would hold the socket open
-        parent.sock.close()
     else:
         parent.sock.shutdown(socket.SHUT_RDWR)
-        parent.sock.close()
+    parent.sock.close()
     assert parent.status() != 0
     assert "the parent Gadgetron vanished" in parent.log
+
+
+def test_a_worker_that_dies_is_told(start: Callable[..., Parent]) -> None:
+    scan = scanned(n_slices=2)
+    parent = start(scan.header)
+    parent.send_all(upstream(scan, 0))
+    assert parent.next().id == IMAGE
+    [worker] = children(parent.process.pid)
+    os.kill(worker, signal.SIGKILL)
+    parent.send_all(upstream(scan, 1))
+    parent.close()
+    messages = parent.rest()
+    assert "the reconstruction worker ended (exit status -9)" in failed(messages)
+    assert len(messages) == 2, "no image after the failure"
+    assert parent.status() != 0
+
+
+def test_no_worker_outlives_a_node_that_is_killed(start: Callable[..., Parent]) -> None:
+    scan = scanned()
+    parent = start(scan.header)
+    parent.send_all(upstream(scan))
+    assert parent.next().id == IMAGE
+    [worker] = children(parent.process.pid)
+    parent.process.kill()
+    until(lambda: stat(worker)[:1] in ([], ["Z"]))
+
+
+def children(pid: int) -> list[int]:
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return [child for child in pids if stat(child)[1:2] == [str(pid)]]
+
+
+def stat(pid: int) -> list[str]:
+    """Return a process's state, parent and so on; nothing of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 @pytest.mark.parametrize("number", [77, 1050])
@@ -184,22 +189,27 @@ def test_an_id_that_is_not_read_is_an_error_not_the_end_of_the_input(
     assert parent.status() != 0, "with the connection still open: the parent waits for the process"
 
 
+@pytest.mark.parametrize("later", [{"slice": 1}, {"contrast": 1}, {"repetition": 1}])
 def test_lines_that_never_came_are_told_and_the_images_before_them_kept(
-    start: Callable[..., Parent],
+    start: Callable[..., Parent], later: dict[str, int]
 ) -> None:
-    scan = scanned(n_slices=2)
+    scan = scanned(n_slices=2, n_contrasts=2, n_repetitions=2)
+    lines = upstream(scan)
     parent = start(scan.header)
-    parent.send_all(upstream(scan, 0) + upstream(scan, 1)[:-3])
+    parent.send_all(lines + [changed(line, **later) for line in lines[:-3]])
     parent.close()
     messages = parent.rest()
-    assert "lines are missing in 1 slices" in failed(messages)
+    [(what, _)] = later.items()
+    assert re.search(rf"lines are missing in 1 images.* {what} 1\b", failed(messages))
     assert [m.slice for m in messages if m.id == IMAGE] == [0]
     assert parent.status() != 0
 
 
 def test_an_interrupt_is_an_error_to_the_parent(start: Callable[..., Parent]) -> None:
     scan = scanned(n_slices=2)
-    parent = start(scan.header)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    parent = start(scan.header)  # would inherit it where interrupts are ignored, as under nohup
+    signal.signal(signal.SIGINT, before)
     parent.send_all(upstream(scan, 0))
     assert parent.next().id == IMAGE
     parent.process.send_signal(signal.SIGINT)
@@ -237,115 +247,46 @@ def plugin(tmp_path: Path) -> list[Path]:
     return [about.parent]
 
 
-# The session without a process: what it reads and writes on a socket.
+@contextmanager
+def maskd(log: Path, options: Sequence[str]) -> Iterator[str]:
+    """Run `mnet maskd` and give the endpoint."""
+    command = [sys.executable, "-m", "gadgets.cli", "maskd", "--mask-endpoint", ANYWHERE, *options]
+    with log.open("wb") as output, subprocess.Popen(command, stderr=output) as process:
+        try:
+            until(
+                lambda: re.search(r" at tcp:\S+\n", log.read_text()) or process.poll() is not None
+            )
+            endpoint = re.search(r" at (tcp:\S+)\n", log.read_text())
+            assert endpoint is not None, log.read_text()
+            yield endpoint[1]
+        finally:
+            process.terminate()
 
 
-def started() -> NoReturn:
-    raise AssertionError("nothing may start")
-
-
-NOTHING = Services(
-    models=Models(),
-    masks=None,  # type: ignore[arg-type]
-    open_worker=lambda *_: started(),
-    new_record=lambda: None,
-    answer=lambda key: "Unknown query",
-    wait_warm=lambda: None,
-)
-
-
-def converse(stream: bytes) -> tuple[list[Received], ExternalSession]:
-    """Send a parent's bytes to a session in this process, and give what it answers."""
-    ours, theirs = socket.socketpair()
-    session = ExternalSession(theirs, NOTHING)
-    thread = threading.Thread(target=session.serve)
-    thread.start()
-    link = Link(ours)
-    ours.sendall(stream)  # never blocks for good: the session reads all of it
-    messages = link.rest()
-    ours.close()
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
-    assert session.failure is not None
-    return messages, session
-
-
-def text_message(number: int, text: bytes) -> bytes:
-    return struct.pack("<HI", number, len(text)) + text
-
-
-END = struct.pack("<H", CLOSE)
-
-
-@pytest.mark.parametrize(
-    ("configuration", "complaint"),
-    [
-        (b'<?xml version="1.0"?>\n', "no readable <configuration>"),  # a node without one
-        (b'<?xml version="1.0"?>\n<configuration />\n', "has no <configuration> that lists"),
-        (b"<configuration><property name='a' value='1' /></configuration>", "<property>"),
-        (b"<configuration><gadget class='A' /><gadget class='B' /></configuration>", "'B'"),
-        (b"\xff\xfe not XML", "no readable <configuration>"),
-    ],
-)
-def test_a_configuration_that_cannot_be_is_an_error(configuration: bytes, complaint: str) -> None:
-    scan = scanned()
-    stream = text_message(2, configuration) + text_message(3, scan.header)
-    stream += b"".join(acquisition_bytes(line) for line in scan.lines()) + END
-    messages, _ = converse(stream)
-    assert complaint in failed(messages)
-    assert len(messages) == 2
-
-
-def test_a_header_that_cannot_be_is_an_error() -> None:
-    stream = text_message(2, node_document(QUICK)) + text_message(3, b"Dummy XML header") + END
-    assert "the MRD header is no XML" in failed(converse(stream)[0])
-
-
-def test_ids_that_gadgetron_refuses_from_a_node_are_never_sent() -> None:
-    query = struct.pack("<HQQQ", 6, 0, 1, 3) + b"key"  # would be answered with a RESPONSE
-    stream = text_message(2, node_document(QUICK)) + query + END
-    assert "Response is not taken from an external node" in failed(converse(stream)[0])
-
-
-@pytest.mark.parametrize("dtype", ["<i2", "<i4"])
-def test_pixel_types_that_gadgetron_does_not_take_from_a_node_are_never_sent(dtype: str) -> None:
-    head = np.zeros(1, IMAGE_HEADER)[0]
-    head["data_type"], head["matrix_size"], head["channels"] = {"<i2": 2, "<i4": 4}[dtype], 1, 1
-    image = Image(head=head, data=np.zeros((1, 1, 1, 1), dtype), meta={})
-    ours, theirs = socket.socketpair()
-    with ours, theirs, pytest.raises(ProtocolError, match="is not taken from an external node"):
-        ExternalSession(theirs, NOTHING)._send(image)
-
-
-def test_settings_of_a_node_are_checked() -> None:
-    configuration = node_document(QUICK, {"mask_endpoint": "ipc:///tmp/masks", "device": "cuda:1"})
-    assert read_settings(configuration) == {
-        "mask_endpoint": "ipc:///tmp/masks",
-        "mask_keys": "",
-        "device": "cuda:1",
-    }
-    with pytest.raises(ConfigError, match="no attribute mask_endpiont; it has mask_endpoint"):
-        read_settings(node_document(QUICK, {"mask_endpiont": "tcp://127.0.0.1:1"}))
-    away = OneScan(node_document(QUICK, {"mask_endpoint": "tcp://10.0.0.1:9004"}))
-    with away, pytest.raises(ConfigError, match=r"mask endpoint tcp://10\.0\.0\.1:9004"):
-        away.services().wait_warm()
-
-
-# The closed loop, and hosts that are there already.
-
-
+@pytest.mark.parametrize("with_keys", [False, True])
 def test_masks_come_through_maskd_and_images_are_of_the_lines_they_ask_for(
-    start: Callable[..., Parent],
+    start: Callable[..., Parent], tmp_path: Path, with_keys: bool
 ) -> None:
     data, plan = closed_loop.source(1), closed_loop.sequence(deadline_ms=1000 * PATIENCE)
     token = str(uuid.uuid4())
     header = with_user_parameter(data.header, SCAN_TOKEN, token)
     hello = hello_of(data.geometry, plan, token)
     settings = {"device": "cpu"}
+    options: list[str] = []
+    keys: ClientKeys | None = None
+    if with_keys:
+        folder = tmp_path / "keys"
+        assert main(["keys", str(folder), "--client", "scanner", "--client", "node"]) == 0
+        options = ["--mask-keys", str(folder / "host")]
+        keys = ClientKeys.load(folder / "scanner")
+        settings["mask_keys"] = str(folder / "node")
     lines = {int(line.head["kspace_encode_step_1"]): line for line in data.acquisitions}
-    with daemon() as endpoint, SequencePort(endpoint, hello) as sequence:
+    with (
+        maskd(tmp_path / "maskd.log", options) as endpoint,
+        SequencePort(endpoint, hello, keys=keys) as sequence,
+    ):
         settings["mask_endpoint"] = endpoint
-        parent = start(header, node_document(load(SHIPPED[0]), settings))
+        parent = start(header, node_document(load("gadgetron_adaptive_modl.xml"), settings))
         assert sequence.wait_ready(PATIENCE), parent.log
         calibration = hello.calibration
         parent.send_all(cropped(lines[c]) for c in calibration)
@@ -379,169 +320,22 @@ def test_masks_come_through_maskd_and_images_are_of_the_lines_they_ask_for(
     np.testing.assert_allclose(image.pixels, own.data, rtol=1e-3, atol=1e-3 * own.data.max())
 
 
-@pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
-    """`mnet serve --external`: the port, and the folder of its records."""
-    records = tmp_path_factory.mktemp("records")
-    command = [sys.executable, "-m", "gadgets.cli", "serve", "--quiet", "--port", "0"]
-    command += ["--external", "0", "--mask-endpoint", "tcp://127.0.0.1:*", "--device", "cpu"]
-    command += ["--records", str(records), "--announce"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["external_port"], records
-        process.terminate()
-
-
-def connected(port: int, configuration: bytes, header: bytes) -> Link:
-    """Connect as Gadgetron does where the node says <connect>."""
-    link = Link(socket.create_connection(("127.0.0.1", port), PATIENCE))
-    link.start(configuration, header)
-    return link
-
-
-def test_gadgetron_connects_to_a_running_host(serving: tuple[int, Path]) -> None:
-    port, records = serving
-    scan = scanned(n_slices=2)
-    lines = upstream(scan, 0) + upstream(scan, 1)
-    wrong = connected(port, node_document(QUICK.replace("zero_filled", "magic")), scan.header)
-    wrong.send_all(lines)
-    wrong.close()
-    assert "'magic'" in failed(wrong.rest())
-    wrong.sock.close()
-    dying = connected(port, node_document(QUICK), scan.header)
-    dying.sock.sendall(acquisition_bytes(lines[0])[:100])
-    dying.sock.shutdown(socket.SHUT_RDWR)
-    dying.sock.close()
-    link = connected(port, node_document(QUICK), scan.header)
-    link.send_all(lines)
-    link.close()
-    images = link.rest()[:-1]
-    link.sock.close()
-    for image, wanted in zip(images, plain_loop(scan, QUICK, lines), strict=True):
-        assert image.pixels is not None
-        np.testing.assert_allclose(image.pixels, wanted.data, rtol=1e-5, atol=1e-6)
-    summaries = [json.loads(path.read_text()) for path in records.glob("*/scan.json")]
-    assert sorted(one["images"] for one in summaries) == [0, 2]
-
-
-# Recorded sessions of a C++ Gadgetron 4.7.2.
-
-
-def recorded(pattern: str) -> list[Path]:
-    return sorted(CAPTURES.glob(f"{pattern}/*gadgetron_to_python.bin"))
-
-
-absent = pytest.mark.skipif(not recorded("b01_*"), reason="the recorded sessions are not here")
-
-
-@absent
-def test_no_recorded_session_of_another_node_hangs_or_passes_for_a_success() -> None:
-    paths = recorded("b*")
-    assert len(paths) > 50
-    for path in paths:
-        messages, _ = converse(path.read_bytes())
-        assert failed(messages), path
-        assert len(messages) == 2, path
-
-
-def with_node(path: Path, configuration: bytes) -> tuple[bytes, bytes, bytes]:
-    """Split a recorded stream: our node's configuration, the recorded header, the other bytes."""
-    stream = path.read_bytes()
-    id_, n = struct.unpack_from("<HI", stream)
-    assert id_ == 2
-    at = 6 + n
-    id_, n = struct.unpack_from("<HI", stream, at)
-    assert id_ == 3
-    return configuration, stream[at + 6 : at + 6 + n], stream[at + 6 + n :]
-
-
-@absent
-@pytest.mark.parametrize(
-    "name",
-    [
-        "b01g_acquisition_passthrough_32",
-        "b01d_acquisition_with_waveforms",
-        "b12b_waveform_information_without_user_parameters",
-    ],
-)
-def test_a_recorded_session_gives_an_image(
-    start: Callable[..., Parent], plugin: list[Path], name: str
+def test_a_node_whose_key_is_not_known_gets_no_masks_and_gives_its_images(
+    start: Callable[..., Parent], tmp_path: Path
 ) -> None:
-    configuration, header, rest = with_node(recorded(name)[0], node_document(QUICK))
-    parent = start(header, configuration, folders=plugin)
-    parent.sock.sendall(rest)
-    image, end = parent.rest()
-    assert (image.id, end.id) == (IMAGE, CLOSE)
-    assert parent.status() == 0, parent.log
-    assert_lies_as_gadgetrons(image, recorded(name)[0].with_name("server_to_client.bin"))
-
-
-@absent
-def test_a_recorded_connect_session_gives_an_image(serving: tuple[int, Path]) -> None:
-    configuration, header, rest = with_node(recorded("b14_connect")[0], node_document(QUICK))
-    link = connected(serving[0], configuration, header)
-    link.sock.sendall(rest)
-    image, end = link.rest()
-    link.sock.close()
-    assert (image.id, end.id) == (IMAGE, CLOSE)
-    assert_lies_as_gadgetrons(image, CAPTURES / "b14_connect" / "server_to_client.bin")
-
-
-def assert_lies_as_gadgetrons(image: Received, path: Path) -> None:
-    """Compare with the root sum of squares that Gadgetron made of the same lines.
-
-    Ours weights coils with maps, which are poor in matrices as small as these: only place,
-    orientation and header are compared.
-    """
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.sendall(path.read_bytes())
-        wanted = Link(ours).next()
-    assert wanted.pixels is not None
-    assert image.pixels is not None
-    a, b = image.pixels[0, 0], wanted.pixels[0, 0]
-    assert a.shape == b.shape
-
-    def alike(x: np.ndarray) -> float:
-        return float(np.corrcoef(x.ravel(), b.ravel())[0, 1])
-
-    assert alike(a) > 0.9 > 0.5 > max(alike(a[::-1]), alike(a[:, ::-1]), alike(a.T))
-    series = slice(128, 130)  # ours is 1, theirs 0
-    for part in (slice(0, 128), slice(130, 194)):
-        assert image.head[part] == wanted.head[part]
-    assert image.head[series] != wanted.head[series]
-
-
-# What the shipped files say.
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_gadgetron_s_nodes_stand_in_front_and_our_node_repeats_none_of_them(name: str) -> None:
-    root = ElementTree.fromstring(load(name))
-    stream = root.find("stream")
-    assert stream is not None
-    assert [(node.tag, node.findtext("classname")) for node in stream] == [
-        ("gadget", "NoiseAdjustGadget"),
-        ("gadget", "AsymmetricEchoAdjustROGadget"),
-        ("gadget", "RemoveROOversamplingGadget"),
-        ("external", None),
-    ]
-    ours = parse(node_pipeline(node_document(load(name))))
-    assert [type(gadget).__name__ for gadget in ours] == [
-        "PredictMask",
-        "AccumulateFrame",
-        "CoilMaps",
-        "Reconstruct",
-        "ImageFinish",
-    ]
-    # our own host takes the same file and puts its equivalents in front
-    assert parse(load(name))[-5:] == ours
-    assert read_settings(node_document(load(name)))["mask_endpoint"] == "tcp://127.0.0.1:9004"
-
-
-def test_the_variants_differ_in_mode_and_in_who_starts_the_node() -> None:
-    modes = [parse(load(name))[2].mode for name in SHIPPED]  # type: ignore[attr-defined]
-    assert modes == ["prospective", "retrospective", "prospective"]
-    nodes = [ElementTree.fromstring(load(name)).find("stream/external") for name in SHIPPED]
-    how = [node[0].tag for node in nodes if node is not None]
-    assert how == ["execute", "execute", "connect"]
+    make_keys(tmp_path / "keys", ["scanner"])
+    make_keys(tmp_path / "other", ["node"])
+    server = (tmp_path / "keys/host/server.pub").read_bytes()
+    (tmp_path / "other/node/server.pub").write_bytes(server)
+    scan = scanned()
+    header = with_user_parameter(scan.header, SCAN_TOKEN, str(uuid.uuid4()))
+    settings = {"mask_keys": str(tmp_path / "other/node")}
+    with MaskService(ANYWHERE, keys=ServerKeys.load(tmp_path / "keys/host")) as service:
+        settings["mask_endpoint"] = service.endpoint
+        parent = start(header, node_document(QUICK, settings))
+        parent.send_all(upstream(scan))
+        assert parent.next().id == IMAGE
+        until(lambda: service.refused > 0)
+        parent.close()
+        assert [m.id for m in parent.rest()] == [CLOSE]
+        assert parent.status() == 0, parent.log

@@ -132,10 +132,11 @@ def test_unknown_modules_and_parameters_are_refused(address: Address, scan: list
     assert "sharpness" in error(talk(address, ConfigFile("zero_filled"), scan[0], text, *scan[1:]))
 
 
+@pytest.mark.parametrize("late", [{"dtype": "ushort"}, {"config": "cg_sense"}, {"mnet_hello": {}}])
 def test_parameters_for_a_scan_that_has_begun_are_refused_not_passed_over(
-    address: Address, scan: list[Message]
+    address: Address, scan: list[Message], late: dict[str, Any]
 ) -> None:
-    text = Text(parameters(dtype="ushort"))
+    text = Text(parameters(**late))
     words = error(talk(address, ConfigFile("zero_filled.xml"), scan[0], text, *scan[1:]))
     assert "too late" in words
 

@@ -25,6 +25,7 @@ from gadgets.message import (
 from gadgets.meta import meta_from_xml
 from gadgets.pipeline import load
 from gadgets.private_host import Address
+from gadgets.replay import replay
 from gadgets.serve import Host
 
 NOISE_SCAN = ConfigFile("default_measurement_dependencies.xml")
@@ -106,6 +107,23 @@ def test_stored_noise_gives_the_image_that_noise_in_the_stream_gives(
     for labels in ("CAB", "XYZ"):  # the coils of other elements, and of another array
         other = pixels(header("IMAGE", labels=labels, dependency="EARLIER"), lines)
         assert np.abs(own - other).max() > 0.01 * np.abs(own).max()
+
+
+def test_a_record_of_a_scan_with_stored_noise_is_whitened_again_where_it_is_not_stored(
+    address: Address, records: Path, noise_folder: Path
+) -> None:
+    lines = SCAN.lines()
+    lines[-1].head["flags"] = Flag.LAST_IN_SLICE
+    session(address, NOISE_SCAN, header("GONE"), noise(N_COILS), Close())
+    before = set(records.iterdir())
+    head = header("RECORDED", dependency="GONE")
+    first, _ = session(address, ConfigFile("zero_filled.xml"), head, *lines, Close())
+    (record,) = set(records.iterdir()) - before
+    for path in noise_folder.iterdir():
+        path.unlink()
+    (again,) = replay(record, address, "zero_filled.xml").images
+    assert isinstance(first, Image)
+    np.testing.assert_allclose(again.data, first.data, rtol=1e-3, atol=1e-5 * first.data.max())
 
 
 def test_noise_on_disk_names_no_patient(address: Address, noise_folder: Path) -> None:

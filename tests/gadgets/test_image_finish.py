@@ -1,3 +1,5 @@
+import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,10 @@ from gadgets.geometry import Geometry, header_xml
 from gadgets.image_finish import FULL_SCALE, ImageFinish, to_recon_matrix
 from gadgets.items import Frame, Image, Item, Key, Mask, PreScan, key_of
 from gadgets.message import message_buffers, read_message
+from gadgets.meta import meta_to_xml
+
+with warnings.catch_warnings():  # importing ismrmrd changes the warning filters
+    import ismrmrd
 
 ONE = scanned(n_x=24, n_ky=32, n_slices=3)
 
@@ -213,15 +219,37 @@ def test_attributes_are_spelt_in_both_ways() -> None:
         ("ImageComments", "GADGETRON_ImageComment"),
         ("SeriesDescription", "GADGETRON_SeqDescription"),
         ("ImageProcessingHistory", "GADGETRON_ImageProcessingHistory"),
-        ("WindowCenter", "GADGETRON_WindowCenter"),
-        ("WindowWidth", "GADGETRON_WindowWidth"),
     ]:
         assert image.meta[ours] == image.meta[theirs]
     assert image.meta["DataRole"] == "Image"
     assert image.meta["Keep_image_geometry"] == "1"
-    assert image.meta["ImageRowDir"] == "1.000000 0.000000 0.000000"
-    assert image.meta["ImageColumnDir"] == "0.000000 1.000000 0.000000"
     assert image.meta["mnet_n_lines"] == "32"
+
+
+def test_directions_are_three_values_each_as_open_recon_reads_them() -> None:
+    one = frame()
+    head = one.head.copy()
+    head["read_dir"], head["phase_dir"] = (0, 0.6, -0.8), (1, 0, 0)
+    (image,) = finish(replace(one, head=head))
+    theirs = ismrmrd.Meta.deserialize(meta_to_xml(image.meta).decode())
+    assert [float(x) for x in theirs["ImageRowDir"]] == pytest.approx([0, 0.6, -0.8])
+    assert [float(x) for x in theirs["ImageColumnDir"]] == [1, 0, 0]
+
+
+def test_the_window_is_one_of_rescaled_values_and_gadgetron_s_one_of_stored_values() -> None:
+    picture = coil_images(24, 32, 1)[0] * 1e-6
+    (image,) = finish(frame(picture), dtype="ushort")
+    meta = {name: float(value) for name, value in image.meta.items() if "Window" in name}
+    brightest = float(np.abs(picture).max())  # it fixed the scale
+    np.testing.assert_allclose(meta["WindowCenter"], brightest / 2, rtol=1e-5)
+    np.testing.assert_allclose(meta["WindowWidth"], brightest, rtol=1e-5)
+    assert (meta["GADGETRON_WindowCenter"], meta["GADGETRON_WindowWidth"]) == (2048, 4095)
+    ratio = float(image.meta["GADGETRON_ScaleRatio"]) * float(image.meta["RescaleSlope"])
+    assert abs(ratio - 1) < 1e-6
+    (unscaled,) = finish(frame(picture))
+    assert unscaled.meta["WindowWidth"] == image.meta["WindowWidth"]
+    assert unscaled.meta["WindowWidth"] == unscaled.meta["GADGETRON_WindowWidth"]
+    assert "RescaleSlope" not in unscaled.meta
 
 
 @pytest.mark.parametrize(
@@ -297,6 +325,50 @@ def test_saturated_pixels_are_counted_and_do_not_wrap() -> None:
     assert scan.counts["saturated pixels"] == 2
     assert (image.data[0, 0, 0, :2] == 65535).all()
     assert (image.data[0, 0, 1:] == FULL_SCALE).all()
+
+
+@pytest.mark.parametrize("dtype", ["float", "ushort"])
+def test_phase_is_in_radians_whatever_stores_it(dtype: str) -> None:
+    picture = coil_images(24, 32, 1)[0] * 1e-6
+    (image,) = finish(frame(picture), output="phase", dtype=dtype)
+    assert image.data.dtype == {"float": np.float32, "ushort": np.uint16}[dtype]
+    assert int(image.head["image_type"]) == 2
+    slope, intercept = (
+        float(image.meta.get(f"Rescale{name}", default))
+        for name, default in (("Slope", 1), ("Intercept", 0))
+    )
+    radians = image.data[0, 0].T * slope + intercept
+    turned = np.angle(np.exp(1j * radians) * np.conj(picture))[picture != 0]
+    assert np.abs(turned).max() < (1e-5 if dtype == "float" else 0.51 * slope)
+    assert image.data.max() < 4096
+    assert float(image.meta["WindowCenter"]) == 0
+    assert abs(float(image.meta["WindowWidth"]) - 2 * np.pi) < 1e-6
+
+
+def test_further_kinds_of_image_have_series_of_their_own() -> None:
+    picture = coil_images(24, 32, 1)[0]
+    images = finish(
+        frame(picture), frame(picture, incomplete="3/4"), output="magnitude phase complex"
+    )
+    series = [int(i.head["image_series_index"]) for i in images]
+    assert series == [1, 2, 3, 10, 11, 12]
+    assert [int(i.head["image_type"]) for i in images] == [1, 2, 5] * 2
+    assert [int(i.head["image_index"]) for i in images] == [1] * 6
+    magnitude, phase, complex_ = (i.data for i in images[:3])
+    np.testing.assert_allclose(magnitude * np.exp(1j * phase), complex_, atol=1e-6)
+    assert len({i.meta["SeriesDescription"] for i in images}) == 3
+
+
+@pytest.mark.parametrize("output", ["", "real", "magnitude,phase", "phase phase"])
+def test_unknown_kinds_of_image_are_refused_by_name(output: str) -> None:
+    with pytest.raises(ValueError, match="expected one or more of magnitude, phase, complex"):
+        ImageFinish(output=output)
+
+
+def test_a_field_of_view_that_ends_within_a_pixel_is_given_as_what_is_shown() -> None:
+    cut = geometry(32, 0.77, 32)  # 24.64 pixels, of which 25 are kept
+    (image,) = finish(frame(), scan=Scan(geometry=cut))
+    np.testing.assert_allclose(image.head["field_of_view"], [240, 250, 5], rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float", "ushort"])

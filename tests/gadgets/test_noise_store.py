@@ -6,9 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from gadgets.errors import GadgetError
-from gadgets.noise_store import Noise, NoiseStore, Unusable, default_folder, matched
+from gadgets.errors import ConfigError, GadgetError
+from gadgets.items import Flag
+from gadgets.message import buffer_reader, read_message, write_message
+from gadgets.noise_store import (
+    Noise,
+    NoiseStore,
+    Unusable,
+    as_readout,
+    default_folder,
+    matched,
+)
+from mnet.prewhiten import noise_covariance
 
 NAME = "DEVICE_JANE-DOE_STUDY_MEASUREMENT"
 
@@ -170,10 +181,23 @@ def test_readers_of_a_file_that_is_written_again_and_again_always_find_it_whole(
 
 def test_coils_are_matched_by_label_and_may_be_fewer() -> None:
     noise = some()
-    np.testing.assert_array_equal(matched(noise, ("A", "B", "C")), noise.covariance)
+    np.testing.assert_array_equal(matched(noise, ("A", "B", "C")).covariance, noise.covariance)
     order = [2, 0]
     expected = noise.covariance[order][:, order]
-    np.testing.assert_array_equal(matched(noise, ("C", "A")), expected)
+    got = matched(noise, ("C", "A"))
+    np.testing.assert_array_equal(got.covariance, expected)
+    assert (got.labels, got.dwell_us) == (("C", "A"), 4.9)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-14])
+def test_a_readout_can_stand_for_stored_noise(scale: float) -> None:
+    noise = some(scale=scale)
+    readout = as_readout(noise)
+    got = noise_covariance(torch.from_numpy(readout.data)).numpy()
+    np.testing.assert_allclose(got, noise.covariance, rtol=1e-5, atol=1e-6 * scale)
+    assert readout.head["sample_time_us"] == np.float32(4.9)
+    assert int(readout.head["flags"]) == Flag.NOISE
+    assert read_message(buffer_reader(write_message(readout))) is not None
 
 
 @pytest.mark.parametrize("labels", [(), ("A", "D"), ("A", "A"), ("A", "")])
@@ -190,3 +214,15 @@ def test_the_default_folder_is_of_the_user_s_state(
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_folder() == tmp_path / ".local" / "state" / "mnet" / "noise"
+
+
+def test_a_user_without_a_home_must_say_where_noise_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(ConfigError, match="--noise"):
+        default_folder()

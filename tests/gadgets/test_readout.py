@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic import acquisition, crop, ifft, scanned
+from synthetic import acquisition, crop, fft, ifft, scanned
 
 from gadgets.errors import GadgetError
 from gadgets.gadget import Scan, run
@@ -104,6 +104,14 @@ def test_padding_that_an_upstream_node_declared_as_discarded_is_left_out() -> No
     kx[:, :8] = 0
     line = acquisition(kx, discard_pre=8, center_sample=24)
     close(to_hybrid(line, geometry(48, 24)).data, crop(ifft(kx, 1), 24, 1))
+
+
+def test_padding_into_which_the_crop_upstream_has_spread_signal_is_kept() -> None:
+    kx = samples(48)
+    kx[:, :16] = 0
+    cropped = crop(ifft(kx, 1), 24, 1)
+    line = acquisition(fft(cropped, 1), discard_pre=8, center_sample=12)
+    close(to_hybrid(line, geometry(48, 24)).data, cropped)
 
 
 @pytest.mark.parametrize("centre", [48, 60, 65535])

@@ -17,6 +17,7 @@ from gadgets.geometry import header_xml
 from gadgets.items import ACQUISITION_HEADER, WAVEFORM_HEADER, Acquisition, Waveform
 from gadgets.message import Close, ConfigFile, Header, Message, message_buffers, write_message
 from gadgets.record import MASKS, MESSAGES, SUMMARY, Record, is_record, read_record
+from gadgets.serve import new_record
 
 HEADER = header_xml(
     encoded=(8, 6, 1),
@@ -128,6 +129,24 @@ def test_a_full_disk_stops_the_record_and_not_the_scan(
     record.message(b"\4\0")
     assert "No space left" in record.stopped
     assert caplog.text.count("No space left") == 1
+    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(os, "replace", full)
+    record.mask("sent", {"type": "mask"})
+    record.finish({"images": 1})
+    assert "the summary is not recorded" in caplog.text
+    assert not (record.folder / SUMMARY).exists()
+
+
+def test_a_scan_that_cannot_be_recorded_goes_on_without(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert new_record(tmp_path / "file") is None
+    assert "this scan is not recorded" in caplog.text
+    assert new_record(None) is None
+    record = new_record(tmp_path / "records")
+    assert record is not None
+    record.close()
 
 
 @pytest.mark.parametrize("kept", [8, 9, 15, 16, 17, 1041, 1042, 1049, 1100])

@@ -1,30 +1,10 @@
 import pytest
 import torch
-from operator_checks import random_like
+from small_problems import problem, trained_looking
 
 from mnet import sense
 from mnet.modl import MoDL
 from mnet.unet import UNet
-
-
-def trained_looking(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Give every weight a value: an untrained denoiser changes nothing and would prove nothing."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            if name != "raw_lam":
-                value.copy_(0.1 * torch.randn(value.shape, generator=generator))
-    return model
-
-
-def problem(
-    n_x: int = 12, n_ky: int = 18, batch: int = 2
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    csm = random_like(torch.zeros(batch, 4, n_x, n_ky, dtype=torch.complex64), 0)
-    csm = csm / csm.abs().square().sum(1, keepdim=True).sqrt()
-    image = random_like(torch.zeros(batch, n_x, n_ky, dtype=torch.complex64), 1)
-    mask = (torch.arange(n_ky) % 2 == 0).float().repeat(batch, 1)
-    return sense.forward(image, csm, torch.ones(batch, n_ky)), csm, mask
 
 
 @pytest.mark.parametrize("scale", [1e-6, 3.7, 1e5])

@@ -3,10 +3,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_problems import coils, plan
 
 from mnet import masks
 from mnet.family import FAMILY, family
-from mnet.features import N_COIL_FEATURES, features
+from mnet.features import features
 from mnet.masks import Lines
 from mnet.patterns import Pattern
 from mnet.sampler import mask_of
@@ -14,19 +15,6 @@ from mnet.select import SCALE, MNetSelect, swap, swap_table
 from mnet.weights import load_weights, save_weights
 
 N = len(FAMILY)
-
-
-def plan(n: int = 96, acceleration: float = 4.0, padded: int = 0) -> Lines:
-    acquirable = np.ones(n, dtype=bool)
-    acquirable[:padded] = acquirable[n - padded :] = padded == 0
-    return Lines.plan(acquirable, acceleration)
-
-
-def coils(n_coils: int = 5) -> torch.Tensor:
-    """Coil features of a slice: so many coils, that tell aliases apart half-way."""
-    return torch.cat(
-        [torch.tensor([[float(n_coils)]]), torch.full((1, N_COIL_FEATURES - 1), 0.5)], 1
-    )
 
 
 def slices(lines: Lines, n: int = 2, n_x: int = 40, seed: int = 0) -> torch.Tensor:

@@ -1,29 +1,9 @@
 import pytest
 import torch
-from operator_checks import random_like
+from small_problems import problem, trained_looking
 
-from mnet import sense
 from mnet.recon import zero_filled
 from mnet.unet import UNetReconstructor, complex_correction
-
-
-def trained_looking(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Give every weight a value: an untrained network changes nothing and would prove nothing."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for value in model.parameters():
-            value.copy_(0.2 * torch.randn(value.shape, generator=generator))
-    return model
-
-
-def problem(
-    n_x: int = 12, n_ky: int = 18, batch: int = 2
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    csm = random_like(torch.zeros(batch, 4, n_x, n_ky, dtype=torch.complex64), 0)
-    csm = csm / csm.abs().square().sum(1, keepdim=True).sqrt()
-    image = random_like(torch.zeros(batch, n_x, n_ky, dtype=torch.complex64), 1)
-    mask = (torch.arange(n_ky) % 2 == 0).float().repeat(batch, 1)
-    return sense.forward(image, csm, torch.ones(batch, n_ky)), csm, mask
 
 
 def test_untrained_it_returns_the_zero_filled_image():

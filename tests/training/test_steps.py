@@ -198,7 +198,7 @@ def test_the_neighbour_of_a_padded_scan_may_be_padded_but_never_itself(tmp_path)
         assert not sample.kspace[..., 0].any()  # padding
     folder = study.labels("icd") / "base"
     write_masks(folder / "0.npz", masks, {}, tiny_arrays(len(masks)))
-    sampler, _ = sampler_for(study, "suno_nn", "paper")
+    sampler = sampler_for(study, "suno_nn", "paper")
     for number in masks:
         found = sampler(load(scan_path(cohort, number)), rng)
         others = [n for n in masks if n != number]

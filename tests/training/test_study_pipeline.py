@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from mnet.weights import load_weights
+from mnet.weights import load_weights, save_weights
 from training import loop, pipeline, steps
 from training.spread import SpreadError
 from training.study import read_study
@@ -242,3 +243,17 @@ def test_damaged_weights_are_an_error_that_names_them(copied):
     shutil.rmtree(copied.labels("oracle"))
     with pytest.raises(Exception, match=r"modl\.safetensors has sha256"):
         pipeline.run(copied, until="oracle")
+
+
+def test_masks_and_weights_of_another_sampler_are_refused_and_kept(copied):
+    """A sampler that was trained anew leaves nothing behind that speaks for the old one."""
+    weights = copied.weights("mnet")
+    model, card = load_weights(str(weights))
+    with torch.no_grad():
+        next(model.parameters()).add_(0.1)
+    save_weights(model, weights, {"training": card["training"]})
+    unchanged_after(copied, r"masks/mnet.*from")
+    for path in copied.folder.glob("masks/mnet*/*.npz"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"modl\+mnet.*\.json was trained on masks"):
+        pipeline.run(copied, until="post-training")
