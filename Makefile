@@ -1,5 +1,6 @@
 # make demo   sets up a virtual environment, runs the closed loop on sample anatomy, writes report.html
 # make test   sets up if needed, then scripts/check and scripts/test
+# make bench  every speed claim beside its peer, under 20 minutes; writes bench.json, bench.md, bench.svg
 # make setup  only the virtual environment
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test setup clean
+.PHONY: demo test bench setup clean
 
 demo: setup
 	@echo "== the closed loop: host and scanner in two processes; writes report.html"
@@ -18,6 +19,10 @@ test: setup
 	scripts/check
 	@echo "== tests"
 	scripts/test
+
+bench: setup
+	@echo "== benchmarks; other work on this machine distorts them"
+	$(BIN)/python -m tests.benchmarks.bench
 
 setup: $(STAMP)
 
