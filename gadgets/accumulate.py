@@ -19,6 +19,7 @@ from .items import (
     Key,
     Mask,
     PreScan,
+    flags_of,
     is_imaging,
     key_of,
 )
@@ -33,7 +34,7 @@ OUTSIDE = "lines outside the encoding limits"
 class _Group:
     """One image on its way."""
 
-    kspace: Complex  # (coils, x, ky), sum over averages
+    kspace: Complex  # (ky, coils, x), sum over averages; lines lie as they come
     n: Ints  # (ky,) how many averages of each row
     averages: set[tuple[int, int]] = field(default_factory=set)  # (row, average) received
     head: np.void | None = None  # of the line nearest to the centre
@@ -72,6 +73,7 @@ class AccumulateFrame(Gadget):
         groups: dict[Key, _Group] = {}
         known: dict[tuple[int, int], _Known] = {}
         done: set[Key] = set()
+        limits = scan.geometry.limit_counters
         for item in items:
             if isinstance(item, Mask | PreScan):
                 entry = known.setdefault((item.key.slice, item.key.repetition), _Known())
@@ -88,7 +90,7 @@ class AccumulateFrame(Gadget):
                     scan.counts["lines of other encoding spaces"] += 1
                 elif self._add(scan, groups, key, item):
                     entry = _entry(known, key)
-                    if self._complete(scan, groups[key], entry):
+                    if _complete(scan, groups[key], entry.mask, limits):
                         done.add(key)
                         yield from self._finish(scan, key, groups.pop(key), entry, "")
             else:
@@ -98,7 +100,7 @@ class AccumulateFrame(Gadget):
 
     def _add(self, scan: Scan, groups: dict[Key, _Group], key: Key, item: Acquisition) -> bool:
         """Place a line; say whether it changed an image."""
-        geometry, flags = scan.geometry, int(item.head["flags"])
+        geometry, flags = scan.geometry, flags_of(item.head)
         counter = int(item.head["kspace_encode_step_1"])
         row = geometry.row(counter)
         reference = not is_imaging(flags)
@@ -110,7 +112,7 @@ class AccumulateFrame(Gadget):
             return False
         line = to_hybrid(item, geometry)
         if key not in groups:
-            shape = (line.data.shape[0], geometry.n_x, geometry.n_ky)
+            shape = (geometry.n_ky, line.data.shape[0], geometry.n_x)
             groups[key] = _Group(
                 kspace=np.zeros(shape, np.complex64), n=np.zeros(geometry.n_ky, np.int64)
             )
@@ -123,7 +125,7 @@ class AccumulateFrame(Gadget):
             scan.counts["doubled lines"] += 1
             return False
         group.averages.add((row, average))
-        group.kspace[:, :, row] += line.data
+        group.kspace[row] += line.data
         group.n[row] += 1
         centre = geometry.row(geometry.center)
         if group.head is None or abs(row - centre) < abs(
@@ -133,13 +135,6 @@ class AccumulateFrame(Gadget):
         last_average = average + 1 >= geometry.n_averages
         group.ended |= bool(flags & Flag.LAST_IN_SLICE) and last_average
         return True
-
-    def _complete(self, scan: Scan, group: _Group, known: _Known) -> bool:
-        there = group.n >= scan.geometry.n_averages
-        candidates = _candidates(known.mask)
-        if candidates:
-            return any(bool(there[scan.geometry.row(rows)].all()) for rows in candidates)
-        return group.ended or bool(there[scan.geometry.row(scan.geometry.limit_counters)].all())
 
     def _incomplete(self, scan: Scan, key: Key, group: _Group, known: _Known) -> Iterator[Item]:
         """Count a frame that the stream's end found incomplete, and pass it on if asked to."""
@@ -165,7 +160,8 @@ class AccumulateFrame(Gadget):
             calibration = _central_block(merged, geometry.row(geometry.center), self.n_calibration)
             if group.reference and calibration.any():
                 yield _prescan(scan, key, group, calibration)
-        group.kspace /= np.maximum(group.n, 1).astype(np.float32)  # in place: the group ends here
+        if group.n.max() > 1:  # in place: the group ends here
+            group.kspace /= np.maximum(group.n, 1).astype(np.float32)[:, None, None]
         meta = _mask_meta(scan, key, mask, known.mask)
         if incomplete:
             meta["incomplete"] = incomplete
@@ -174,7 +170,7 @@ class AccumulateFrame(Gadget):
         yield Frame(
             key=key,
             head=group.head,
-            kspace=group.kspace,
+            kspace=group.kspace.transpose(1, 2, 0),
             mask=mask,
             calibration=calibration & mask,
             meta=meta,
@@ -193,6 +189,17 @@ def _candidates(mask: Mask | None) -> list[Ints]:
     return enforced + ([] if mask.fallback is None else [mask.fallback])
 
 
+def _complete(scan: Scan, group: _Group, mask: Mask | None, limits: Ints) -> bool:
+    candidates = _candidates(mask)
+    if not candidates and group.ended:
+        return True
+    candidates = candidates or [limits]
+    if len(group.averages) < min(rows.size for rows in candidates) * scan.geometry.n_averages:
+        return False  # most lines end here, before anything is looked up
+    there = group.n >= scan.geometry.n_averages
+    return any(bool(there[scan.geometry.row(rows)].all()) for rows in candidates)
+
+
 def _central_block(rows: Bool, centre: int, n: int) -> Bool:
     """Mark the rows around the centre that are there without a gap, at most n of them."""
     block = np.zeros_like(rows)
@@ -208,7 +215,7 @@ def _central_block(rows: Bool, centre: int, n: int) -> Bool:
 def _prescan(scan: Scan, key: Key, group: _Group, block: Bool) -> PreScan:
     rows = np.flatnonzero(block)
     lines = [
-        group.kspace[:, :, row] / group.n[row] if group.n[row] else group.reference[int(row)]
+        group.kspace[row] / group.n[row] if group.n[row] else group.reference[int(row)]
         for row in rows
     ]
     stacked = np.stack(lines, axis=-1).astype(np.complex64)

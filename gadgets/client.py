@@ -17,8 +17,8 @@ from .message import (
     Text,
     message_buffers,
     read_message,
-    socket_reader,
 )
+from .transport import put_all, socket_reader
 
 
 class PeerError(GadgetsError):
@@ -65,8 +65,7 @@ class MrdClient:
             If the host has closed; with the errors it sent before.
         """
         try:
-            for part in message_buffers(message):
-                self._sock.sendall(part)
+            put_all(self._sock.sendmsg, message_buffers(message))
         except OSError as error:
             self._reader.join(5)
             raise PeerError("; ".join(self.errors) or f"the host closed: {error}") from error

@@ -1,6 +1,7 @@
 """Coil maps from the calibration lines, while the slice is still being measured."""
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -26,14 +27,22 @@ class CoilMaps(Gadget):
     def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         """Fill in `csm`; maps of a PreScan serve its slice until the next one of that slice."""
         maps: dict[int, Complex] = {}
+        when: dict[int, dict[str, str]] = {}  # they were made, for a timeline of the scan
         for item in items:
             if isinstance(item, PreScan):
+                began = time.time()
                 maps[item.key.slice] = _from_prescan(scan, item)
+                ms = f"{1e3 * (time.time() - began):.1f}"
+                when[item.key.slice] = {"maps_began": f"{began:.3f}", "maps_ms": ms}
                 yield item
             elif isinstance(item, Frame):
                 _check_centre(scan, item)
                 csm = maps.get(item.key.slice)
-                yield replace(item, csm=_from_frame(scan, item) if csm is None else csm)
+                yield replace(
+                    item,
+                    csm=_from_frame(scan, item) if csm is None else csm,
+                    meta={**item.meta, **when.get(item.key.slice, {})},
+                )
             else:
                 yield item
 

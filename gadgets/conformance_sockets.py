@@ -12,8 +12,9 @@ from .conformance_masks import Frames
 from .errors import GadgetsError
 from .keys import ServerKeys
 from .mask_socket import SocketThread, open_socket
-from .message import Close, read_message, socket_reader, write_message
+from .message import Close, read_message, write_message
 from .message import Message as MrdMessage
+from .transport import socket_reader
 
 REBIND_S = 5.0
 

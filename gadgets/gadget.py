@@ -8,6 +8,7 @@ happen in the call itself, not in the generator it returns, so that faults show 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ import numpy as np
 
 from .errors import GadgetError
 from .geometry import Geometry
-from .items import Acquisition, Item
+from .items import Acquisition, Complex, Item
 
 if TYPE_CHECKING:
     from torch import nn
@@ -106,7 +107,12 @@ def intake(scan: Scan, items: Iterable[Item]) -> Iterator[Item]:
                     f"acquisition {int(item.head['scan_counter'])} has {n_coils} coils, "
                     f"expected {expected} (receiverChannels of the header, or the first line)"
                 )
-            if not np.isfinite(item.data).all():
+            if not _finite(item.data):
                 scan.counts["lines with NaN"] += 1
                 continue
         yield item
+
+
+def _finite(data: Complex) -> bool:
+    """Say whether all samples are; their power tells it nearly always, at a fifth of the cost."""
+    return math.isfinite(np.vdot(data, data).real) or bool(np.isfinite(data).all())

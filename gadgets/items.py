@@ -5,6 +5,7 @@ along x and k-space along ky. A ky *counter* is ``kspace_encode_step_1`` as on t
 is its place in the encoded matrix (`gadgets.geometry` converts).
 """
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -161,16 +162,21 @@ class Key(NamedTuple):
     set: int
 
 
+# Read for every line, several times: a field by its name costs more than all of these together.
+_FLAGS = struct.Struct("<2xQ")
+_LOOPS = struct.Struct("<174x H 66x 8H")  # encoding_space_ref, ky, kz, average, slice to set
+
+
+def flags_of(head: np.void) -> int:
+    """Read the flags from an acquisition header."""
+    (flags,) = _FLAGS.unpack_from(head)  # type: ignore[arg-type]  # numpy does not declare it
+    return int(flags)
+
+
 def key_of(head: np.void) -> Key:
     """Read the group key from an acquisition header."""
-    return Key(
-        int(head["encoding_space_ref"]),
-        int(head["slice"]),
-        int(head["contrast"]),
-        int(head["phase"]),
-        int(head["repetition"]),
-        int(head["set"]),
-    )
+    encoding, _, _, _, *loops = _LOOPS.unpack_from(head)  # type: ignore[arg-type]
+    return Key(encoding, *loops)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,6 @@ from importlib import resources
 from operator import index
 from typing import Any
 
-from jsonschema import Draft202012Validator
-
 from .mask_messages import (
     Ack,
     Applied,
@@ -135,6 +133,8 @@ class Codec:
     """Messages to frames and back. Holds the schema's validators, so make one and keep it."""
 
     def __init__(self) -> None:
+        from jsonschema import Draft202012Validator  # takes 0.1 s: a host listens before it
+
         text = resources.files("gadgets").joinpath("mask_schema.json").read_text("utf-8")
         definitions = json.loads(text)["$defs"]
         # One validator per kind, references resolved: the published oneOf would try all ten.

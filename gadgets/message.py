@@ -8,7 +8,6 @@ Layouts: https://ismrmrd.readthedocs.io/en/latest/mrd_messages.html; 1028 is not
 follows what research installations on scanners use.
 """
 
-import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -186,22 +185,6 @@ def buffer_reader(data: Buffer) -> Read:
             raise EOFError(f"{n - len(view) + position} of {n} bytes missing")
         position += n
         return view[position - n : position]
-
-    return read
-
-
-def socket_reader(sock: socket.socket) -> Read:
-    """Read from a blocking socket; EOFError says how much was missing when the peer ended."""
-
-    def read(n: int) -> bytearray:
-        data = bytearray(n)
-        rest = memoryview(data)
-        while rest:
-            received = sock.recv_into(rest)
-            if received == 0:
-                raise EOFError(f"the peer closed the connection, {len(rest)} of {n} bytes missing")
-            rest = rest[received:]
-        return data
 
     return read
 

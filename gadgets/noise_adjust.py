@@ -11,7 +11,7 @@ from mnet.prewhiten import gadgetron_scale, noise_covariance, whitening_matrix
 
 from .errors import GadgetError
 from .gadget import Gadget, Scan
-from .items import Acquisition, Complex, Flag, Item
+from .items import Acquisition, Complex, Flag, Item, flags_of
 from .noise_store import Noise, Unusable, matched, to_json
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class NoiseAdjust(Gadget):
         for item in items:
             if not isinstance(item, Acquisition):
                 yield item
-            elif int(item.head["flags"]) & Flag.NOISE:
+            elif flags_of(item.head) & Flag.NOISE:
                 if started:
                     scan.counts["noise readouts after the first line"] += 1
                 else:

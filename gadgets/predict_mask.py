@@ -111,8 +111,9 @@ class PredictMask(Gadget):
                 scope.lines[counter] = line
                 scope.features[counter] = line_features(torch.from_numpy(line.data))
                 if len(scope.lines) >= wanted.size and all(c in scope.lines for c in wanted):
-                    yield self._prescan(key, scope, wanted)
-                    scope.mask = self._decide(scan, key, scope, plan, hello, wanted, received)
+                    prescan = self._prescan(key, scope, wanted)
+                    scope.mask = self._decide(scan, prescan, scope, plan, hello, received)
+                    yield prescan  # the sequence waits for the mask, maps have the whole slice
                     scope.lines.clear()
                     scope.features.clear()
                     yield scope.mask
@@ -140,17 +141,16 @@ class PredictMask(Gadget):
     def _decide(
         self,
         scan: Scan,
-        key: Key,
+        prescan: PreScan,
         scope: _Scope,
         plan: Lines,
         hello: Hello | None,
-        wanted: Ints,
         received: float,
     ) -> Mask:
         """Predict the mask of one slice, and send it where that is the mode."""
-        z = torch.stack([scope.features[int(c)] for c in wanted], dim=-1)[None]
-        lines = np.stack([scope.lines[int(c)].data for c in wanted], axis=-1)
-        coils = coil_features(torch.from_numpy(lines)[None])
+        key = prescan.key
+        z = torch.stack([scope.features[int(c)] for c in prescan.counters], dim=-1)[None]
+        coils = coil_features(torch.from_numpy(prescan.lines)[None])
         rows, reason = self._predict(scan, z, plan, coils)
         counters = scan.geometry.counter(np.flatnonzero(rows))
         predicted = reason == "predicted"

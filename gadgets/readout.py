@@ -1,17 +1,16 @@
 """The readout transform: kx samples as they come to x in the reconstructed field of view."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 
-from mnet.fourier import inverse_fourier
-
 from .errors import GadgetError
 from .gadget import Gadget, Scan
 from .geometry import Geometry
-from .items import Acquisition, Complex, Flag, Item, is_imaging
+from .items import Acquisition, Complex, Flag, Item, flags_of, is_imaging
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +26,7 @@ class RemoveReadoutOversampling(Gadget):
         expected: dict[tuple[int, int], int] = {}
         for item in items:
             if isinstance(item, Acquisition) and _fits(item):
-                if is_imaging(int(item.head["flags"])):
+                if is_imaging(flags_of(item.head)):
                     kind = int(item.head["contrast"]), int(item.head["set"])
                     _same_length(item, expected.setdefault(kind, item.data.shape[-1]))
                 yield to_hybrid(item, scan.geometry)
@@ -48,7 +47,7 @@ def _same_length(line: Acquisition, expected: int) -> None:
 def _fits(line: Acquisition) -> bool:
     if int(line.head["encoding_space_ref"]) != 0:
         return False
-    flags = int(line.head["flags"])
+    flags = flags_of(line.head)
     return is_imaging(flags & ~Flag.CALIBRATION)  # reference lines serve for maps
 
 
@@ -62,11 +61,37 @@ def to_hybrid(line: Acquisition, geometry: Geometry) -> Acquisition:
     """
     if line.hybrid:
         return line
-    n_x = geometry.n_x
-    kx = np.require(centred(line, geometry), requirements=["C", "W"])  # torch wants to own it
-    x = inverse_fourier(torch.from_numpy(kx), -1)
-    start = x.shape[-1] // 2 - n_x // 2
-    return replace(line, data=x[:, start : start + n_x].contiguous().numpy(), hybrid=True)
+    kx = centred(line, geometry)
+    if not kx.flags.carray:  # torch wants to own it
+        kx = kx.copy()
+    return Acquisition(
+        head=line.head,
+        data=_about_the_centre(kx, geometry.n_x),
+        trajectory=line.trajectory,
+        hybrid=True,
+    )
+
+
+def _about_the_centre(kx: Complex, n_x: int) -> Complex:
+    """Return the `n_x` samples about the centre of `mnet.fourier.inverse_fourier` along the rows.
+
+    A shift before a transform is a phase after it, and the shift after it a choice of what to keep:
+    a third of the time goes, and these run for every line of a scan.
+    """
+    x = torch.fft.ifft(torch.from_numpy(kx), norm="ortho").numpy()
+    phase, before = _phase(kx.shape[-1], n_x), n_x // 2
+    kept = np.empty((kx.shape[0], n_x), np.complex64)
+    np.multiply(x[:, kx.shape[-1] - before :], phase[:before], out=kept[:, :before])
+    np.multiply(x[:, : n_x - before], phase[before:], out=kept[:, before:])
+    return kept
+
+
+@lru_cache(maxsize=8)
+def _phase(n: int, n_x: int) -> Complex:
+    """Return what the first half of `n` samples, moved behind the second, does to `n_x` outputs."""
+    at = np.arange(n_x) - n_x // 2
+    phase: Complex = np.exp(-2j * np.pi * (n // 2) / n * at).astype(np.complex64)
+    return phase
 
 
 def centred(line: Acquisition, geometry: Geometry) -> Complex:
@@ -89,7 +114,7 @@ def centred(line: Acquisition, geometry: Geometry) -> Complex:
             f"acquisition {int(head['scan_counter'])} has {n_samples} samples; discard_pre "
             f"and discard_post take {pre} and {post} of them: none is left"
         )
-    if int(head["flags"]) & Flag.REVERSE:
+    if flags_of(head) & Flag.REVERSE:
         data, centre, pre, post = data[:, ::-1], n_samples - 1 - centre, post, pre
     data, centre = data[:, pre : n_samples - post], centre - pre
     n = geometry.encoded[0] if n_samples > geometry.n_x else geometry.n_x

@@ -61,7 +61,7 @@ class Reconstruct(Gadget):
                 torch.from_numpy(item.csm),
                 torch.from_numpy(item.mask).float(),
             )
-            start = time.monotonic()
+            began, start = time.time(), time.monotonic()
             try:
                 image = self._image(models, device, *arrays)
             except torch.cuda.OutOfMemoryError:
@@ -72,7 +72,8 @@ class Reconstruct(Gadget):
             if not torch.isfinite(torch.view_as_real(image)).all():
                 raise GadgetError(f"slice {item.key.slice}: the reconstruction is not finite")
             array: Complex = image.numpy()
-            meta = {**item.meta, "recon_ms": f"{ms:.1f}", "method": self.method}
+            times = {"recon_began": f"{began:.3f}", "recon_ms": f"{ms:.1f}"}
+            meta = {**item.meta, **times, "method": self.method}
             yield replace(item, image=array, meta=meta)
 
     def _image(

@@ -19,12 +19,14 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from .errors import ProtocolError
 from .item_codec import Buffer
 from .message import Message, buffer_reader, read_message
+from .transport import put_all
 
 log = logging.getLogger(__name__)
 
@@ -128,14 +130,7 @@ class Record:
         log.warning("%s: no more messages are recorded: %s", self.folder, reason)
 
     def _append(self, parts: Sequence[Buffer]) -> None:
-        rest = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
-        while rest:
-            written = os.writev(self._log, rest)
-            self._size += written
-            while rest and written >= len(rest[0]):
-                written -= len(rest.pop(0))
-            if rest:
-                rest[0] = rest[0][written:]
+        self._size += put_all(partial(os.writev, self._log), parts)
 
 
 def is_record(path: Path) -> bool:

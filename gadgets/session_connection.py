@@ -16,9 +16,9 @@ from .message import (
     Text,
     message_buffers,
     read_message,
-    socket_reader,
 )
 from .record import Record
+from .transport import put_all, socket_reader
 
 log = logging.getLogger(__name__)
 DRAIN_S = 60.0  # of silence until an erroneous scan's input counts as over
@@ -61,8 +61,7 @@ class Connection:
             return
         try:
             with self._write_lock:
-                for part in message_buffers(message):
-                    self._sock.sendall(part)
+                put_all(self._sock.sendmsg, message_buffers(message))
         except OSError as error:
             self._gone = True
             log.warning("the client takes nothing more: %s", error)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .gadget import Scan
-from .items import Acquisition, Frame, Image, Item, Mask, is_imaging
+from .items import Acquisition, Frame, Image, Item, Mask, flags_of, is_imaging, key_of
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +26,10 @@ class Ledger:
     def line(self, line: Acquisition) -> None:
         """Note a line that arrived."""
         head = line.head
-        if is_imaging(int(head["flags"])):
-            scope = int(head["slice"]), int(head["repetition"])
-            self.received.setdefault(scope, set()).add(int(head["kspace_encode_step_1"]))
+        if is_imaging(flags_of(head)):
+            key = key_of(head)
+            rows = self.received.setdefault((key.slice, key.repetition), set())
+            rows.add(int(head["kspace_encode_step_1"]))
 
     def item(self, item: Item) -> None:
         """Note what the front made of the lines."""

@@ -30,7 +30,8 @@ from gadgets.mask_messages import (
 )
 from gadgets.mask_peer import RemoteReconPort, Unpaired
 from gadgets.mask_protocol import Codec, MaskProtocolError
-from gadgets.message import Close, Header, read_message, socket_reader, write_message
+from gadgets.message import Close, Header, read_message, write_message
+from gadgets.transport import socket_reader
 
 RESEND_S = 0.05
 

@@ -4,8 +4,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gadgets.message import Close, Message, Text, read_message, socket_reader, write_message
+from gadgets.message import Close, Message, Text, read_message, write_message
 from gadgets.private_host import Address
+from gadgets.transport import socket_reader
 
 
 class Peer:

@@ -22,7 +22,6 @@ from gadgets.message import (
     Query,
     Response,
     read_message,
-    socket_reader,
     write_message,
 )
 from gadgets.private_host import Address
@@ -31,6 +30,7 @@ from gadgets.replay import replay
 from gadgets.scan import Options, adaptive_scan
 from gadgets.scanner import hello_of, play
 from gadgets.serve import Host
+from gadgets.transport import socket_reader
 from mnet.comparison import reconstruct
 from mnet.weights import load_weights
 

@@ -21,13 +21,13 @@ from gadgets.message import (
     Message,
     Text,
     read_message,
-    socket_reader,
     write_message,
 )
 from gadgets.pipeline import load, parse
 from gadgets.private_host import Address
 from gadgets.reconstruct import Reconstruct
 from gadgets.record import read_record
+from gadgets.transport import socket_reader
 
 
 def parameters(**values: Any) -> str:

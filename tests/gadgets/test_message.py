@@ -38,10 +38,10 @@ from gadgets.message import (
     buffer_reader,
     message_buffers,
     read_message,
-    socket_reader,
     write_message,
 )
 from gadgets.meta import meta_from_xml, meta_to_xml
+from gadgets.transport import socket_reader
 
 with warnings.catch_warnings():  # importing ismrmrd changes the warning filters
     import ismrmrd
