@@ -25,3 +25,18 @@ def compress(calibration: Tensor, n_virtual: int) -> Tensor:
     largest = matrix.abs().argmax(-1, keepdim=True)
     phase: Tensor = matrix.take_along_dim(largest, dim=-1).sgn()
     return matrix * phase.conj()
+
+
+def compress_rows(csm: Tensor, dropped: float) -> Tensor:
+    """Compress maps (..., coils, x, y) to a few virtual coils, other ones for every row x.
+
+    They are the principal components of a row's maps; as many are kept as it takes for the others
+    to hold at most the share `dropped` of the energy of all maps. The normal operator of SENSE
+    along y sees nothing else of the coils. Zhang et al. 2013, doi:10.1002/mrm.24267.
+    """
+    rows = csm.transpose(-3, -2)  # (..., x, coils, y)
+    energy, vectors = torch.linalg.eigh(rows @ rows.mH)  # eigenvalues ascend
+    tail = energy.flatten(0, -2).sum(0).cumsum(0)
+    n_dropped = int((tail <= dropped * tail[-1]).sum().clamp_max(len(tail) - 1))
+    virtual: Tensor = vectors[..., n_dropped:].mH @ rows
+    return virtual.transpose(-3, -2).contiguous()

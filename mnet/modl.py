@@ -5,6 +5,9 @@
 from the zero-filled image, with shared weights and a learnable lam. The whole map is homogeneous in
 y, because the denoiser has no biases: no image scale enters. Aggarwal et al. 2019,
 doi:10.1109/TMI.2018.2865356.
+
+In evaluation mode and without gradients the same map runs faster: see `mnet.consistency`, and
+bfloat16 convolutions where the machine has them.
 """
 
 import math
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 
 from . import sense
 from .cg import data_consistency
+from .consistency import Consistency
 from .unet import UNet, complex_correction
 
 
@@ -37,6 +41,7 @@ class MoDL(nn.Module):
         }
         self.n_unrolls = n_unrolls
         self.n_cg = n_cg
+        self.use_bfloat16 = True  # in the denoiser, at inference, where hardware has it
         self.denoiser = UNet(n_channels, n_levels)
         # softplus keeps lam positive
         self.raw_lam = nn.Parameter(torch.tensor(math.log(math.expm1(initial_lam))))
@@ -55,9 +60,31 @@ class MoDL(nn.Module):
 
         Only lines of `mask` are used; for a gradient towards others `kspace` must hold them.
         """
+        if not (self.training or torch.is_grad_enabled()):
+            return self._infer(kspace, csm, mask)
         image = sense.adjoint(kspace, csm, mask)
         for _ in range(self.n_unrolls):
             image = data_consistency(
                 self.denoise(image), self.lam, mask, kspace, csm, n_iterations=self.n_cg
             )
         return image
+
+    def _infer(self, kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
+        consistency = Consistency(kspace, csm, mask, self.lam, n_iterations=self.n_cg)
+        image = consistency.zero_filled
+        halve = self.use_bfloat16 and image.dtype == torch.complex64 and has_bfloat16(image.device)
+        for _ in range(self.n_unrolls):
+            with torch.autocast(image.device.type, torch.bfloat16, enabled=halve):
+                prior = self.denoise(image)
+            image = consistency(prior)
+        return image
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a device multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # torch 2.10 and later
+        found = torch.cpu.get_capabilities()
+        return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False

@@ -44,11 +44,13 @@ class Normal:
 
     def __init__(self, csm: Tensor, mask: Tensor) -> None:
         self.csm = torch.fft.ifftshift(csm, dim=-1)
+        self.conjugate = self.csm.conj().resolve_conj()
         self.mask = lines(torch.fft.ifftshift(mask, dim=-1))
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return A^H A image, shape (..., x, y)."""
         coils = self.csm * torch.fft.ifftshift(image, dim=-1).unsqueeze(-3)
-        coils = torch.fft.ifft(self.mask * torch.fft.fft(coils))
-        result: Tensor = torch.fft.fftshift(combine(coils, self.csm), dim=-1)
+        # in place: to allocate memory takes as long as to multiply
+        coils = torch.fft.ifft(torch.fft.fft(coils).mul_(self.mask)).mul_(self.conjugate)
+        result: Tensor = torch.fft.fftshift(coils.sum(-3), dim=-1)
         return result

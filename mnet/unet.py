@@ -16,9 +16,9 @@ class _Block(nn.Sequential):
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__(
             nn.Conv2d(n_in, n_out, 3, padding=1, bias=False),
-            nn.LeakyReLU(0.1),
+            nn.LeakyReLU(0.1, inplace=True),
             nn.Conv2d(n_out, n_out, 3, padding=1, bias=False),
-            nn.LeakyReLU(0.1),
+            nn.LeakyReLU(0.1, inplace=True),
         )
 
 

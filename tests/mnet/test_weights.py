@@ -47,7 +47,7 @@ def test_the_two_files_alone_rebuild_the_model(model, tmp_path):
 
 
 def test_loaded_models_give_equal_outputs_and_take_no_gradients(tmp_path):
-    model = MoDL(4, 2, 2)
+    model = MoDL(4, 2, 2).eval()
     with torch.no_grad():
         model.denoiser.out.weight.normal_()
     save_weights(model, tmp_path / "modl", {})
