@@ -148,7 +148,8 @@ def _matrices(kernels: Tensor) -> Tensor:
     taps = kernels.shape[-2:]
     n = [2 * k - 1 for k in taps]
     images = fft.ifft2(kernels, s=n, norm="forward").permute(0, 3, 4, 2, 1)
-    return images @ images.mH / math.prod(taps)
+    matrices: Tensor = images @ images.mH / math.prod(taps)
+    return matrices
 
 
 def _solve(few: Tensor, shape: tuple[int, int], faintest: float) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,8 @@ from the zero-filled image, with shared weights and a learnable lam. The whole m
 y, because the denoiser has no biases: no image scale enters. Aggarwal et al. 2019,
 doi:10.1109/TMI.2018.2865356.
 
-In evaluation mode and without gradients the same map runs faster: see `mnet.consistency`, and
-bfloat16 convolutions where the machine has them.
+Under `torch.inference_mode`, as deployed, the same map runs faster: see `mnet.consistency`, and
+bfloat16 convolutions where the machine has them. Training and its labels take the plain path.
 """
 
 import math
@@ -60,7 +60,7 @@ class MoDL(nn.Module):
 
         Only lines of `mask` are used; for a gradient towards others `kspace` must hold them.
         """
-        if not (self.training or torch.is_grad_enabled()):
+        if torch.is_inference_mode_enabled():
             return self._infer(kspace, csm, mask)
         image = sense.adjoint(kspace, csm, mask)
         for _ in range(self.n_unrolls):

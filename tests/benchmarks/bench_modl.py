@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tests.benchmarks.bench import Check, Curve, Figure, by_turns, median
 from torch import Tensor, fft, nn
 from torch.nn import functional
 
@@ -25,6 +24,7 @@ from mnet.metrics import nrmse
 from mnet.modl import MoDL, has_bfloat16
 from mnet.weights import load_weights
 from tests.benchmarks import published_modl
+from tests.benchmarks.bench import Check, Curve, Figure, by_turns, median
 
 N_STEPS = 3  # conjugate gradients at lambda 100, where each gains two digits
 
@@ -158,14 +158,14 @@ def size(network: nn.Module, n_unrolls: int, n_x: int) -> str:
 @torch.inference_mode()
 def infer(model: MoDL, inputs: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """Reconstruct as deployed."""
-    image: Tensor = model.eval()(*inputs)
+    image: Tensor = model(*inputs)
     return image
 
 
 @torch.no_grad()
 def plain(model: MoDL, inputs: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """Reconstruct as in training, in float32."""
-    image: Tensor = model.train()(*inputs)
+    image: Tensor = model(*inputs)
     return image
 
 
