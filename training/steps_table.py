@@ -278,16 +278,40 @@ def table_content(study: Study) -> dict[str, Any]:
 
 
 def package(study: Study) -> None:
-    """Put the deployed weights where the gadgets load them from."""
+    """Put the deployed weights where the gadgets load them from.
+
+    The card of the deployed MoDL gets what it started from and what the table found.
+    """
     if study.package is None:
         return
+    recon = f"modl+mnet_select@{study.deployed}"
     for name, source in (
         ("mnet_select", f"mnet_select@{study.deployed}"),
         ("mnet", "mnet"),
-        ("modl", f"modl+mnet_select@{study.deployed}"),
+        ("modl", recon),
     ):
-        for suffix in (".safetensors", ".json"):
-            shutil.copyfile(
-                study.weights(source).with_name(source + suffix),
-                study.package / f"{name}{suffix}",
-            )
+        path = study.weights(source)
+        shutil.copyfile(
+            path.with_name(source + ".safetensors"), study.package / f"{name}.safetensors"
+        )
+        card = json.loads(path.with_name(source + ".json").read_text())
+        if source == recon:
+            start = read_card(str(study.weights("modl").resolve()))
+            card["validation"] = {
+                "on mixed masks, before the masks of MNet-select": start["validation"],
+                "NRMSE on test scans, masks of MNet-select": deployed_figures(study),
+            }
+        (study.package / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def deployed_figures(study: Study) -> dict[str, float]:
+    """Return the mean NRMSE of the deployed pair in the table, by cohort and acceleration."""
+    rows = json.loads((study.folder / "table" / "table.json").read_text())["folds"]
+    return {
+        f"{row['cohorts'][0]}, {row['acceleration']:g}x": round(row["nrmse"], 4)
+        for row in rows
+        if row["sampler"] == "mnet_select"
+        and row["reconstructor"] == "modl"
+        and row["post_trained"]
+        and row["fold"] == study.deployed
+    }
