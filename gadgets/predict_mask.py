@@ -87,7 +87,8 @@ class PredictMask(Gadget):
 
     def _stream(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         scopes: dict[tuple[int, int], _Scope] = {}
-        plan, planned_for = self.plan(scan.geometry, None), None
+        plan: Lines | None = None
+        planned_for: Hello | None = None
         for item in items:
             if not isinstance(item, Acquisition) or not _belongs(item):
                 yield item
@@ -97,7 +98,7 @@ class PredictMask(Gadget):
             if hello is None or disagreement(hello, scan.geometry):
                 # What an earlier hello said stays true; `_send` says what is wrong with this one.
                 hello = planned_for
-            if hello is not planned_for:
+            if plan is None or hello is not planned_for:
                 plan, planned_for = self.plan(scan.geometry, hello), hello
                 self._rehearse(scan, plan)  # now, not when the last calibration line is in
             key = key_of(item.head)
