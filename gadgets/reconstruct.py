@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mnet import recon
+from mnet.modl import MoDL
 
 from .errors import GadgetError
 from .gadget import Gadget, Models, Scan
@@ -26,6 +27,7 @@ class Reconstruct(Gadget):
 
     method: Literal["modl", "cg_sense", "zero_filled"] = "modl"
     weights: str = "modl"  # name of deployed weights, for `modl`
+    precision: Literal["auto", "float32"] = "auto"  # auto: bfloat16 convolutions if in hardware
     lam: float = 0.02  # Tikhonov weight of `cg_sense`, on unit-norm operators
     n_iterations: int = 30  # of `cg_sense`
 
@@ -83,7 +85,10 @@ class Reconstruct(Gadget):
         batch = [tensor[None].to(device) for tensor in (kspace, csm, mask)]
         with torch.inference_mode():
             if self.method == "modl":
-                image: Tensor = models.get(self.weights)[0](*batch)
+                model = models.get(self.weights)[0]
+                if self.precision == "float32" and isinstance(model, MoDL):
+                    model = model.in_float32()
+                image: Tensor = model(*batch)
             elif self.method == "cg_sense":
                 image = recon.cg_sense(*batch, lam=self.lam, n_iterations=self.n_iterations)
             else:

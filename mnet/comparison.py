@@ -81,7 +81,7 @@ def rss(volume: Volume) -> Tensor:
     return coils.abs().square().sum(-3).sqrt()
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def reconstruct(
     volume: Volume, csm: Tensor, mask: Bool, method: Method, model: MoDL | None = None
 ) -> Tensor:
@@ -116,7 +116,7 @@ def _reconstruct_slice(
     raise ValueError(f"unknown method {method!r}, expected one of {METHODS}")
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def sampler_masks(volume: Volume, model: MNetSelect, seeds: Sequence[int]) -> Masks:
     """Draw the masks to compare: sampler -> per seed a bool array (slices, ky).
 

@@ -11,6 +11,8 @@ bfloat16 convolutions where the machine has them. Training and its labels take t
 """
 
 import math
+from copy import copy
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +52,12 @@ class MoDL(nn.Module):
     def lam(self) -> Tensor:
         """The weight of the denoised image in data consistency, on unit-norm operators."""
         return nn.functional.softplus(self.raw_lam)
+
+    def in_float32(self) -> Self:
+        """Return this network, its weights shared, without bfloat16."""
+        model = copy(self)
+        model.use_bfloat16 = False
+        return model
 
     def denoise(self, image: Tensor) -> Tensor:
         """Return image + D(image) for complex images (batch, x, y)."""

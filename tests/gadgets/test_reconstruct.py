@@ -97,13 +97,24 @@ def test_modl_is_the_model_applied() -> None:
     model = small_modl()
     given = frame(maps())
     out = reconstruct(given, Fixed(mine=model), weights="mine")
-    with torch.no_grad():
+    with torch.inference_mode():
         expected = model(
             torch.from_numpy(given.kspace)[None],
             torch.from_numpy(maps())[None],
             torch.from_numpy(ROWS)[None].float(),
         )
     torch.testing.assert_close(torch.from_numpy(out.image), expected[0])
+
+
+def test_float32_is_a_choice_of_the_pipeline() -> None:
+    model = small_modl()
+    given = frame(maps())
+    out = reconstruct(given, Fixed(mine=model), weights="mine", precision="float32")
+    half = model.use_bfloat16
+    model.use_bfloat16 = False
+    expected = reconstruct(given, Fixed(mine=model), weights="mine")
+    assert half, "the choice leaves the shared model as it is"
+    np.testing.assert_array_equal(out.image, expected.image)
 
 
 @pytest.mark.parametrize("method", ["modl", "cg_sense", "zero_filled"])
