@@ -1,5 +1,6 @@
 """The sequence that tests hosts: it passes sound ones, and each rule fails its own broken one."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -71,26 +72,54 @@ def test_our_host_keeps_every_rule_under_curve(tmp_path: Path) -> None:
     assert [(v.rule.name, v.detail) for v in found if v.status != "pass"] == []
 
 
-@pytest.mark.usefixtures("quick")
-def test_the_mask_daemon_and_a_reconstruction_beside_it_keep_every_rule_under_curve(
-    tmp_path: Path,
-) -> None:
-    make_keys(tmp_path / "keys", ["scanner", "recon"])
+def check_daemon(keys: Path, kind: type[ServerKeys], rules: Iterable[str]) -> list[Verdict]:
+    """Check a mask daemon with a reconstruction beside it, under CURVE."""
+    make_keys(keys, ["scanner", "recon"])
     # `mnet maskd` is this service and nothing else
-    with MaskService("tcp://127.0.0.1:*", keys=ServerKeys.load(tmp_path / "keys/host")) as daemon:
-        recon = MaskdRecon(
-            RemoteReconPort(daemon.endpoint, ClientKeys.load(tmp_path / "keys/recon"))
-        )
+    with MaskService("tcp://127.0.0.1:*", keys=kind.load(keys / "host")) as daemon:
+        recon = MaskdRecon(RemoteReconPort(daemon.endpoint, ClientKeys.load(keys / "recon")))
         try:
-            found = check_recon(
+            return check_recon(
                 daemon.endpoint,
                 "127.0.0.1",
                 recon.port,
                 config="",
-                keys=ClientKeys.load(tmp_path / "keys/scanner"),
+                keys=ClientKeys.load(keys / "scanner"),
                 grace_s=GRACE_S,
                 patience_s=10.0,
+                rules=rules,
             )
         finally:
             recon.close()
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_mask_daemon_and_a_reconstruction_beside_it_keep_every_rule_under_curve(
+    tmp_path: Path,
+) -> None:
+    found = check_daemon(tmp_path / "keys", ServerKeys, RULES.keys())
     assert [(v.rule.name, v.detail) for v in found if v.status != "pass"] == []
+
+
+class Everybody(dict[bytes, str]):
+    """An allow-list that holds any key."""
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __missing__(self, key: bytes) -> str:
+        return "anybody"
+
+
+class OpenKeys(ServerKeys):
+    """A host that lets in whoever knows its public key."""
+
+    def clients(self) -> dict[bytes, str]:
+        return Everybody(super().clients())
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_host_without_an_allow_list_fails_the_rule_of_keys(tmp_path: Path) -> None:
+    found = {v.rule.name: v for v in check_daemon(tmp_path / "keys", OpenKeys, {"wrong-key"})}
+    assert found["wrong-key"].status == "fail"
+    assert "allow-list" in found["wrong-key"].detail
