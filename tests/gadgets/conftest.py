@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import closed_loop
 import pytest
 
 from gadgets.pipeline import load
@@ -20,6 +21,7 @@ def pipelines_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "below").mkdir(parents=True)
     for path in ("site.xml", "../outside.xml", "below/inside.xml"):
         (folder / path).write_text(load("default.xml"))
+    (folder / "float32.xml").write_text(closed_loop.in_float32(load("adaptive_modl.xml")))
     return folder
 
 

@@ -32,6 +32,7 @@ from gadgets.scanner import hello_of, play
 from gadgets.serve import Host
 from gadgets.transport import socket_reader
 from mnet.comparison import reconstruct
+from mnet.modl import MoDL
 from mnet.weights import load_weights
 
 CONFIG = "adaptive_modl.xml"
@@ -77,11 +78,13 @@ def test_the_host_receives_the_calibration_and_the_lines_of_its_mask_and_no_othe
 def test_the_images_are_those_of_the_same_lines_reconstructed_without_host(
     address: Address,
 ) -> None:
-    result = adaptive_scan(source(2), address, Options(acceleration=2.0))
+    result = adaptive_scan(source(2), address, Options(config="float32.xml", acceleration=2.0))
     masks = np.zeros((2, N_KY), dtype=bool)
     for i, entry in enumerate(result.json["slices"]):
         masks[i, entry["mask"]] = True
-    expected = reconstruct(result.volume, result.csm, masks, "modl", load_weights("modl")[0])
+    model = load_weights("modl")[0]
+    assert isinstance(model, MoDL)
+    expected = reconstruct(result.volume, result.csm, masks, "modl", model.in_float32())
     # the same float32 operations in another process: thread counts alone change the last digits
     error = (result.images - expected).norm() / expected.norm()
     assert error < 1e-4

@@ -263,13 +263,6 @@ def maskd(log: Path, options: Sequence[str]) -> Iterator[str]:
             process.terminate()
 
 
-def in_float32(pipeline: str) -> str:
-    """Let what differs in the last digits stay there: bfloat16 has only three."""
-    found = pipeline.replace('name="precision" value="auto"', 'name="precision" value="float32"')
-    assert found != pipeline
-    return found
-
-
 @pytest.mark.parametrize("with_keys", [False, True])
 def test_masks_come_through_maskd_and_images_are_of_the_lines_they_ask_for(
     start: Callable[..., Parent], tmp_path: Path, with_keys: bool
@@ -293,7 +286,7 @@ def test_masks_come_through_maskd_and_images_are_of_the_lines_they_ask_for(
         SequencePort(endpoint, hello, keys=keys) as sequence,
     ):
         settings["mask_endpoint"] = endpoint
-        node = in_float32(load("gadgetron_adaptive_modl.xml"))
+        node = closed_loop.in_float32(load("gadgetron_adaptive_modl.xml"))
         parent = start(header, node_document(node, settings))
         assert sequence.wait_ready(PATIENCE), parent.log
         calibration = hello.calibration
@@ -319,7 +312,7 @@ def test_masks_come_through_maskd_and_images_are_of_the_lines_they_ask_for(
     assert set(np.flatnonzero(drawn.pixels).tolist()) == asked
     assert re.search(r"<name>mnet_fallback</name>\s*<value>false</value>", image.text)
     # the same lines through the plain loop, and readouts that nobody has cropped before
-    retrospective = in_float32(load("adaptive_modl_retrospective.xml")).replace(
+    retrospective = closed_loop.in_float32(load("adaptive_modl_retrospective.xml")).replace(
         'value="4"', f'value="{data.geometry.n_ky / len(asked)}"'
     )
     expected = run(parse(retrospective), Scan(geometry=data.geometry), data.acquisitions)
