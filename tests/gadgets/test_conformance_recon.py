@@ -19,8 +19,14 @@ GRACE_S = 0.3
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listen to silence for a moment only; a sound host has the usual time to answer."""
     monkeypatch.setattr(trials, "SILENCE_S", 0.15)
+
+
+@pytest.fixture
+def quick(brief: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up on an answer early too: a broken host does not answer."""
     monkeypatch.setattr(trials, "DEADLINE_MS", 1000.0)
 
 
@@ -38,7 +44,7 @@ def check(defect: str) -> dict[str, Verdict]:
     return {v.rule.name: v for v in found}
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("brief")
 def test_the_sound_host_keeps_every_rule() -> None:
     found = check("")
     assert [(v.rule.name, v.detail) for v in found.values() if v.status == "fail"] == []
@@ -93,7 +99,7 @@ def check_daemon(keys: Path, kind: type[ServerKeys], rules: Iterable[str]) -> li
             recon.close()
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("brief")
 def test_the_mask_daemon_and_a_reconstruction_beside_it_keep_every_rule_under_curve(
     tmp_path: Path,
 ) -> None:
