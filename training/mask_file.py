@@ -113,6 +113,14 @@ def read_masks(path: Path, settings: Mapping[str, Any] | None = None) -> MaskFil
     return found
 
 
+def is_written(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Say whether a mask file is there; ValueError, as of `read_masks`, if it is another one."""
+    if not path.exists():
+        return False
+    read_masks(path, settings)
+    return True
+
+
 def _content(
     masks: Mapping[int, Bool], settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:

@@ -28,7 +28,7 @@ from training import (
 )
 from training.config import made
 from training.corpus import load, scan_path
-from training.mask_file import read_masks, write_masks
+from training.mask_file import is_written, read_masks, write_masks
 from training.samplers import Population, medoids
 from training.spread import spread
 from training.study import Slices, Study
@@ -270,8 +270,7 @@ def icd_unet(study: Study) -> None:
         path = study.masks("icd_unet") / f"{cohort}.npz"
         found = labels.read_labels(study.labels("icd_unet") / cohort)
         made_from = {"cohort": cohort, "labels": found.digest}
-        if path.exists():
-            read_masks(path, made_from)
+        if is_written(path, made_from):
             continue
         has = found.arrays["has_icd"]
         kept = {n: m for (n, m), known in zip(found.masks.items(), has, strict=True) if known}

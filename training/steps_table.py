@@ -18,7 +18,7 @@ from training import evaluate, labels, train_recon
 from training.config import made
 from training.corpus import Sample, load, scan_path
 from training.loupe_mask import load_mask
-from training.mask_file import read_masks, write_masks
+from training.mask_file import is_written, read_masks, write_masks
 from training.nearest import Nearest
 from training.samplers import SIMPLE, Sampler, fixed, masks_of, network, shuffled
 from training.steps import Task, read_population, run_all, trained
@@ -136,8 +136,7 @@ def mask_steps(study: Study) -> None:
             for folder, cohort in targets:
                 path = folder / f"{cohort}.npz"
                 settings = {"cohort": cohort, "sampler": name, "from": made_by}
-                if path.exists():
-                    read_masks(path, settings)
+                is_written(path, settings)  # refuses one of another sampler
                 run = partial(write_for, study, name, fold, path, settings)
                 tasks[path] = Task(run=run, output=path)
     run_all(study, list(tasks.values()), "masks")
@@ -162,8 +161,7 @@ def _write_shuffled(study: Study, cohort: str) -> None:
     path = study.masks("shuffled") / f"{cohort}.npz"
     source = read_masks(study.masks("mnet_select") / f"{cohort}.npz")
     settings = {"cohort": cohort, "shuffled": source.digest}
-    if path.exists():
-        read_masks(path, settings)
+    if is_written(path, settings):
         return
     plans = [load(file).lines() for file in cohort_files(study.scans(cohort))]
     write_masks(path, shuffled(source.masks, plans), settings)
@@ -188,9 +186,7 @@ def oracle(study: Study) -> None:
         path = study.masks("icd_oracle") / f"{cohort}.npz"
         found = labels.read_labels(study.labels("oracle") / cohort)
         made_from = {"cohort": cohort, "labels": found.digest}
-        if path.exists():
-            read_masks(path, made_from)
-        else:
+        if not is_written(path, made_from):
             write_masks(path, found.masks, made_from)
 
 

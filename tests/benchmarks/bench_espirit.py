@@ -24,6 +24,7 @@ from mnet.espirit import espirit
 from mnet.espirit_plain import eigenmaps
 from mnet.fourier import fourier, inverse_fourier
 
+from .bart_files import read_cfl, write_cfl
 from .bench import Check, Curve, Figure, by_turns, median
 
 Array = NDArray[np.complex64]
@@ -51,19 +52,6 @@ def distance(a: Tensor, b: Tensor) -> float:
     a, b = (maps.to(torch.complex128)[:, where] for maps in (a, b))
     a, b = a / a.norm(dim=0), b / b.norm(dim=0)
     return float((a - b * (b.conj() * a).sum(0)).norm() / where.sum().sqrt())
-
-
-def write_cfl(path: Path, array: Array) -> None:
-    """Write what BART reads."""
-    sizes = " ".join(str(n) for n in array.shape)
-    path.with_suffix(".hdr").write_text(f"# Dimensions\n{sizes}\n")
-    array.astype(np.complex64).ravel(order="F").tofile(path.with_suffix(".cfl"))
-
-
-def read_cfl(path: Path) -> Array:
-    """Read what BART wrote."""
-    sizes = [int(n) for n in path.with_suffix(".hdr").read_text().splitlines()[1].split()]
-    return np.fromfile(path.with_suffix(".cfl"), np.complex64).reshape(sizes, order="F").squeeze()
 
 
 def measure() -> Iterator[Figure | Curve]:

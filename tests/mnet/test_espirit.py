@@ -19,6 +19,7 @@ import mnet.espirit as espirit_module
 from mnet.espirit import calibration_from_lines, espirit
 from mnet.espirit_plain import eigenmaps
 from mnet.fourier import fourier, inverse_fourier
+from tests.benchmarks.bart_files import read_cfl, write_cfl
 
 Array = NDArray[np.complex64]
 
@@ -56,17 +57,6 @@ def aligned_distance(a: Array, b: Array, where: NDArray[np.bool_]) -> float:
     """Relative L2 distance on some pixels, after the phase of each pixel has been matched."""
     phase = np.exp(1j * np.angle((a.conj() * b).sum(0)))
     return float(np.linalg.norm((a * phase - b)[:, where]) / np.linalg.norm(b[:, where]))
-
-
-def write_cfl(path: Path, array: Array) -> None:
-    sizes = " ".join(str(n) for n in array.shape)
-    path.with_suffix(".hdr").write_text(f"# Dimensions\n{sizes}\n")
-    array.astype(np.complex64).ravel(order="F").tofile(path.with_suffix(".cfl"))
-
-
-def read_cfl(path: Path) -> Array:
-    sizes = [int(n) for n in path.with_suffix(".hdr").read_text().splitlines()[1].split()]
-    return np.fromfile(path.with_suffix(".cfl"), np.complex64).reshape(sizes, order="F").squeeze()
 
 
 def bart_ecalib(kspace: Array, folder: Path, threshold: float, crop: float, *more: str) -> Array:
