@@ -340,7 +340,8 @@ class _Trials:
 
     def _no_mask(self, scan: Scan, number: int, name: str) -> None:
         """Send a slice that must get no mask, with its fallback."""
-        scan.peer.hear(SILENCE_S)  # whatever the other side thinks of this pairing, it has said
+        scan.peer.hear(SILENCE_S)
+        scan.peer.hear(DEADLINE_MS / 1000, lambda: _unpaired(scan.peer))  # a slow host says it late
         scan.lines(number, CALIBRATION)
         scan.peer.hear(2 * SILENCE_S)
         n_masks = len(scan.peer.of(MaskMessage))
@@ -374,6 +375,11 @@ class _Trials:
                 scan.ack(mask)
             scan.rest(0, mask)
             scan.finish(self._patience_s)
+
+
+def _unpaired(peer: Peer) -> bool:
+    welcomes = peer.of(Welcome)
+    return bool(welcomes) and not welcomes[-1].paired
 
 
 def _errors(peer: Peer, reason: str) -> list[ErrorMessage]:

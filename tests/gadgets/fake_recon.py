@@ -112,7 +112,10 @@ class FakeRecon:
             if not (stubborn and (self.defect == "late-mask") == late):
                 scan.unanswered.pop(message.message_id, None)
         if isinstance(message, Applied) and not stubborn:
-            scan.unanswered.clear()
+            # of this scope only: the next slice's lines may overtake this word on their own socket
+            for message_id, (mask, _, _) in list(scan.unanswered.items()):
+                if mask.scope == message.scope:
+                    del scan.unanswered[message_id]
 
     def greet(self, peer: bytes, hello: Hello) -> None:
         scan = self.scans.setdefault(hello.scan_token, Scan(hello=hello, peers=[]))
@@ -284,7 +287,8 @@ class MaskdRecon(FakeRecon):
                     else:
                         link.send(Scope(slice=number), self.choose(hello), model="", reason="")
             for number, got in lines.items():
-                applied = link.applied(Scope(slice=number))
+                # word of what was applied may come after the lines: they have another socket
+                applied = link.wait_applied(Scope(slice=number), 1.0)
                 image = self.image("", number, got)
                 said = str(applied is not None and applied.fallback).lower()
                 sock.sendall(write_message(replace(image, meta={"mnet_fallback": said})))
