@@ -11,11 +11,11 @@ from .espirit import first_coil_real, kernel_size, patches
 def eigenmaps(
     calibration: Tensor, shape: tuple[int, int], *, kernel: int = 6, threshold: float = 0.02
 ) -> tuple[Tensor, Tensor]:
-    """Return the maps before cropping (..., coils, x, y), and their eigenvalues (..., x, y).
+    """Return the maps before cropping and all eigenvalues, greatest first: (..., coils, x, y) both.
 
     This is the plain version: a singular value decomposition, kernels transformed to every pixel,
-    and every pixel diagonalised. Arguments and errors are those of `espirit`. The eigenvalues are
-    within [0, 1], and near 1 where the coils see an object.
+    and every pixel diagonalised. Arguments and errors are those of `espirit`. The maps belong to
+    the first eigenvalue, which is within [0, 1], and near 1 where the coils see an object.
     """
     size = kernel_size(calibration, shape, kernel)
     *batch, coils, n_kx, n_ky = calibration.shape
@@ -33,8 +33,8 @@ def eigenmaps(
     for row in to_x:
         images = torch.einsum("bncij,i,yj->bycn", kernels, row, to_y)
         values, columns = linalg.eigh(images @ images.mH / math.prod(size))
-        eigenvalues.append(values[..., -1])
+        eigenvalues.append(values.flip(-1))
         vectors.append(columns[..., -1] * (values[..., -1:] > 0))
     maps = first_coil_real(torch.stack(vectors, 1)).movedim(-1, -3)
-    value = torch.stack(eigenvalues, 1)
-    return maps.reshape(*batch, coils, *shape), value.reshape(*batch, *shape)
+    every = torch.stack(eigenvalues, 1).movedim(-1, -3)
+    return maps.reshape(*batch, coils, *shape), every.reshape(*batch, coils, *shape)
