@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from mnet.masks import Bool
 from .gadget import Gadget, Scan
 from .items import (
     Acquisition,
-    Complex,
+    Burst,
     Flag,
     Frame,
     Ints,
@@ -24,22 +24,11 @@ from .items import (
     key_of,
 )
 from .mask_messages import Scope
+from .placement import Group
 from .readout import to_hybrid
 
 log = logging.getLogger(__name__)
 OUTSIDE = "lines outside the encoding limits"
-
-
-@dataclass(slots=True)
-class _Group:
-    """One image on its way."""
-
-    kspace: Complex  # (ky, coils, x), sum over averages; lines lie as they come
-    n: Ints  # (ky,) how many averages of each row
-    averages: set[tuple[int, int]] = field(default_factory=set)  # (row, average) received
-    head: np.void | None = None  # of the line nearest to the centre
-    ended: bool = False  # the sequence said that it was the last line
-    reference: dict[int, Complex] = field(default_factory=dict)  # calibration-only lines, by row
 
 
 @dataclass(slots=True)
@@ -60,6 +49,8 @@ class AccumulateFrame(Gadget):
     `allow_incomplete`.
     """
 
+    takes_bursts = True
+
     allow_incomplete: bool = False
     n_calibration: int = 24  # central lines for maps where no PreScan chose them
 
@@ -70,86 +61,126 @@ class AccumulateFrame(Gadget):
 
     def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         """Consume imaging lines and yield frames; everything else passes."""
-        groups: dict[Key, _Group] = {}
-        known: dict[tuple[int, int], _Known] = {}
-        done: set[Key] = set()
-        limits = scan.geometry.limit_counters
+        frames = _Frames(self, scan)
         for item in items:
             if isinstance(item, Mask | PreScan):
-                entry = known.setdefault((item.key.slice, item.key.repetition), _Known())
-                if isinstance(item, Mask):
-                    entry.mask = item
-                else:
-                    entry.calibration = item.counters
+                frames.learn(item)
                 yield item
+            elif isinstance(item, Burst):
+                yield from frames.burst(item)
             elif isinstance(item, Acquisition):
-                key = key_of(item.head)
-                if key in done:
-                    scan.counts["lines after their frame was complete"] += 1
-                elif key.encoding != 0:
-                    scan.counts["lines of other encoding spaces"] += 1
-                elif self._add(scan, groups, key, item):
-                    entry = _entry(known, key)
-                    if _complete(scan, groups[key], entry.mask, limits):
-                        done.add(key)
-                        yield from self._finish(scan, key, groups.pop(key), entry, "")
+                yield from frames.line(item)
             else:
                 yield item
-        for key, group in groups.items():
-            yield from self._incomplete(scan, key, group, _entry(known, key))
+        yield from frames.incomplete()
 
-    def _add(self, scan: Scan, groups: dict[Key, _Group], key: Key, item: Acquisition) -> bool:
+
+class _Frames:
+    """The images of one scan that are on their way."""
+
+    def __init__(self, settings: AccumulateFrame, scan: Scan) -> None:
+        self._settings, self._scan = settings, scan
+        self._groups: dict[Key, Group] = {}
+        self._known: dict[tuple[int, int], _Known] = {}
+        self._done: set[Key] = set()
+        self._limits = scan.geometry.limit_counters
+
+    def learn(self, item: Mask | PreScan) -> None:
+        """Note what is known of a slice's mask."""
+        known = self._known.setdefault((item.key.slice, item.key.repetition), _Known())
+        if isinstance(item, Mask):
+            known.mask = item
+        else:
+            known.calibration = item.counters
+
+    def line(self, line: Acquisition) -> Iterator[Item]:
+        """Place a line; yield the frame that it completes."""
+        key, counts = key_of(line.head), self._scan.counts
+        if key in self._done:
+            counts["lines after their frame was complete"] += 1
+        elif key.encoding != 0:
+            counts["lines of other encoding spaces"] += 1
+        elif self._add(key, line):
+            yield from self._if_complete(key)
+
+    def burst(self, burst: Burst) -> Iterator[Item]:
+        """Place lines at once where that is the same as one by one."""
+        key = key_of(burst.head)
+        if self._ordinary(key, burst) and self._group(key, burst).add_all(
+            to_hybrid(burst, self._scan.geometry), self._scan.geometry
+        ):
+            yield from self._if_complete(key)
+        else:
+            for line in burst.lines():
+                yield from self.line(line)
+
+    def incomplete(self) -> Iterator[Item]:
+        """Count the frames that the stream's end found incomplete, and yield them if asked to."""
+        for key, group in self._groups.items():
+            known = self._entry(key)
+            candidates = _candidates(known.mask) or [self._limits]
+            there = group.n > 0
+            share = f"{int(there.sum())}/{min(rows.size for rows in candidates)}"
+            self._scan.counts["incomplete frames"] += 1
+            log.warning("slice %d is incomplete: %s lines", key.slice, share)
+            if self._settings.allow_incomplete and group.head is not None:
+                yield from self._finish(key, group, share)
+
+    def _entry(self, key: Key) -> _Known:
+        """Find a slice's mask; later repetitions may share that of the first."""
+        known = self._known
+        return known.get((key.slice, key.repetition)) or known.get((key.slice, 0)) or _Known()
+
+    def _group(self, key: Key, lines: Acquisition | Burst) -> Group:
+        if key not in self._groups:
+            self._groups[key] = Group.empty(self._scan.geometry, lines.data.shape[-2])
+        return self._groups[key]
+
+    def _ordinary(self, key: Key, burst: Burst) -> bool:
+        """Say that its lines are all of an image that is not complete before the last of them."""
+        geometry, counters = self._scan.geometry, burst.counters
+        first, last = int(counters.min()), int(counters.max())
+        if (
+            key in self._done
+            or key.encoding != 0
+            or flags_of(burst.head) & (Flag.NOT_IMAGING | Flag.LAST_IN_SLICE)
+            or not geometry.ky_min <= first <= last <= geometry.ky_max
+            or not 0 <= geometry.row(first) <= geometry.row(last) < geometry.n_ky
+        ):
+            return False
+        there = len(self._groups[key].averages) if key in self._groups else 0
+        candidates = _candidates(self._entry(key).mask) or [self._limits]
+        return there + counters.size <= min(c.size for c in candidates) * geometry.n_averages
+
+    def _add(self, key: Key, line: Acquisition) -> bool:
         """Place a line; say whether it changed an image."""
-        geometry, flags = scan.geometry, flags_of(item.head)
-        counter = int(item.head["kspace_encode_step_1"])
+        geometry, flags, counts = self._scan.geometry, flags_of(line.head), self._scan.counts
+        counter = int(line.head["kspace_encode_step_1"])
         row = geometry.row(counter)
         reference = not is_imaging(flags)
         if reference and not is_imaging(flags & ~Flag.CALIBRATION):
-            scan.counts["lines that are not imaging"] += 1
+            counts["lines that are not imaging"] += 1
             return False
         if not geometry.ky_min <= counter <= geometry.ky_max or not 0 <= row < geometry.n_ky:
-            scan.counts[OUTSIDE] += 1
+            counts[OUTSIDE] += 1
             return False
-        line = to_hybrid(item, geometry)
-        if key not in groups:
-            shape = (geometry.n_ky, line.data.shape[0], geometry.n_x)
-            groups[key] = _Group(
-                kspace=np.zeros(shape, np.complex64), n=np.zeros(geometry.n_ky, np.int64)
-            )
-        group = groups[key]
+        line = to_hybrid(line, geometry)
+        group = self._group(key, line)
         if reference:
             group.reference[row] = line.data
             return False
-        average = int(item.head["average"])
-        if (row, average) in group.averages:
-            scan.counts["doubled lines"] += 1
+        if not group.add(line, geometry):
+            counts["doubled lines"] += 1
             return False
-        group.averages.add((row, average))
-        group.kspace[row] += line.data
-        group.n[row] += 1
-        centre = geometry.row(geometry.center)
-        if group.head is None or abs(row - centre) < abs(
-            geometry.row(int(group.head["kspace_encode_step_1"])) - centre
-        ):
-            group.head = item.head
-        last_average = average + 1 >= geometry.n_averages
-        group.ended |= bool(flags & Flag.LAST_IN_SLICE) and last_average
         return True
 
-    def _incomplete(self, scan: Scan, key: Key, group: _Group, known: _Known) -> Iterator[Item]:
-        """Count a frame that the stream's end found incomplete, and pass it on if asked to."""
-        candidates = _candidates(known.mask) or [scan.geometry.limit_counters]
-        there = group.n > 0
-        share = f"{int(there.sum())}/{min(rows.size for rows in candidates)}"
-        scan.counts["incomplete frames"] += 1
-        log.warning("slice %d is incomplete: %s lines", key.slice, share)
-        if self.allow_incomplete and group.head is not None:
-            yield from self._finish(scan, key, group, known, share)
+    def _if_complete(self, key: Key) -> Iterator[Item]:
+        if _complete(self._scan, self._groups[key], self._entry(key).mask, self._limits):
+            self._done.add(key)
+            yield from self._finish(key, self._groups.pop(key), "")
 
-    def _finish(
-        self, scan: Scan, key: Key, group: _Group, known: _Known, incomplete: str
-    ) -> Iterator[Item]:
-        geometry = scan.geometry
+    def _finish(self, key: Key, group: Group, incomplete: str) -> Iterator[Item]:
+        geometry, known = self._scan.geometry, self._entry(key)
         mask = group.n > 0
         calibration = np.zeros_like(mask)
         if known.calibration is not None:
@@ -157,12 +188,13 @@ class AccumulateFrame(Gadget):
         else:
             merged = mask.copy()
             merged[list(group.reference)] = True
-            calibration = _central_block(merged, geometry.row(geometry.center), self.n_calibration)
+            centre = geometry.row(geometry.center)
+            calibration = _central_block(merged, centre, self._settings.n_calibration)
             if group.reference and calibration.any():
-                yield _prescan(scan, key, group, calibration)
+                yield _prescan(self._scan, key, group, calibration)
         if group.n.max() > 1:  # in place: the group ends here
             group.kspace /= np.maximum(group.n, 1).astype(np.float32)[:, None, None]
-        meta = _mask_meta(scan, key, mask, known.mask)
+        meta = _mask_meta(self._scan, key, mask, known.mask)
         if incomplete:
             meta["incomplete"] = incomplete
         if group.head is None:
@@ -177,11 +209,6 @@ class AccumulateFrame(Gadget):
         )
 
 
-def _entry(known: dict[tuple[int, int], _Known], key: Key) -> _Known:
-    """Find a slice's mask; later repetitions may share that of the first."""
-    return known.get((key.slice, key.repetition)) or known.get((key.slice, 0)) or _Known()
-
-
 def _candidates(mask: Mask | None) -> list[Ints]:
     if mask is None:
         return []
@@ -189,7 +216,7 @@ def _candidates(mask: Mask | None) -> list[Ints]:
     return enforced + ([] if mask.fallback is None else [mask.fallback])
 
 
-def _complete(scan: Scan, group: _Group, mask: Mask | None, limits: Ints) -> bool:
+def _complete(scan: Scan, group: Group, mask: Mask | None, limits: Ints) -> bool:
     candidates = _candidates(mask)
     if not candidates and group.ended:
         return True
@@ -212,7 +239,7 @@ def _central_block(rows: Bool, centre: int, n: int) -> Bool:
     return block
 
 
-def _prescan(scan: Scan, key: Key, group: _Group, block: Bool) -> PreScan:
+def _prescan(scan: Scan, key: Key, group: Group, block: Bool) -> PreScan:
     rows = np.flatnonzero(block)
     lines = [
         group.kspace[row] / group.n[row] if group.n[row] else group.reference[int(row)]

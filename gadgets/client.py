@@ -18,7 +18,7 @@ from .message import (
     message_buffers,
     read_message,
 )
-from .transport import put_all, socket_reader
+from .transport import SocketReader, put_all
 
 
 class PeerError(GadgetsError):
@@ -92,7 +92,7 @@ class MrdClient:
         return self.images
 
     def _read(self) -> None:
-        read = socket_reader(self._sock)
+        read = SocketReader(self._sock)
         try:
             while True:
                 message = read_message(read)

@@ -14,7 +14,7 @@ from .keys import ServerKeys
 from .mask_socket import SocketThread, open_socket
 from .message import Close, read_message, write_message
 from .message import Message as MrdMessage
-from .transport import socket_reader
+from .transport import SocketReader
 
 REBIND_S = 5.0
 
@@ -104,7 +104,7 @@ class MrdSink:
 
     def _read(self, sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        read = socket_reader(sock)
+        read = SocketReader(sock)
         try:
             while True:
                 self._on_message(read_message(read))

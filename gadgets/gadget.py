@@ -19,7 +19,7 @@ import numpy as np
 
 from .errors import GadgetError
 from .geometry import Geometry
-from .items import Acquisition, Complex, Item
+from .items import Acquisition, Burst, Complex, Item
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,6 +64,7 @@ class Gadget(ABC):
     """Base of all gadgets."""
 
     heavy: ClassVar[bool] = False  # the chain moves to the worker process at the first heavy gadget
+    takes_bursts: ClassVar[bool] = False  # lines that came together as one item
 
     @property
     def in_band(self) -> bool:
@@ -82,8 +83,17 @@ def chain(gadgets: Iterable[Gadget], scan: Scan, items: Iterable[Item]) -> Itera
     """Connect gadgets to one stream; nothing runs until the result is consumed."""
     stream: Iterator[Item] = iter(items)
     for gadget in gadgets:
-        stream = gadget(scan, stream)
+        stream = gadget(scan, stream if gadget.takes_bursts else apart(stream))
     return stream
+
+
+def apart(items: Iterable[Item]) -> Iterator[Item]:
+    """Take bursts apart into their lines."""
+    for item in items:
+        if isinstance(item, Burst):
+            yield from item.lines()
+        else:
+            yield item
 
 
 def run(gadgets: Iterable[Gadget], scan: Scan, items: Iterable[Item]) -> list[Item]:
@@ -99,8 +109,8 @@ def intake(scan: Scan, items: Iterable[Item]) -> Iterator[Item]:
     """
     expected = scan.geometry.n_coils
     for item in items:
-        if isinstance(item, Acquisition):
-            n_coils = item.data.shape[0]
+        if isinstance(item, Acquisition | Burst):
+            n_coils = item.data.shape[-2]
             expected = n_coils if expected is None else expected
             if n_coils != expected:
                 raise GadgetError(
@@ -108,7 +118,10 @@ def intake(scan: Scan, items: Iterable[Item]) -> Iterator[Item]:
                     f"expected {expected} (receiverChannels of the header, or the first line)"
                 )
             if not _finite(item.data):
-                scan.counts["lines with NaN"] += 1
+                if isinstance(item, Burst):
+                    yield from intake(scan, item.lines())
+                else:
+                    scan.counts["lines with NaN"] += 1
                 continue
         yield item
 

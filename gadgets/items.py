@@ -6,7 +6,7 @@ is its place in the encoded matrix (`gadgets.geometry` converts).
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -190,6 +190,39 @@ class Acquisition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Burst:
+    """Imaging lines of one image that lay ready together; what loops over lines costs most.
+
+    Their headers agree but for ky, counters, times and what users wrote into them. A gadget that
+    does not say that it takes bursts gets the lines one by one.
+    """
+
+    heads: NDArray[np.void]  # (lines,) ACQUISITION_HEADER records
+    data: Complex  # (lines, coils, samples)
+    hybrid: bool = False
+
+    @property
+    def head(self) -> np.void:
+        """Header of the first line."""
+        head: np.void = self.heads[0]
+        return head
+
+    @property
+    def counters(self) -> Ints:
+        """The lines' ky counters."""
+        return self.heads["kspace_encode_step_1"].astype(np.int64)
+
+    def only(self, which: Bool) -> "Burst":
+        """Return some of the lines."""
+        return Burst(heads=self.heads[which], data=self.data[which], hybrid=self.hybrid)
+
+    def lines(self) -> Iterator["Acquisition"]:
+        """Give the lines one by one."""
+        for head, data in zip(self.heads, self.data, strict=True):
+            yield Acquisition(head=head, data=data, hybrid=self.hybrid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Waveform:
     """Physiological samples; nothing in our pipelines uses them."""
 
@@ -243,4 +276,4 @@ class Image:
     meta: Meta = field(default_factory=dict)
 
 
-Item = Acquisition | Waveform | PreScan | Mask | Frame | Image
+Item = Acquisition | Burst | Waveform | PreScan | Mask | Frame | Image

@@ -212,8 +212,8 @@ class ReconSession:
         return self._closed or self._token is None or (self._was_paired and not self._state.paired)
 
     def _send(self, message: Message) -> None:
+        self._post(message)  # first out, then on record
         self._note("sent", message)
-        self._post(message)
 
     def _note(self, direction: str, message: Message) -> None:
         if self._observe is not None:

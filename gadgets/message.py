@@ -29,6 +29,7 @@ from .item_codec import (
 )
 from .items import Acquisition, Image, Waveform
 
+ACQUISITION = 1008
 _NAME = 1024  # bytes of the fixed field of a configuration's name
 
 # Ids that exist but are not read here, for a message that helps.
@@ -269,7 +270,7 @@ _KINDS: dict[int, _Kind] = {
         lambda read: Error(decode(read_block(read, "<Q", "error"))),
         lambda message: block("<Q", message.text.encode()),
     ),
-    1008: _Kind("ACQUISITION", Acquisition, read_acquisition, write_acquisition),
+    ACQUISITION: _Kind("ACQUISITION", Acquisition, read_acquisition, write_acquisition),
     1019: _Kind(
         "DEPENDENCY",
         Dependency,

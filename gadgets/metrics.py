@@ -101,9 +101,9 @@ class Meter:
         kinds = (kind for e in errors for known, kind in FAILURES.items() if isinstance(e, known))
         self._metrics.failures.labels(next(kinds, "internal")).inc()
 
-    def line(self) -> None:
-        """Note a readout that arrived."""
-        self._metrics.acquisitions.inc()
+    def lines(self, n: int) -> None:
+        """Note readouts that arrived."""
+        self._metrics.acquisitions.inc(n)
 
     def item(self, item: Item) -> None:
         """Note masks, and frames that were measured with another one."""

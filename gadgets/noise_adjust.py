@@ -11,7 +11,7 @@ from mnet.prewhiten import gadgetron_scale, noise_covariance, whitening_matrix
 
 from .errors import GadgetError
 from .gadget import Gadget, Scan
-from .items import Acquisition, Complex, Flag, Item, flags_of
+from .items import Acquisition, Burst, Complex, Flag, Item, flags_of
 from .noise_store import Noise, Unusable, matched, to_json
 
 log = logging.getLogger(__name__)
@@ -27,15 +27,17 @@ class NoiseAdjust(Gadget):
     The matrix is fixed at the first line that is not noise, so that a scan has one scale.
     """
 
+    takes_bursts = True
+
     def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         """Consume noise readouts and whiten the others."""
         noise: list[Acquisition] = []
         matrix: Complex | None = None
         started = False
         for item in items:
-            if not isinstance(item, Acquisition):
+            if not isinstance(item, Acquisition | Burst):
                 yield item
-            elif flags_of(item.head) & Flag.NOISE:
+            elif isinstance(item, Acquisition) and flags_of(item.head) & Flag.NOISE:
                 if started:
                     scan.counts["noise readouts after the first line"] += 1
                 else:
@@ -49,9 +51,11 @@ class NoiseAdjust(Gadget):
             _store(*_measure(noise), scan)
 
 
-def _matrix(readouts: Sequence[Acquisition], line: Acquisition, scan: Scan) -> Complex | None:
+def _matrix(
+    readouts: Sequence[Acquisition], line: Acquisition | Burst, scan: Scan
+) -> Complex | None:
     """Return the whitening matrix, scaled to the bandwidth of the lines it is applied to."""
-    stored = _stored(line.data.shape[0], scan)
+    stored = _stored(line.data.shape[-2], scan)
     if stored is not None:
         scan.counts["noise readouts beside stored noise"] += len(readouts)
         covariance, dwell_noise = stored.covariance, stored.dwell_us

@@ -10,13 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mnet.features import N_COIL_FEATURES, coil_features, line_features
+from mnet.features import N_COIL_POINTS, coil_features, coil_points, line_features
 from mnet.masks import Bool, Lines, low_pass
 from mnet.sampler import mask_of
 
 from .gadget import Gadget, Scan
 from .geometry import Geometry
-from .items import Acquisition, Ints, Item, Key, Mask, PreScan, is_imaging, key_of
+from .items import (
+    Acquisition,
+    Burst,
+    Complex,
+    Ints,
+    Item,
+    Key,
+    Mask,
+    PreScan,
+    flags_of,
+    is_imaging,
+    key_of,
+)
 from .mask_messages import Hello, Scope
 from .mask_recon import Unpaired
 from .readout import to_hybrid
@@ -28,10 +40,28 @@ log = logging.getLogger(__name__)
 class _Scope:
     """One slice (of one repetition) on its way to a mask."""
 
-    lines: dict[int, Acquisition] = field(default_factory=dict)  # calibration, by counter
+    lines: dict[int, Complex] = field(default_factory=dict)  # calibration, by counter
     features: dict[int, Tensor] = field(default_factory=dict)
+    coils: dict[int, Tensor] = field(default_factory=dict)  # what is needed of the coils' lines
     held: list[Acquisition] = field(default_factory=list)  # retrospective: before the decision
     mask: Mask | None = None
+
+    @torch.inference_mode()
+    def add(self, counter: int, line: Complex) -> None:
+        """Take in a calibration line, and what of the decision can be done before the last one."""
+        tensor = torch.from_numpy(line)
+        self.lines[counter] = line
+        self.features[counter] = line_features(tensor)
+        self.coils[counter] = tensor[:, coil_points(line.shape[-1])]
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What the masks of a scan may choose from, while its sequence says the same."""
+
+    hello: Hello | None
+    lines: Lines
+    calibration: Ints  # counters, ascending
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +73,8 @@ class PredictMask(Gadget):
     Budget and calibration are the sequence's where it says hello, and those of the properties where
     it does not.
     """
+
+    takes_bursts = True
 
     mode: Literal["prospective", "retrospective", "shadow"] = "prospective"
     sampler: str = "mnet_select"  # name of deployed weights
@@ -87,72 +119,85 @@ class PredictMask(Gadget):
 
     def _stream(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         scopes: dict[tuple[int, int], _Scope] = {}
-        plan: Lines | None = None
-        planned_for: Hello | None = None
+        plan: _Plan | None = None
         for item in items:
-            if not isinstance(item, Acquisition) or not _belongs(item):
+            if not isinstance(item, Acquisition | Burst) or not _belongs(item):
                 yield item
                 continue
             received = time.monotonic()
-            hello = None if scan.masks is None else scan.masks.hello()
-            if hello is None or disagreement(hello, scan.geometry):
-                # What an earlier hello said stays true; `_send` says what is wrong with this one.
-                hello = planned_for
-            if plan is None or hello is not planned_for:
-                plan, planned_for = self.plan(scan.geometry, hello), hello
-                self._rehearse(scan, plan)  # now, not when the last calibration line is in
+            plan = self._planned(scan, plan)
             key = key_of(item.head)
-            if hello is not None and hello.repetition == "first":
+            if plan.hello is not None and plan.hello.repetition == "first":
                 key = key._replace(repetition=0)
             scope = scopes.setdefault((key.slice, key.repetition), _Scope())
-            line = to_hybrid(item, scan.geometry)
-            counter = int(line.head["kspace_encode_step_1"])
-            wanted = scan.geometry.counter(np.flatnonzero(plan.calibration))
-            if scope.mask is None and counter in wanted and counter not in scope.lines:
-                scope.lines[counter] = line
-                scope.features[counter] = line_features(torch.from_numpy(line.data))
-                if len(scope.lines) >= wanted.size and all(c in scope.lines for c in wanted):
-                    prescan = self._prescan(key, scope, wanted)
-                    scope.mask = self._decide(scan, prescan, scope, plan, hello, received)
-                    yield prescan  # the sequence waits for the mask, maps have the whole slice
-                    scope.lines.clear()
-                    scope.features.clear()
-                    yield scope.mask
-            yield from self._pass(line, counter, scope)
+            item = to_hybrid(item, scan.geometry)
+            if scope.mask is not None:
+                yield from self._pass(item, scope)
+                continue
+            for line in item.lines() if isinstance(item, Burst) else (item,):
+                yield from self._before_mask(scan, key, scope, plan, line, received)
         for scope in scopes.values():
             yield from scope.held  # the stream ended early: acquired data are never lost
 
-    def _pass(self, line: Acquisition, counter: int, scope: _Scope) -> Iterator[Item]:
+    def _planned(self, scan: Scan, plan: _Plan | None) -> _Plan:
+        """Return the plan in force, a new one where the sequence has said something new."""
+        hello = None if scan.masks is None else scan.masks.hello()
+        if plan is not None and (hello is None or hello is plan.hello):
+            return plan  # what an earlier hello said stays true
+        if hello is not None and disagreement(hello, scan.geometry):
+            if plan is not None:
+                return plan
+            hello = None  # `_send` says what is wrong with it
+        lines = self.plan(scan.geometry, hello)
+        calibration = scan.geometry.counter(np.flatnonzero(lines.calibration))
+        self._rehearse(scan, lines)  # now, not when the last calibration line is in
+        return _Plan(hello=hello, lines=lines, calibration=calibration)
+
+    def _before_mask(
+        self, scan: Scan, key: Key, scope: _Scope, plan: _Plan, line: Acquisition, received: float
+    ) -> Iterator[Item]:
+        """Take in a line of a slice that has no mask yet, and decide where it is the last one."""
+        counter = int(line.head["kspace_encode_step_1"])
+        wanted = plan.calibration
+        if scope.mask is None and counter in wanted and counter not in scope.lines:
+            scope.add(counter, line.data)
+            if len(scope.lines) >= wanted.size and all(int(c) in scope.lines for c in wanted):
+                scope.mask = self._decide(scan, key, scope, plan, received)
+                lines = np.stack([scope.lines[int(c)] for c in wanted], axis=-1)
+                # the sequence waits for the mask, maps have the whole slice
+                yield PreScan(key=key, lines=lines, counters=wanted)
+                for collected in (scope.lines, scope.features, scope.coils):
+                    collected.clear()
+                yield scope.mask
+        yield from self._pass(line, scope)
+
+    def _pass(self, item: Acquisition | Burst, scope: _Scope) -> Iterator[Item]:
         """Yield the lines that may go on."""
         if self.mode != "retrospective":
-            yield line
-            return
-        scope.held.append(line)
-        if scope.mask is not None:
-            chosen = scope.mask.counters
+            yield item
+        elif scope.mask is None:
+            scope.held += item.lines() if isinstance(item, Burst) else [item]
+        else:
+            chosen = set(scope.mask.counters.tolist())
             for held in scope.held:
                 if int(held.head["kspace_encode_step_1"]) in chosen:
                     yield held
             scope.held.clear()
+            if isinstance(item, Burst):
+                kept = np.isin(item.counters, scope.mask.counters)
+                if kept.any():
+                    yield item.only(kept)
+            elif int(item.head["kspace_encode_step_1"]) in chosen:
+                yield item
 
-    def _prescan(self, key: Key, scope: _Scope, wanted: Ints) -> PreScan:
-        lines = np.stack([scope.lines[int(c)].data for c in wanted], axis=-1)
-        return PreScan(key=key, lines=lines, counters=wanted)
-
-    def _decide(
-        self,
-        scan: Scan,
-        prescan: PreScan,
-        scope: _Scope,
-        plan: Lines,
-        hello: Hello | None,
-        received: float,
-    ) -> Mask:
+    def _decide(self, scan: Scan, key: Key, scope: _Scope, plan: _Plan, received: float) -> Mask:
         """Predict the mask of one slice, and send it where that is the mode."""
-        key = prescan.key
-        z = torch.stack([scope.features[int(c)] for c in prescan.counters], dim=-1)[None]
-        coils = coil_features(torch.from_numpy(prescan.lines)[None])
-        rows, reason = self._predict(scan, z, plan, coils)
+        hello, wanted = plan.hello, plan.calibration.tolist()
+        z, coils = (
+            torch.stack([known[counter] for counter in wanted], dim=-1)[None]
+            for known in (scope.features, scope.coils)
+        )
+        rows, reason = self._predict(scan, z, plan.lines, coils)
         counters = scan.geometry.counter(np.flatnonzero(rows))
         predicted = reason == "predicted"
         sent = False
@@ -183,15 +228,21 @@ class PredictMask(Gadget):
 
     def _rehearse(self, scan: Scan, plan: Lines) -> None:
         """Predict from nothing, so that what a plan needs once is there when a mask is due."""
-        z = torch.ones(1, 3, scan.geometry.n_x, int(plan.calibration.sum()))
-        self._predict(scan, z, plan, torch.ones(1, N_COIL_FEATURES))
+        n_coils, n_lines = scan.geometry.n_coils or 1, int(plan.calibration.sum())
+        z = torch.ones(1, 3, scan.geometry.n_x, n_lines)
+        lines = torch.ones(1, n_coils, N_COIL_POINTS, n_lines, dtype=torch.complex64)
+        self._predict(scan, z, plan, lines)
 
-    def _predict(self, scan: Scan, z: Tensor, plan: Lines, coils: Tensor) -> tuple[Bool, str]:
-        """Return the mask over rows, and "predicted" or why it is only the best fixed mask."""
+    def _predict(self, scan: Scan, z: Tensor, plan: Lines, lines: Tensor) -> tuple[Bool, str]:
+        """Return the mask over rows, and "predicted" or why it is only the best fixed mask.
+
+        From the features of the calibration lines, and these (1, coils, x, lines) themselves.
+        """
         model: nn.Module = scan.models.get(self.sampler)[0]
         try:
             with torch.inference_mode():
-                logits = model(z.to(scan.models.device), plan, coils.to(scan.models.device))
+                coils = coil_features(lines).to(scan.models.device)
+                logits = model(z.to(scan.models.device), plan, coils)
             if not torch.isfinite(logits).all():
                 raise ValueError("logits are not finite")
             return mask_of(logits[0], plan), "predicted"
@@ -226,8 +277,8 @@ class PredictMask(Gadget):
         return str(scan.models.get(self.sampler)[1]["sha256"])[:16]
 
 
-def _belongs(line: Acquisition) -> bool:
-    flags, encoding = int(line.head["flags"]), int(line.head["encoding_space_ref"])
+def _belongs(line: Acquisition | Burst) -> bool:
+    flags, encoding = flags_of(line.head), int(line.head["encoding_space_ref"])
     return is_imaging(flags) and encoding == 0
 
 

@@ -1,16 +1,20 @@
 """The readout transform: kx samples as they come to x in the reconstructed field of view."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .errors import GadgetError
 from .gadget import Gadget, Scan
 from .geometry import Geometry
-from .items import Acquisition, Complex, Flag, Item, flags_of, is_imaging
+from .items import Acquisition, Burst, Complex, Flag, Item, flags_of, is_imaging
+
+Lines = TypeVar("Lines", bound=Acquisition | Burst)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +25,13 @@ class RemoveReadoutOversampling(Gadget):
     encoded matrix. Imaging lines of one contrast and set must have as many samples as the first.
     """
 
+    takes_bursts = True
+
     def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         """Yield lines in hybrid space."""
         expected: dict[tuple[int, int], int] = {}
         for item in items:
-            if isinstance(item, Acquisition) and _fits(item):
+            if isinstance(item, Acquisition | Burst) and _fits(item):
                 if is_imaging(flags_of(item.head)):
                     kind = int(item.head["contrast"]), int(item.head["set"])
                     _same_length(item, expected.setdefault(kind, item.data.shape[-1]))
@@ -34,7 +40,7 @@ class RemoveReadoutOversampling(Gadget):
                 yield item
 
 
-def _same_length(line: Acquisition, expected: int) -> None:
+def _same_length(line: Acquisition | Burst, expected: int) -> None:
     """Refuse a cut readout: zeros for its missing samples would look like a good image."""
     if line.data.shape[-1] != expected:
         raise GadgetError(
@@ -44,15 +50,15 @@ def _same_length(line: Acquisition, expected: int) -> None:
         )
 
 
-def _fits(line: Acquisition) -> bool:
+def _fits(line: Acquisition | Burst) -> bool:
     if int(line.head["encoding_space_ref"]) != 0:
         return False
     flags = flags_of(line.head)
     return is_imaging(flags & ~Flag.CALIBRATION)  # reference lines serve for maps
 
 
-def to_hybrid(line: Acquisition, geometry: Geometry) -> Acquisition:
-    """Return the line in image space along x, `geometry.n_x` samples; no-op if it already is.
+def to_hybrid(line: Lines, geometry: Geometry) -> Lines:
+    """Return lines in image space along x, `geometry.n_x` samples; no-op if it already is.
 
     Raises
     ------
@@ -64,12 +70,7 @@ def to_hybrid(line: Acquisition, geometry: Geometry) -> Acquisition:
     kx = centred(line, geometry)
     if not kx.flags.carray:  # torch wants to own it
         kx = kx.copy()
-    return Acquisition(
-        head=line.head,
-        data=_about_the_centre(kx, geometry.n_x),
-        trajectory=line.trajectory,
-        hybrid=True,
-    )
+    return replace(line, data=_about_the_centre(kx, geometry.n_x), hybrid=True)
 
 
 def _about_the_centre(kx: Complex, n_x: int) -> Complex:
@@ -78,24 +79,28 @@ def _about_the_centre(kx: Complex, n_x: int) -> Complex:
     A shift before a transform is a phase after it, and the shift after it a choice of what to keep:
     a third of the time goes, and these run for every line of a scan.
     """
-    x = torch.fft.ifft(torch.from_numpy(kx), norm="ortho").numpy()
+    x = torch.fft.ifft(torch.from_numpy(kx), norm="forward")
     phase, before = _phase(kx.shape[-1], n_x), n_x // 2
-    kept = np.empty((kx.shape[0], n_x), np.complex64)
-    np.multiply(x[:, kx.shape[-1] - before :], phase[:before], out=kept[:, :before])
-    np.multiply(x[:, : n_x - before], phase[before:], out=kept[:, before:])
-    return kept
+    kept = torch.empty((*kx.shape[:-1], n_x), dtype=x.dtype)
+    torch.mul(x[..., kx.shape[-1] - before :], phase[:before], out=kept[..., :before])
+    torch.mul(x[..., : n_x - before], phase[before:], out=kept[..., before:])
+    hybrid: Complex = kept.numpy()
+    return hybrid
 
 
 @lru_cache(maxsize=8)
-def _phase(n: int, n_x: int) -> Complex:
-    """Return what the first half of `n` samples, moved behind the second, does to `n_x` outputs."""
+def _phase(n: int, n_x: int) -> Tensor:
+    """Return what the first half of `n` samples, moved behind the second, does to `n_x` outputs.
+
+    With the scale of an orthonormal transform, so that nothing else is left to multiply with.
+    """
     at = np.arange(n_x) - n_x // 2
-    phase: Complex = np.exp(-2j * np.pi * (n // 2) / n * at).astype(np.complex64)
-    return phase
+    phase = np.exp(-2j * np.pi * (n // 2) / n * at) / np.sqrt(n)
+    return torch.from_numpy(phase.astype(np.complex64))
 
 
-def centred(line: Acquisition, geometry: Geometry) -> Complex:
-    """Return kx samples (coils, n), discards, reversal and asymmetry undone: echo at n // 2.
+def centred(line: Acquisition | Burst, geometry: Geometry) -> Complex:
+    """Return kx samples (..., coils, n), discards, reversal and asymmetry undone: echo at n // 2.
 
     n is the encoded matrix, or `n_x` where the oversampling was removed upstream. Discards of such
     a line are not obeyed: they were Gadgetron's own zero padding of an asymmetric echo, into which
@@ -115,19 +120,19 @@ def centred(line: Acquisition, geometry: Geometry) -> Complex:
             f"and discard_post take {pre} and {post} of them: none is left"
         )
     if flags_of(head) & Flag.REVERSE:
-        data, centre, pre, post = data[:, ::-1], n_samples - 1 - centre, post, pre
-    data, centre = data[:, pre : n_samples - post], centre - pre
+        data, centre, pre, post = data[..., ::-1], n_samples - 1 - centre, post, pre
+    data, centre = data[..., pre : n_samples - post], centre - pre
     n = geometry.encoded[0] if n_samples > geometry.n_x else geometry.n_x
     start = n // 2 - centre
     if data.shape[-1] == n and start == 0:
         return data
-    kept = data[:, max(-start, 0) : max(n - start, 0)]
+    kept = data[..., max(-start, 0) : max(n - start, 0)]
     # a reversed even readout overhangs by its one unpaired sample; anything more is a wrong header
     if data.shape[-1] - kept.shape[-1] > 1 or not kept.shape[-1]:
         raise GadgetError(
             f"acquisition {int(head['scan_counter'])} has {n_samples} samples with center_sample "
             f"{int(head['center_sample'])}, which do not fit the encoded matrix of {n}"
         )
-    full = np.zeros((data.shape[0], n), dtype=np.complex64)
-    full[:, max(start, 0) : max(start, 0) + kept.shape[-1]] = kept
+    full = np.zeros((*data.shape[:-1], n), dtype=np.complex64)
+    full[..., max(start, 0) : max(start, 0) + kept.shape[-1]] = kept
     return full

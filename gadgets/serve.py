@@ -5,6 +5,7 @@ thread accepts, one serves each connection; MNet runs in this process with one t
 reconstruction in the worker.
 """
 
+import gc
 import logging
 import socket
 import threading
@@ -84,7 +85,7 @@ class Host:
             open_worker=self._open_worker,
             new_record=partial(new_record, records),
             answer=answer,
-            wait_warm=self.wait_warm,
+            wait_warm=self._warm_session,
             allow_inline=allow_inline,
             load=partial(load, extra=pipelines),
             noise=None if noise is None else NoiseStore(noise),
@@ -121,6 +122,15 @@ class Host:
         self._warm.wait()
         if self._warm_error is not None:
             raise self._warm_error
+
+    def _warm_session(self) -> None:
+        """Wait until a session can begin on this thread."""
+        self.wait_warm()
+        import torch
+
+        # For every thread anew: transforms in one that has not been told use all cores, and wait
+        # for those where the worker computes.
+        torch.set_num_threads(1)
 
     def unready(self) -> str:
         """Say why masks cannot be predicted (yet), "" once they can."""
@@ -171,6 +181,8 @@ class Host:
                 device = "cuda" if torch.cuda.is_available() else "cpu"
             self.pool = WorkerPool(device)
             self._run_once(self.pool.get())
+            gc.collect()
+            gc.freeze()  # all of torch stays: no collection in mid-scan need walk through it
             log.info("ready on %s", device)
         except Exception as error:  # sessions report it to their clients
             log.exception("the host cannot start")

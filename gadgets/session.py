@@ -21,7 +21,7 @@ from .front import WorkerScan
 from .gadget import Models, Scan, chain, intake
 from .geometry import Geometry
 from .item_codec import decode
-from .items import Acquisition, Image, Item, Waveform
+from .items import Acquisition, Burst, Image, Item, Waveform
 from .logs import new_scan
 from .mask_in_band import HELLO, in_band_link
 from .mask_peer import ReconLink, ReconPort
@@ -239,6 +239,10 @@ class Session(Connection):
 
     def _hand_on(self, item: Item, worker: WorkerScan | None) -> None:
         """Send what comes out of the front to the worker or, where it is finished, the client."""
+        if isinstance(item, Burst):
+            for line in item.lines():
+                self._hand_on(line, worker)
+            return
         if isinstance(item, Acquisition | Waveform):
             if type(item) in self._writes:
                 self._send(item)
@@ -254,7 +258,7 @@ class Session(Connection):
         """Read the stream up to CLOSE; a client that vanishes ends it too, and is noted."""
         while not self._ended:
             try:
-                message = self._next()
+                message = self._next_lines()
             except (EOFError, OSError) as error:
                 self._ended, self._cut = True, str(error)
                 self._sock.settimeout(SEND_S)
@@ -266,16 +270,17 @@ class Session(Connection):
                 self._remark(message)
             elif isinstance(message, Image):
                 raise ProtocolError("image-to-image sessions are not supported")
-            elif not isinstance(message, Acquisition | Waveform):
+            elif not isinstance(message, Acquisition | Burst | Waveform):
                 raise ProtocolError(f"{describe(message)} in the stream")
-            elif type(message) not in reads:
-                raise ProtocolError(
-                    f"{describe(message)} came, for which the pipeline has no reader"
-                )
+            elif type(one := _first(message)) not in reads:
+                raise ProtocolError(f"{describe(one)} came, for which the pipeline has no reader")
             else:
-                if isinstance(message, Acquisition):
+                if isinstance(message, Burst):
+                    self._ledger.burst(message)
+                    self._meter.lines(len(message.heads))
+                elif isinstance(message, Acquisition):
                     self._ledger.line(message)
-                    self._meter.line()
+                    self._meter.lines(1)
                 yield message
 
     def _observe(self, direction: str, header: dict[str, Any]) -> None:
@@ -298,3 +303,7 @@ class Session(Connection):
             self._ledger.sent(image)
             self._meter.image(image)
             self._send(image)
+
+
+def _first(message: Acquisition | Burst | Waveform) -> Acquisition | Waveform:
+    return next(message.lines()) if isinstance(message, Burst) else message

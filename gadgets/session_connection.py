@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from .errors import ProtocolError
+from .items import Burst
+from .line_reader import LineReader
 from .message import (
     Close,
     Message,
@@ -15,10 +17,9 @@ from .message import (
     Response,
     Text,
     message_buffers,
-    read_message,
 )
 from .record import Record
-from .transport import put_all, socket_reader
+from .transport import SocketReader, put_all
 
 log = logging.getLogger(__name__)
 DRAIN_S = 60.0  # of silence until an erroneous scan's input counts as over
@@ -31,7 +32,7 @@ class Connection:
     def __init__(self, sock: socket.socket, answer: Callable[[str], str]) -> None:
         self._sock = sock
         self._answer = answer
-        self._read = socket_reader(sock)
+        self._read = LineReader(SocketReader(sock))
         self._write_lock = threading.Lock()
         self._failed = False  # no image leaves after an error
         self._gone = False  # the client takes nothing more
@@ -43,7 +44,7 @@ class Connection:
     def _next(self) -> Message:
         """Read the next message that is not a query, and log it."""
         while True:
-            message = self._ahead.popleft() if self._ahead else read_message(self._read)
+            message = self._ahead.popleft() if self._ahead else self._read.message()
             self._log(message)
             if isinstance(message, Close):
                 self._ended = True
@@ -51,6 +52,16 @@ class Connection:
                 return message
             answer = self._answer(message.key)
             self._send(Response(message.correlation, answer))
+
+    def _next_lines(self) -> Message | Burst:
+        """Read and log the next lines at once where they lie ready together, else `_next`."""
+        burst = None if self._ahead else self._read.burst()
+        if burst is None:
+            return self._next()
+        if self._record is not None:
+            for line in burst.lines():
+                self._log(line)
+        return burst
 
     def _log(self, message: Message) -> None:
         if self._record is not None:

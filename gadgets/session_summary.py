@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .gadget import Scan
-from .items import Acquisition, Frame, Image, Item, Mask, flags_of, is_imaging, key_of
+from .items import Acquisition, Burst, Frame, Image, Item, Mask, flags_of, is_imaging, key_of
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,12 @@ class Ledger:
             key = key_of(head)
             rows = self.received.setdefault((key.slice, key.repetition), set())
             rows.add(int(head["kspace_encode_step_1"]))
+
+    def burst(self, burst: Burst) -> None:
+        """Note lines that arrived together."""
+        key = key_of(burst.head)
+        rows = self.received.setdefault((key.slice, key.repetition), set())
+        rows.update(burst.counters.tolist())
 
     def item(self, item: Item) -> None:
         """Note what the front made of the lines."""

@@ -6,7 +6,7 @@ and Ravishankar, arXiv:2509.16846, and Huang and Ravishankar's MNet.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -127,6 +127,31 @@ class Body(nn.Module):
             known = torch.cat([self.trunk(image), known], dim=1)
         embedding: Tensor = self.embed(known)
         return embedding
+
+
+def embeddings(bodies: Sequence[Body], image: Tensor, known: Tensor) -> Tensor:
+    """Return `Body.embedding` of every body: (bodies, batch, n_embedding).
+
+    One matrix product a layer instead of one a body: a mask is due within milliseconds.
+    """
+    shift, spread = (
+        torch.stack(numbers).unsqueeze(1)
+        for numbers in ([body.shift for body in bodies], [body.spread for body in bodies])
+    )
+    x = ((known - shift) / spread).clamp(-4, 4)
+    trunks = [body.trunk for body in bodies if body.trunk is not None]
+    if trunks:
+        x = torch.cat([torch.stack([trunk(image) for trunk in trunks]), x], dim=-1)
+    for layers in zip(*(body.embed for body in bodies), strict=True):
+        x = linears(layers, x) if isinstance(layers[0], nn.Linear) else layers[0](x)
+    return x
+
+
+def linears(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """Apply the n-th of several linear layers to the n-th of (layers, batch, features)."""
+    known = [(layer.weight, layer.bias) for layer in layers if isinstance(layer, nn.Linear)]
+    weight, bias = (torch.stack(parts) for parts in zip(*known, strict=True))
+    return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
 
 
 class _Film(nn.Module):

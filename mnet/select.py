@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .family import FAMILY, Vetted
 from .masks import Bool, Lines
 from .patterns import Pattern
-from .sampler import N_TABLE, Body, LineHead, line_table
+from .sampler import N_TABLE, Body, LineHead, embeddings, line_table, linears
 
 Table = dict[str, list[Any]]  # "acceleration": [..], "loss": [[.. per mask], ..]
 SCALE = 0.02  # relative loss of one unit of the network's output
@@ -90,15 +90,8 @@ class MNetSelect(nn.Module):
         known = torch.from_numpy(self.mean_losses(lines)).to(z)
         bodies = cast(list[Body], list(self.bodies))
         inputs = bodies[0].inputs(z, lines, coils)  # the same for all members
-        predicted = [
-            self.predict(member, body.embedding(*inputs), known)
-            for member, body in enumerate(bodies)
-        ]
-        return torch.stack(predicted)
-
-    def predict(self, member: int, embedding: Tensor, known: Tensor) -> Tensor:
-        """Correct known mean losses (..., masks) by what one network sees: (batch, masks)."""
-        corrected: Tensor = known + SCALE * self.choose[member](embedding)
+        chosen = linears(self.choose, embeddings(bodies, *inputs))
+        corrected: Tensor = known + SCALE * chosen
         return corrected
 
     def line_values(self, z: Tensor, lines: Lines, coils: Tensor, mask: Bool) -> Tensor:

@@ -22,7 +22,7 @@ from gadgets.dataset import open_source
 from gadgets.items import Acquisition
 from gadgets.message import Close, ConfigScript, Header, Text, read_message
 from gadgets.mrd_file import write_mrd
-from gadgets.transport import socket_reader
+from gadgets.transport import SocketReader
 
 from .bench import Check, Figure, by_turns
 from .hosts import (
@@ -52,7 +52,7 @@ def into_frames(host: Running, lines: np.ndarray, n_slices: int) -> float:
     """Return lines per second from the first one sent to the host's CLOSE."""
     with connect(host.port) as sock:
         say(sock, ConfigScript(FRAMES.encode()), Header(header(n_slices)))
-        read = socket_reader(sock)
+        read = SocketReader(sock)
         began = time.perf_counter()
         send_slices(sock, lines, n_slices)
         say(sock, Close())

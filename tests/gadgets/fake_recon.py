@@ -31,7 +31,7 @@ from gadgets.mask_messages import (
 from gadgets.mask_peer import RemoteReconPort, Unpaired
 from gadgets.mask_protocol import Codec, MaskProtocolError
 from gadgets.message import Close, Header, read_message, write_message
-from gadgets.transport import socket_reader
+from gadgets.transport import SocketReader
 
 RESEND_S = 0.05
 
@@ -158,7 +158,7 @@ class FakeRecon:
                 self.serve(sock)
 
     def serve(self, sock: socket.socket) -> None:
-        read = socket_reader(sock)
+        read = SocketReader(sock)
         lines: dict[int, set[int]] = {}
         decided: set[int] = set()
         token, center = "", 0
@@ -262,7 +262,7 @@ class MaskdRecon(FakeRecon):
         self.masks = port
 
     def serve(self, sock: socket.socket) -> None:
-        read = socket_reader(sock)
+        read = SocketReader(sock)
         lines: dict[int, set[int]] = {}
         decided: set[int] = set()
         header = read_message(read)

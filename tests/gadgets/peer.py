@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from gadgets.message import Close, Message, Text, read_message, write_message
 from gadgets.private_host import Address
-from gadgets.transport import socket_reader
+from gadgets.transport import SocketReader
 
 
 class Peer:
@@ -14,7 +14,7 @@ class Peer:
 
     def __init__(self, address: Address) -> None:
         self.sock = socket.create_connection((address.host, address.port), timeout=60)
-        self._read = socket_reader(self.sock)
+        self._read = SocketReader(self.sock)
 
     def say(self, *messages: Message) -> None:
         for message in messages:

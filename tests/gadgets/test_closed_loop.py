@@ -30,7 +30,7 @@ from gadgets.replay import replay
 from gadgets.scan import Options, adaptive_scan
 from gadgets.scanner import hello_of, play
 from gadgets.serve import Host
-from gadgets.transport import socket_reader
+from gadgets.transport import SocketReader
 from mnet.comparison import reconstruct
 from mnet.modl import MoDL
 from mnet.weights import load_weights
@@ -262,7 +262,7 @@ def test_retrospective_images_equal_those_of_the_closed_loop(address: Address) -
 def test_the_host_answers_queries_and_life_signs(host: Host, address: Address) -> None:
     with socket.create_connection((address.host, address.port)) as sock:
         sock.sendall(write_message(Query(5, "gadgetron::info::python")))
-        read = socket_reader(sock)
+        read = SocketReader(sock)
         assert read_message(read) == Response(5, "1")
         sock.sendall(write_message(Query(6, "no::such")))
         assert read_message(read) == Response(6, "Unknown query")

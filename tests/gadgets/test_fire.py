@@ -27,7 +27,7 @@ from gadgets.pipeline import load, parse
 from gadgets.private_host import Address
 from gadgets.reconstruct import Reconstruct
 from gadgets.record import read_record
-from gadgets.transport import socket_reader
+from gadgets.transport import SocketReader
 
 
 def parameters(**values: Any) -> str:
@@ -82,7 +82,7 @@ def talk(address: Address, *messages: Message) -> list[Message]:
     with socket.create_connection((address.host, address.port), timeout=60) as sock:
         for message in messages:
             sock.sendall(write_message(message))
-        read = socket_reader(sock)
+        read = SocketReader(sock)
         while True:
             try:
                 heard.append(read_message(read))

@@ -16,6 +16,7 @@ from gadgets.items import (
     IMAGE_HEADER,
     WAVEFORM_HEADER,
     Acquisition,
+    Burst,
     Frame,
     Image,
     Item,
@@ -127,7 +128,8 @@ def test_every_item_comes_out_as_it_went_in(ends: tuple[Link, Link], name: str) 
 
 
 def test_every_kind_of_item_is_tried() -> None:
-    assert {type(item) for item in ITEMS.values()} == set(Item.__args__)  # type: ignore[attr-defined]
+    kinds = set(Item.__args__) - {Burst}  # type: ignore[attr-defined]  # lines end in the front
+    assert {type(item) for item in ITEMS.values()} == kinds
 
 
 def test_nothing_is_pickled(ends: tuple[Link, Link], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ from gadgets.message import (
     write_message,
 )
 from gadgets.meta import meta_from_xml, meta_to_xml
-from gadgets.transport import socket_reader
+from gadgets.transport import SocketReader
 
 with warnings.catch_warnings():  # importing ismrmrd changes the warning filters
     import ismrmrd
@@ -325,7 +325,7 @@ def test_a_socket_gives_whole_messages_and_says_what_is_missing() -> None:
     thread = threading.Thread(target=send)
     thread.start()
     with near:
-        read = socket_reader(near)
+        read = SocketReader(near)
         for message in ALL:
             assert_equal(read_message(read), message)
         with pytest.raises(EOFError, match=r"inside message 1 CONFIG_FILE.*1023 of 1024 bytes"):

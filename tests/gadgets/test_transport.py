@@ -14,7 +14,7 @@ from gadgets.gadget import Scan, intake
 from gadgets.geometry import Geometry, header_xml
 from gadgets.items import Acquisition, Flag, Key, flags_of, key_of
 from gadgets.message import Close, Message, buffer_reader, read_message, write_message
-from gadgets.transport import put_all, socket_reader
+from gadgets.transport import SocketReader, put_all
 
 
 def lines(sizes: list[int]) -> list[Message]:
@@ -50,7 +50,7 @@ def test_a_socket_gives_the_messages_that_memory_gives(sizes: list[int], pieces:
     near, far = socket.socketpair()
     with near, far:
         thread = sent_in_pieces(data, pieces, far)
-        over_socket, plain = socket_reader(near), buffer_reader(data)
+        over_socket, plain = SocketReader(near), buffer_reader(data)
         for _ in [*sizes, None]:
             got, expected = read_message(over_socket), read_message(plain)
             assert write_message(got) == write_message(expected)
@@ -62,7 +62,7 @@ def test_a_socket_gives_the_messages_that_memory_gives(sizes: list[int], pieces:
 def test_what_was_read_ahead_does_not_change_with_what_follows() -> None:
     near, far = socket.socketpair()
     with near, far:
-        read = socket_reader(near)
+        read = SocketReader(near)
         far.sendall(b"ab")
         first = read(1)
         far.sendall(b"cd")
@@ -75,7 +75,7 @@ def test_the_end_of_a_stream_says_how_much_is_missing() -> None:
     with near, far:
         far.sendall(b"x" * 10)
         far.close()
-        read = socket_reader(near)
+        read = SocketReader(near)
         read(4)
         with pytest.raises(EOFError, match="94 of 100 bytes missing"):
             read(100)

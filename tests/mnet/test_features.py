@@ -120,3 +120,46 @@ def test_coils_that_are_alike_cannot_tell_aliases_apart_and_localised_ones_can()
     effective = 1 + 2 * len(f.SHIFTS)
     assert found[0, effective] == pytest.approx(1.0, abs=1e-3)
     assert found[1, effective] == pytest.approx(2.0, abs=1e-3)
+
+
+def coil_features_by_definition(lines: np.ndarray) -> list[float]:
+    """Write out what they mean, for one slice (coils, 32, 48) of as many lines as points."""
+    images = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(lines, axes=-1), norm="ortho"), axes=-1)
+    energy = (np.abs(images) ** 2).sum(0)
+    unit = images / np.sqrt(energy)
+    values = [float(len(lines))]
+    for j, r in f.SHIFTS:
+        shift = round(48 * j / r)
+        weight = np.sqrt(energy * np.roll(energy, shift, -1))
+        alike = np.abs((unit.conj() * np.roll(unit, shift, -1)).sum(0)) ** 2
+        values += [(weight * alike).sum() / weight.sum(), weight.sum() / energy.sum()]
+    flat = images.reshape(len(lines), -1)
+    share = np.linalg.eigvalsh(flat @ flat.conj().T)
+    values.append(share.sum() ** 2 / (share**2).sum())
+    power = (np.abs(lines) ** 2).mean(0)
+    levels = np.array([0.02, 0.1, 0.3], np.float32).astype(float)  # which torch rounds to
+    return values + list(np.log10(np.quantile(power / power.mean(), levels)))
+
+
+@pytest.mark.parametrize("n_coils", [1, 4, 15])
+def test_coil_features_are_what_their_definition_says(n_coils):
+    rng = np.random.default_rng(n_coils)
+    lines = rng.normal(size=(2, n_coils, 32, 48)) * rng.uniform(0.1, 1, (n_coils, 1, 48))
+    lines = lines[0] + 1j * lines[1]
+    found = f.coil_features(torch.from_numpy(lines)[None])[0]
+    np.testing.assert_allclose(found, coil_features_by_definition(lines), rtol=1e-9)
+
+
+def test_coil_features_need_only_their_points_of_the_readout():
+    lines = torch.randn(1, 5, 320, 30, dtype=torch.complex64)
+    thin = lines[..., f.coil_points(320), :]
+    torch.testing.assert_close(f.coil_features(thin), f.coil_features(lines), rtol=0, atol=0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(n=st.integers(1, 300), batch=st.integers(1, 3), seed=st.integers(0, 99))
+def test_quantiles_are_those_of_torch(n, batch, seed):
+    values = torch.randn(batch, n, generator=torch.Generator().manual_seed(seed))
+    levels = torch.tensor([0.0, 0.01, 0.3, 0.5, 0.95, 1.0])
+    expected = torch.quantile(values, levels, dim=1)
+    torch.testing.assert_close(f.quantiles(values, levels), expected, rtol=1e-5, atol=1e-6)

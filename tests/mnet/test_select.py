@@ -10,7 +10,7 @@ from mnet.family import FAMILY, family
 from mnet.features import features
 from mnet.masks import Lines
 from mnet.patterns import Pattern
-from mnet.sampler import mask_of
+from mnet.sampler import Body, embeddings, mask_of
 from mnet.select import SCALE, MNetSelect, swap, swap_table
 from mnet.weights import load_weights, save_weights
 
@@ -330,3 +330,16 @@ def test_rows_are_described_beside_the_mask_and_its_mirror_image():
     assert set(taken.tolist()) == {-1.0, 1.0}
     for row in range(1, 96):
         assert (mirrored[row] > 0) == mask[96 - row]  # k = 0 is row 48
+
+
+@pytest.mark.parametrize("n_channels", [0, 4])
+def test_all_members_at_once_say_what_each_says_alone(n_channels: int) -> None:
+    torch.manual_seed(0)
+    lines = plan()
+    bodies = [Body(n_channels, 16).eval() for _ in range(3)]
+    for body in bodies:
+        torch.nn.init.normal_(body.shift)
+        torch.nn.init.uniform_(body.spread, 0.5, 2)
+    inputs = bodies[0].inputs(slices(lines, 2), lines, coils())
+    alone = torch.stack([body.embedding(*inputs) for body in bodies])
+    torch.testing.assert_close(embeddings(bodies, *inputs), alone, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,69 @@
+"""Lines of one image, placed as they come: sums over averages, and which of them arrived."""
+
+from dataclasses import dataclass, field
+from itertools import repeat
+
+import numpy as np
+
+from .geometry import Geometry
+from .items import Acquisition, Burst, Complex, Flag, Ints, flags_of
+
+
+@dataclass(slots=True)
+class Group:
+    """One image on its way."""
+
+    kspace: Complex  # (ky, coils, x), sum over averages; lines lie as they come
+    n: Ints  # (ky,) how many averages of each row
+    averages: set[tuple[int, int]] = field(default_factory=set)  # (row, average) received
+    head: np.void | None = None  # of the line nearest to the centre
+    ended: bool = False  # the sequence said that it was the last line
+    reference: dict[int, Complex] = field(default_factory=dict)  # calibration-only lines, by row
+
+    @classmethod
+    def empty(cls, geometry: Geometry, n_coils: int) -> "Group":
+        """Make room for an image."""
+        kspace = np.zeros((geometry.n_ky, n_coils, geometry.n_x), np.complex64)
+        return cls(kspace=kspace, n=np.zeros(geometry.n_ky, np.int64))
+
+    def add(self, line: Acquisition, geometry: Geometry) -> bool:
+        """Place a line in hybrid space, within the matrix; False if its like is there already."""
+        row = geometry.row(int(line.head["kspace_encode_step_1"]))
+        average = int(line.head["average"])
+        if (row, average) in self.averages:
+            return False
+        self.averages.add((row, average))
+        self.kspace[row] += line.data
+        self.n[row] += 1
+        self._look_at(line.head, geometry)
+        last_average = average + 1 >= geometry.n_averages
+        self.ended |= bool(flags_of(line.head) & Flag.LAST_IN_SLICE) and last_average
+        return True
+
+    def add_all(self, burst: Burst, geometry: Geometry) -> bool:
+        """Place lines as `add` would one by one; False, and nothing done, if it would refuse one.
+
+        None of them may be flagged as the last one.
+        """
+        rows = geometry.row(burst.counters)
+        new = set(zip(rows.tolist(), repeat(int(burst.head["average"]))))
+        if len(new) < rows.size or not new.isdisjoint(self.averages):
+            return False
+        self.averages |= new
+        if self.n[rows].any():
+            self.kspace[rows] += burst.data
+        else:
+            self.kspace[rows] = burst.data
+        self.n[rows] += 1
+        centre = geometry.row(geometry.center)
+        self._look_at(burst.heads[int(np.abs(rows - centre).argmin())], geometry)
+        return True
+
+    def _look_at(self, head: np.void, geometry: Geometry) -> None:
+        """Keep the header nearest to the centre."""
+        if self.head is None or _off_centre(head, geometry) < _off_centre(self.head, geometry):
+            self.head = head
+
+
+def _off_centre(head: np.void, geometry: Geometry) -> int:
+    return abs(int(head["kspace_encode_step_1"]) - geometry.center)
