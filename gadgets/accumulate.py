@@ -192,8 +192,6 @@ class _Frames:
             calibration = _central_block(merged, centre, self._settings.n_calibration)
             if group.reference and calibration.any():
                 yield _prescan(self._scan, key, group, calibration)
-        if group.n.max() > 1:  # in place: the group ends here
-            group.kspace /= np.maximum(group.n, 1).astype(np.float32)[:, None, None]
         meta = _mask_meta(self._scan, key, mask, known.mask)
         if incomplete:
             meta["incomplete"] = incomplete
@@ -202,7 +200,7 @@ class _Frames:
         yield Frame(
             key=key,
             head=group.head,
-            kspace=group.kspace.transpose(1, 2, 0),
+            kspace=group.mean().transpose(1, 2, 0),
             mask=mask,
             calibration=calibration & mask,
             meta=meta,

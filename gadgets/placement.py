@@ -13,7 +13,7 @@ from .items import Acquisition, Burst, Complex, Flag, Ints, flags_of
 class Group:
     """One image on its way."""
 
-    kspace: Complex  # (ky, coils, x), sum over averages; lines lie as they come
+    kspace: Complex  # (ky, coils, x), sum over averages where n is not 0; lines lie as they come
     n: Ints  # (ky,) how many averages of each row
     averages: set[tuple[int, int]] = field(default_factory=set)  # (row, average) received
     head: np.void | None = None  # of the line nearest to the centre
@@ -22,8 +22,8 @@ class Group:
 
     @classmethod
     def empty(cls, geometry: Geometry, n_coils: int) -> "Group":
-        """Make room for an image."""
-        kspace = np.zeros((geometry.n_ky, n_coils, geometry.n_x), np.complex64)
+        """Make room for an image; what no line fills is cleared at its end alone."""
+        kspace = np.empty((geometry.n_ky, n_coils, geometry.n_x), np.complex64)
         return cls(kspace=kspace, n=np.zeros(geometry.n_ky, np.int64))
 
     def add(self, line: Acquisition, geometry: Geometry) -> bool:
@@ -33,7 +33,10 @@ class Group:
         if (row, average) in self.averages:
             return False
         self.averages.add((row, average))
-        self.kspace[row] += line.data
+        if self.n[row]:
+            self.kspace[row] += line.data
+        else:
+            self.kspace[row] = line.data
         self.n[row] += 1
         self._look_at(line.head, geometry)
         last_average = average + 1 >= geometry.n_averages
@@ -50,14 +53,23 @@ class Group:
         if len(new) < rows.size or not new.isdisjoint(self.averages):
             return False
         self.averages |= new
-        if self.n[rows].any():
-            self.kspace[rows] += burst.data
+        again = self.n[rows] > 0
+        if again.any():
+            self.kspace[rows[again]] += burst.data[again]
+            self.kspace[rows[~again]] = burst.data[~again]
         else:
             self.kspace[rows] = burst.data
         self.n[rows] += 1
         centre = geometry.row(geometry.center)
         self._look_at(burst.heads[int(np.abs(rows - centre).argmin())], geometry)
         return True
+
+    def mean(self) -> Complex:
+        """Return the mean over averages (ky, coils, x), zero where nothing arrived; at the end."""
+        self.kspace[self.n == 0] = 0
+        if self.n.max() > 1:
+            self.kspace /= np.maximum(self.n, 1).astype(np.float32)[:, None, None]
+        return self.kspace
 
     def _look_at(self, head: np.void, geometry: Geometry) -> None:
         """Keep the header nearest to the centre."""
