@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import zmq
 
+from gadgets.conformance_peer import CALIBRATION
 from gadgets.geometry import Geometry
 from gadgets.items import IMAGE_HEADER, Acquisition, Image
 from gadgets.mask_messages import (
@@ -28,7 +29,7 @@ from gadgets.mask_messages import (
     Scope,
     Welcome,
 )
-from gadgets.mask_peer import RemoteReconPort, Unpaired
+from gadgets.mask_peer import ReconLink, RemoteReconPort, Unpaired
 from gadgets.mask_protocol import Codec, MaskProtocolError
 from gadgets.message import Close, Header, read_message, write_message
 from gadgets.transport import SocketReader
@@ -277,8 +278,10 @@ class MaskdRecon(FakeRecon):
                     continue
                 number = int(message.head["slice"])
                 lines.setdefault(number, set()).add(int(message.head["kspace_encode_step_1"]))
-                hello = link.hello()
-                if hello is None or number in decided or set(hello.calibration) - lines[number]:
+                if number in decided or set(CALIBRATION) - lines[number]:
+                    continue
+                hello = self.hello_of(link)
+                if hello is None:
                     continue
                 decided.add(number)
                 with suppress(Unpaired):
@@ -295,3 +298,11 @@ class MaskdRecon(FakeRecon):
             sock.sendall(write_message(Close()))
         finally:
             link.close()
+
+    @staticmethod
+    def hello_of(link: ReconLink) -> Hello | None:
+        """Wait a moment for the binder's word: the sequence may have got it before us."""
+        until = time.monotonic() + 0.3
+        while link.hello() is None and time.monotonic() < until:
+            time.sleep(0.01)
+        return link.hello()
