@@ -167,6 +167,7 @@ def _solve(few: Tensor, shape: tuple[int, int], faintest: float) -> tuple[Tensor
     fourth_powers = _fourth_powers(few, shape)
     steps = [max(1, n // (_NODES_PER_TAP * (few.shape[i] + 1) // 2)) for i, n in enumerate(shape)]
     nodes = _coarse_vectors(few, shape, steps)
+    weights = torch.kron(_cubic(steps[0]), _cubic(steps[1])).to(fourth_powers)
     row_bytes = shape[1] * few[0, 0].numel() * few.element_size()
     at_once = max(1, (_CACHE_BYTES if few.device.type == "cpu" else 2**30) // row_bytes // steps[0])
     vectors = few.new_empty(*shape, few.shape[-1])
@@ -176,7 +177,7 @@ def _solve(few: Tensor, shape: tuple[int, int], faintest: float) -> tuple[Tensor
     for cell in range(0, len(nodes) - 3, at_once):
         rows = slice(cell * steps[0], min((cell + at_once) * steps[0], shape[0]))
         gram = _interpolate(few, to_x[rows], to_y)
-        start = _between(nodes[cell : cell + at_once + 3], steps)
+        start = _between(nodes[cell : cell + at_once + 3], steps, weights)
         start = start[: rows.stop - rows.start, : shape[1]]
         vector, value = _product(gram, start)
         residual = _norm(vector - value.unsqueeze(-1) * start)
@@ -256,16 +257,15 @@ def _dominant(gram: Tensor, squarings: int) -> Tensor:
     return _unit(power.take_along_dim(strongest.unsqueeze(-2), dim=-1).squeeze(-1))
 
 
-def _between(nodes: Tensor, steps: list[int]) -> Tensor:
+def _between(nodes: Tensor, steps: list[int], weights: Tensor) -> Tensor:
     """Interpolate unit vectors (u + 3, v + 3, coils) to (u * steps[0], v * steps[1], coils).
 
-    Cubic in both directions, from the 16 nodes around. Their phases are arbitrary, and first made
-    those of the node before the pixel, so that only the angles between vectors matter.
+    Cubic in both directions, with `weights` (steps[0] * steps[1], 16) of the nodes around. Phases
+    are arbitrary, and first made those of the node before the pixel: only angles matter.
     """
     around = nodes.unfold(0, 4, 1).unfold(1, 4, 1)  # (u, v, coils, 4, 4)
     phase = (around.conj() * around[..., 1:2, 1:2]).sum(2, keepdim=True).sgn()
     aligned = (around * phase).flatten(-2).mT.contiguous()  # (u, v, 16, coils)
-    weights = torch.kron(_cubic(steps[0]), _cubic(steps[1])).to(nodes.real)
     fine = weights @ torch.view_as_real(aligned).flatten(-2)
     u, v, _, coils = aligned.shape
     fine = fine.reshape(u, v, *steps, coils, 2).transpose(1, 2)

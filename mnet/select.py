@@ -79,7 +79,11 @@ class MNetSelect(nn.Module):
         """Return the mean relative losses of the vetted masks on training slices, for a plan."""
         acceleration = float(lines.acquirable.sum()) / lines.n_lines
         known, losses = self.table["acceleration"], np.array(self.table["loss"])
-        return np.array([np.interp(acceleration, known, column) for column in losses.T])
+        at = float(np.interp(acceleration, known, np.arange(len(known))))
+        low = int(at)
+        high = min(low + 1, len(known) - 1)
+        between: NDArray[np.float64] = losses[low] + (at - low) * (losses[high] - losses[low])
+        return between
 
     def population(self, lines: Lines) -> Bool:
         """Return the best fixed mask (n,) for a plan, the one with the lowest mean loss."""
