@@ -7,6 +7,7 @@ One slice of a simulated head, 15 coils, 640 x 368, readout oversampled twice, R
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from mnet.weights import load_weights
 from tests.benchmarks import published_modl
 from tests.benchmarks.bench import Check, Curve, Figure, by_turns, median
 
+UNET = Path(__file__).parents[2] / "training/open/weights/unet"
 N_STEPS = 3  # conjugate gradients at lambda 100, where each gains two digits
 
 
@@ -182,10 +184,12 @@ def reference(data: Slice) -> Tensor:
 
 
 def beside_others(data: Slice, model: MoDL) -> Iterator[Figure]:
-    """Compare quality and time with reconstructions that know no training data."""
+    """Compare quality and time with a U-Net of the same training and with what knows no data."""
     inputs, truth = data.cropped(), reference(data)
+    unet = load_weights(str(UNET))[0]
     methods: dict[str, Callable[[], Tensor]] = {
         "zero-filled": lambda: recon.zero_filled(*inputs),
+        "U-Net, 0.48 M parameters": lambda: unet(*inputs),
         "CG-SENSE": lambda: recon.cg_sense(*inputs),
         "l1-wavelet, sigpy, best of 3 weights": lambda: wavelet(*inputs, truth),
     }
