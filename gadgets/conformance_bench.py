@@ -266,8 +266,19 @@ class SequenceBench:
             trace.applied.append((message, now))
             if trace.trial == "late" and not trace.refusable and self._maker is not None:
                 self._refusable(trace, self._maker.good(message.scope))
-        elif isinstance(message, ErrorMessage) and self._acting is not None:
-            self._acting.errors.append(message.reason)
+        elif isinstance(message, ErrorMessage):
+            self._error(message)
+
+    def _error(self, message: ErrorMessage) -> None:
+        """Note an error at the scope whose garbage it answers, though the next one's lines came."""
+        owing = (
+            trace
+            for trace in self._scan.scopes.values()
+            if trace.trial == message.reason and len(trace.errors) < trace.n_garbage
+        )
+        trace = next(owing, self._acting)
+        if trace is not None:
+            trace.errors.append(message.reason)
 
     def _hello(self, peer: bytes, hello: Hello, now: float) -> None:
         if any(s.impostor and s.token() == hello.scan_token for s in self._scans):
