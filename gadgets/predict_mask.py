@@ -132,7 +132,7 @@ class PredictMask(Gadget):
             scope = scopes.setdefault((key.slice, key.repetition), _Scope())
             item = to_hybrid(item, scan.geometry)
             if scope.mask is not None:
-                yield from self._pass(item, scope)
+                yield from self._pass(item, scope.mask)
                 continue
             for line in item.lines() if isinstance(item, Burst) else (item,):
                 yield from self._before_mask(scan, key, scope, plan, line, received)
@@ -169,26 +169,22 @@ class PredictMask(Gadget):
                 for collected in (scope.lines, scope.features, scope.coils):
                     collected.clear()
                 yield scope.mask
-        yield from self._pass(line, scope)
+        scope.held.append(line)
+        if scope.mask is not None or self.mode != "retrospective":
+            held, scope.held = scope.held, []
+            for one in held:
+                yield from self._pass(one, scope.mask)
 
-    def _pass(self, item: Acquisition | Burst, scope: _Scope) -> Iterator[Item]:
+    def _pass(self, item: Acquisition | Burst, mask: Mask | None) -> Iterator[Item]:
         """Yield the lines that may go on."""
-        if self.mode != "retrospective":
+        if self.mode != "retrospective" or mask is None:
             yield item
-        elif scope.mask is None:
-            scope.held += item.lines() if isinstance(item, Burst) else [item]
-        else:
-            chosen = set(scope.mask.counters.tolist())
-            for held in scope.held:
-                if int(held.head["kspace_encode_step_1"]) in chosen:
-                    yield held
-            scope.held.clear()
-            if isinstance(item, Burst):
-                kept = np.isin(item.counters, scope.mask.counters)
-                if kept.any():
-                    yield item.only(kept)
-            elif int(item.head["kspace_encode_step_1"]) in chosen:
-                yield item
+        elif isinstance(item, Burst):
+            kept = np.isin(item.counters, mask.counters)
+            if kept.any():
+                yield item.only(kept)
+        elif int(item.head["kspace_encode_step_1"]) in mask.counters:
+            yield item
 
     def _decide(self, scan: Scan, key: Key, scope: _Scope, plan: _Plan, received: float) -> Mask:
         """Predict the mask of one slice, and send it where that is the mode."""
