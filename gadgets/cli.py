@@ -297,7 +297,7 @@ def _closed_loop(options: argparse.Namespace, source: Any, title: str) -> int:
 
         def on_slice(played: Played) -> None:
             bar.update()
-            bar.set_postfix_str("fallback" if played.fallback else f"{played.latency_ms:.1f} ms")
+            bar.set_postfix_str(played.answer)
 
         result = adaptive_scan(source, address, chosen, records, on_slice)
     if options.output:

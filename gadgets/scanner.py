@@ -50,7 +50,18 @@ class Played:
     counters: tuple[int, ...]  # the mask applied
     fallback: bool
     reason: str
-    latency_ms: float | None  # last calibration line sent -> mask accepted; None on fallback
+    # Last calibration line sent -> mask accepted; None on fallback, and where the mask is that of
+    # the first repetition, for which nobody waited again.
+    latency_ms: float | None
+
+    @property
+    def answer(self) -> str:
+        """How the slice came by its lines, in a few words for whoever watches."""
+        if self.fallback:
+            return "fallback"
+        if self.latency_ms is None:
+            return "mask of the first repetition"
+        return f"{self.latency_ms:.1f} ms"
 
 
 def play(

@@ -7,9 +7,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 from closed_loop import N_KY, sequence, source
+from synthetic import scanned
 
+from gadgets.cli import main
 from gadgets.client import MrdClient
 from gadgets.geometry import SCAN_TOKEN, with_user_parameter
 from gadgets.image_finish import SERIES, SERIES_MASK
@@ -192,6 +195,23 @@ def test_repetitions_share_the_mask_of_the_first(address: Address) -> None:
     assert {p.counters for p in played} == {played[0].counters}
     assert [p.fallback for p in played] == [False] * 3
     assert len(series(images, SERIES)) == 3
+
+
+def test_the_command_scans_a_file_whose_first_axis_is_the_repetition(
+    address: Address, tmp_path: Path
+) -> None:
+    """Only the first of two repetitions waits for a mask: the second has no latency to show."""
+    path, result = tmp_path / "repeated.h5", tmp_path / "result.json"
+    with h5py.File(path, "w") as file:
+        file["kspace"] = scanned(n_ky=64, n_coils=4, n_slices=2).kspace
+    host = ["--host", f"{address.host}:{address.port}", "--mask-endpoint", address.mask_endpoint]
+    command = ["scan", str(path), "--first-axis", "repetition", "--acceleration", "2", *host]
+    assert main([*command, "--no-report", "--json", str(result)]) == 0
+    entries = json.loads(result.read_text())["slices"]
+    assert [(e["slice"], e["repetition"]) for e in entries] == [(0, 0), (0, 1)]
+    assert entries[0]["mask"] == entries[1]["mask"]
+    assert [e["fallback"] for e in entries] == [False, False]
+    assert [e["mask_latency_ms"] is None for e in entries] == [False, True]
 
 
 def test_with_masks_for_each_repetition_every_repetition_is_answered(address: Address) -> None:
