@@ -15,6 +15,7 @@ the process was killed.
 import json
 import logging
 import os
+import shutil
 import struct
 import time
 import zlib
@@ -51,13 +52,22 @@ class Record:
         self.cap_bytes = cap_bytes
         self.stopped = ""  # why it is no longer complete; empty while it is
         self._size = 0
-        self._log = _open_private(folder / MESSAGES)
-        self._masks = _open_private(folder / MASKS)
-        self._append([MAGIC])
+        self._log = self._masks = -1
+        try:
+            self._log = _open_private(folder / MESSAGES)
+            self._masks = _open_private(folder / MASKS)
+            self._append([MAGIC])
+        except OSError:
+            self.close()
+            raise
 
     @classmethod
     def create(cls, root: Path, name: str, cap_bytes: int = DEFAULT_CAP) -> "Record":
-        """Start a record in a new folder below ``root``; a number is added to a name in use."""
+        """Start a record in a new folder below ``root``; a number is added to a name in use.
+
+        Raises ValueError for what is no plain name, and OSError where nothing can be written. The
+        folder is then taken away: it would pass for the record of a scan, and hold none.
+        """
         if not name or name.startswith(".") or "/" in name or "\0" in name:
             raise ValueError(f"a record's name must be a plain folder name, got {name!r}")
         root = Path(root)
@@ -69,8 +79,12 @@ class Record:
                 folder.mkdir(mode=0o700)
             except FileExistsError:
                 number += 1
-            else:
+                continue
+            try:
                 return cls(folder, cap_bytes)
+            except OSError:
+                shutil.rmtree(folder, ignore_errors=True)  # made here, so nothing else is in it
+                raise
 
     def message(self, data: Buffer | Sequence[Buffer]) -> None:
         """Log the bytes of one message, in one piece or several."""

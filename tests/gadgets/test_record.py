@@ -1,3 +1,4 @@
+import errno
 import json
 import logging
 import os
@@ -6,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,6 +149,25 @@ def test_a_scan_that_cannot_be_recorded_goes_on_without(
     record = new_record(tmp_path / "records")
     assert record is not None
     record.close()
+
+
+@pytest.mark.parametrize("call", ["writev", "open"])
+def test_a_disk_full_from_the_start_leaves_neither_descriptor_nor_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Nothing, not an empty record: that passes for one, and readers call it damaged."""
+    really = getattr(os, call)
+
+    def full(what: Any, *rest: Any, **options: Any) -> Any:
+        if call == "writev" or str(what).endswith(MASKS):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return really(what, *rest, **options)
+
+    monkeypatch.setattr(os, call, full)
+    before = len(os.listdir("/proc/self/fd"))
+    assert [new_record(tmp_path) for _ in range(8)] == [None] * 8
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kept", [8, 9, 15, 16, 17, 1041, 1042, 1049, 1100])
