@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,7 @@ from .status import StatusServer
 
 log = logging.getLogger(__name__)
 WARM_PIPELINE = "adaptive_modl.xml"
+ACCEPT_AGAIN_S = 0.1  # after a failure: descriptors come free within a scan, and clients wait
 
 
 class Host:
@@ -144,9 +146,10 @@ class Host:
         self._unready = "the host is stopping"
         if self._status is not None:
             self._status.close()
-        self._listener.close()
-        if self._parents is not None:
-            self._parents.close()
+        for listener in filter(None, (self._listener, self._parents)):
+            with suppress(OSError):  # some systems refuse; Linux wakes who waits in accept
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
         self._warm.wait(60)
         if self.pool is not None:
             self.pool.close()
@@ -159,11 +162,20 @@ class Host:
         ).start()
 
     def _accept(self, listener: socket.socket, kind: type[Session]) -> None:
+        """Take connections until the host closes; one that fails is no reason to take no more."""
+        failing = False
         while True:
             try:
                 sock, peer = listener.accept()
-            except OSError:
-                return  # closed
+            except OSError as error:
+                if self._stopping:
+                    return
+                if not failing:
+                    log.error("no connection can be taken, but we go on trying: %s", error)
+                failing = True
+                time.sleep(ACCEPT_AGAIN_S)
+                continue
+            failing = False
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             log.info("connection from %s", peer[0])

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import resource
 import socket
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,12 +29,13 @@ from gadgets import serve as serve_module
 from gadgets.client import MrdClient
 from gadgets.errors import ConfigError, GadgetsError, HeaderError, ProtocolError
 from gadgets.external_session import ParentGone
-from gadgets.message import Close, ConfigFile, Header, Text, write_message
+from gadgets.message import Close, ConfigFile, Header, Text, read_message, write_message
 from gadgets.pipeline import load, parse, split
 from gadgets.private_host import Address
 from gadgets.scanner import play
 from gadgets.serve import Host
 from gadgets.status import StatusServer
+from gadgets.transport import SocketReader
 
 PATIENT = "DOE^JANE"
 
@@ -354,3 +358,48 @@ def test_a_sampler_that_fails_is_not_ready_though_a_fallback_would_hide_it() -> 
     front = split(parse(load("adaptive_modl.xml")))[0]
     assert "not finite" in rehearsal.rehearse(front, Fixed(mnet_select=Broken()))
     assert "no mask" in rehearsal.rehearse(front[:2], SimpleNamespace())  # type: ignore[arg-type]
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Let this process open nothing more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_host_that_ran_out_of_descriptors_answers_once_it_has_some_again(
+    start: Callable[[Warming], Host], caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = Warming(None)
+    host = start(worker)
+    worker.go.set()
+    host.wait_warm()
+    with socket.socket() as first, socket.socket() as second:
+        with no_descriptor_left():
+            # The one accept that waits has its descriptor already; it is the next that gets none.
+            for sock in (first, second):
+                sock.settimeout(20)
+                sock.connect(("127.0.0.1", host.port))
+            time.sleep(3.5 * serve_module.ACCEPT_AGAIN_S)
+        second.sendall(write_message(ConfigFile("isalive.xml")) + write_message(Close()))
+        assert read_message(SocketReader(second)) == Close()
+    assert caplog.text.count("Too many open files") == 1, "it is tried often and said once"
+
+
+def test_a_host_that_closes_takes_no_connection_more(start: Callable[[Warming], Host]) -> None:
+    before = set(threading.enumerate())
+    worker = Warming(None)
+    host = start(worker)
+    (accepting,) = [t for t in set(threading.enumerate()) - before if t.name == "accept"]
+    worker.go.set()
+    host.close()
+    accepting.join(20)
+    assert not accepting.is_alive()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", host.port), timeout=20)
