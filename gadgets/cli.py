@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import logs
-from .conformance_cli import add_commands
+from .conformance.commands import add_commands
 from .errors import ConfigError, GadgetsError
+from .host import logs
 
 log = logging.getLogger(__name__)
 RAW = argparse.RawDescriptionHelpFormatter
@@ -191,9 +191,9 @@ def _loop_options(parser: argparse.ArgumentParser) -> None:
 def _serve(options: argparse.Namespace) -> int:
     import zmq
 
-    from .keys import ServerKeys
-    from .noise_store import default_folder
-    from .serve import Host
+    from .files.noise_store import default_folder
+    from .host.serve import Host
+    from .mask.curve_keys import ServerKeys
 
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
@@ -235,7 +235,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from .doctor import run
+    from .doctor.checks import run
 
     return run(options, print)
 
@@ -243,8 +243,8 @@ def _doctor(options: argparse.Namespace) -> int:
 def _maskd(options: argparse.Namespace) -> int:
     import zmq
 
-    from .keys import ServerKeys
-    from .maskd import serve_masks
+    from .mask.curve_keys import ServerKeys
+    from .mask.daemon import serve_masks
 
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
@@ -257,15 +257,15 @@ def _maskd(options: argparse.Namespace) -> int:
 
 
 def _scan(options: argparse.Namespace) -> int:
-    from .dataset import open_source
+    from .files.source import open_source
 
     source = open_source(options.data, first_axis=options.first_axis)
     return _closed_loop(options, source, options.data.name)
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from .anatomy import demo_volume, write_demo
-    from .dataset import open_source
+    from .files.source import open_source
+    from .scanner.demo_scan import demo_volume, write_demo
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "demo.h5"
@@ -278,9 +278,9 @@ def _demo(options: argparse.Namespace) -> int:
 def _closed_loop(options: argparse.Namespace, source: Any, title: str) -> int:
     from tqdm import tqdm
 
-    from .dataset import write_images
-    from .scan import Options, adaptive_scan
-    from .scanner import Played
+    from .files.source import write_images
+    from .scanner.adaptive_scan import Options, adaptive_scan
+    from .scanner.sequence import Played
 
     chosen = Options(
         config=options.config,
@@ -304,7 +304,7 @@ def _closed_loop(options: argparse.Namespace, source: Any, title: str) -> int:
         write_images(options.output, result.wire, "mnet")
     document = dict(result.json)
     if not options.no_report:
-        from .compare import write_comparison_report
+        from .scanner.comparison_report import write_comparison_report
 
         with tqdm(desc="comparison", disable=options.quiet) as bar:
 
@@ -344,8 +344,8 @@ def _sentence(summary: dict[str, Any]) -> str:
 @contextmanager
 def _host(options: argparse.Namespace) -> Iterator[tuple[Any, Path | None]]:
     """Give the address of the host to use, and its records where they can be read."""
-    from .keys import ClientKeys
-    from .private_host import Address, private_host
+    from .host.child_host import Address, private_host
+    from .mask.curve_keys import ClientKeys
 
     if options.host:
         name, _, port = options.host.rpartition(":")
@@ -372,8 +372,8 @@ def _host(options: argparse.Namespace) -> Iterator[tuple[Any, Path | None]]:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    from .dataset import write_images
-    from .replay import replay
+    from .files.source import write_images
+    from .scanner.replay import replay
 
     with _host(options) as (address, _):
         result = replay(options.data, address, options.config, options.first_axis)
@@ -386,7 +386,7 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from .convert import convert
+    from .files.convert import convert
 
     said = convert(
         options.source,

@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
-from .external_session import ExternalSession, node_configuration
-from .front import Worker, WorkerScan
-from .gadget import Models
-from .items import Image
-from .keys import ClientKeys
-from .mask_peer import Observer, ReconLink, RemoteReconPort
-from .message import ConfigScript, Header
-from .session import Services
+from .host.node_session import ExternalSession, node_configuration
+from .host.session import Services
+from .host.worker_handle import Worker, WorkerScan
+from .mask.curve_keys import ClientKeys
+from .mask.ports import Observer, ReconLink, RemoteReconPort
+from .mrd.items import Image
+from .mrd.messages import ConfigScript, Header
+from .pipeline.gadget import Models
 
 SETTINGS = {"mask_endpoint": "tcp://127.0.0.1:9004", "mask_keys": "", "device": "auto"}
 

@@ -1,6 +1,6 @@
 """Score samplers and reconstructors, and write the table with its figures.
 
-The test scans of a study, after the row list in its `table.json` (see training/table_spec.py):
+The test scans of a study, after the row list in its `table.json` (see training/table/spec.py):
 
     python -m training.evaluate --study runs/open
 
@@ -24,13 +24,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from training.evaluate_files import DEFAULT_SAMPLER, Files, evaluate_files
-from training.page import markdown, write_page
-from training.scores import Scored, score_job
-from training.study_figures import draw_study
-from training.table import table
-from training.table_jobs import Job, held_out_masks, jobs, read_checked, scan_numbers, subjects
-from training.table_spec import Table, read_table
+from training.table.evaluate_files import DEFAULT_SAMPLER, Files, evaluate_files
+from training.table.jobs import Job, held_out_masks, jobs, read_checked, scan_numbers, subjects
+from training.table.page import markdown, write_page
+from training.table.scores import Scored, score_job
+from training.table.spec import Table, read_table
+from training.table.study_figures import draw_study
+from training.table.table import table
 
 
 def score_study(

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from training import scans, steps, steps_table
-from training.plan import print_plan
-from training.study import Study, read_study
+from training.study import scans, steps, steps_table
+from training.study.plan import print_plan
+from training.study.study import Study, read_study
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import torch
 
-from mnet.fourier import fourier
-from mnet.recon import cg_sense
-
-from .bart_files import read_cfl, write_cfl
-from .bench import Check, Figure, by_turns, median
-from .bench_modl import distance, make
+from mnet.physics.fourier import fourier
+from mnet.recon.linear import cg_sense
+from tests.benchmarks.bart_files import read_cfl, write_cfl
+from tests.benchmarks.bench import Check, Figure, by_turns, median
+from tests.benchmarks.bench_modl import distance, make
 
 LAM, STEPS, REPEATS = 0.02, 30, 5
 

@@ -16,10 +16,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mnet.espirit import espirit
-
-from .bench import Check, Curve, Figure, by_turns, median
-from .espirit_peers import (
+from mnet.physics.espirit import espirit
+from tests.benchmarks.bench import Check, Curve, Figure, by_turns, median
+from tests.benchmarks.espirit_peers import (
     COILS,
     CROP,
     SHAPE,
@@ -71,7 +70,7 @@ def against_plain(calibration: Tensor, ours: Callable[[], Tensor]) -> tuple[Figu
         ours=median(seconds["ours"]),
         peer=seconds["plain"][0],
         unit="s",
-        peer_name="mnet.espirit_plain, double precision: SVD, every pixel diagonalised; run once",
+        peer_name="espirit_plain, double precision: SVD, every pixel diagonalised; run once",
         min_ratio=1,
         check=Check(what="RMS angle between maps", value=gap, at_most=1e-3),
         note=f"pixels on the other side of the crop: {wrong:.1e} of all",

@@ -16,16 +16,15 @@ from statistics import median
 
 import numpy as np
 
-from gadgets.anatomy import demo_volume, write_demo
-from gadgets.dataset import Source, open_source
-from gadgets.private_host import Address
-from gadgets.scan import fully_sampled, plan_lines
-from gadgets.scanner import Sequence, play
-from mnet.select import MNetSelect
-from mnet.weights import load_weights
-
-from .bench import Check, Figure
-from .hosts import Running, ours, worker_seconds
+from gadgets.files.source import Source, open_source
+from gadgets.host.child_host import Address
+from gadgets.scanner.adaptive_scan import fully_sampled, plan_lines
+from gadgets.scanner.demo_scan import demo_volume, write_demo
+from gadgets.scanner.sequence import Sequence, play
+from mnet.sampler.mnet_select import MNetSelect
+from mnet.weight_files import load_weights
+from tests.benchmarks.bench import Check, Figure
+from tests.benchmarks.hosts import Running, ours, worker_seconds
 
 RUNS, SCANS, N_SLICES, TR_MS = 3, 3, 10, 5.0
 TARGETS_MS = {"median": 5.0, "p99": 10.0}
@@ -36,7 +35,7 @@ def scan(host: Running, source: Source, sequence: Sequence) -> tuple[list[float]
     address = Address(host="127.0.0.1", port=host.port, mask_endpoint=host.mask_endpoint)
     played, images = play(source, sequence, address, "adaptive_modl.xml")
     on_host = {
-        int(image.head["slice"]): float(image.meta["mnet_mask_ms"])
+        int(image.header["slice"]): float(image.meta["mnet_mask_ms"])
         for image in images
         if "mnet_mask_ms" in image.meta
     }

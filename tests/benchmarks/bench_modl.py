@@ -14,16 +14,17 @@ import torch
 from torch import Tensor, fft, nn
 from torch.nn import functional
 
-from gadgets.anatomy import demo_volume
-from mnet import recon, sense
-from mnet.coils import compress_rows
-from mnet.consistency import DROPPED, Consistency
-from mnet.fourier import fourier, inverse_fourier
-from mnet.maps import coil_maps
-from mnet.masks import Lines, variable_density
-from mnet.metrics import nrmse
-from mnet.modl import MoDL, has_bfloat16
-from mnet.weights import load_weights
+from gadgets.scanner.demo_scan import demo_volume
+from mnet.masks.line_plan import LinePlan, variable_density
+from mnet.physics import sense
+from mnet.physics.coil_maps import coil_maps
+from mnet.physics.coils import compress_rows
+from mnet.physics.fourier import fourier, inverse_fourier
+from mnet.recon import linear
+from mnet.recon.cg_inference import DROPPED, Consistency
+from mnet.recon.modl import MoDL, has_bfloat16
+from mnet.score.image_quality import nrmse
+from mnet.weight_files import load_weights
 from tests.benchmarks import published_modl
 from tests.benchmarks.bench import Check, Curve, Figure, by_turns, median
 
@@ -54,7 +55,7 @@ def make(n_coils: int = 15, n_x: int = 320, n_ky: int = 368) -> Slice:
     )
     hybrid = inverse_fourier(torch.from_numpy(volume.kspace[0]).to(torch.complex64), dim=-2)
     hybrid = hybrid / inverse_fourier(hybrid, dim=-1).abs().max()
-    lines = Lines.plan(volume.acquirable, 4.0)
+    lines = LinePlan.of(volume.acquirable, 4.0)
     csm = coil_maps(hybrid[None, :, :, torch.from_numpy(lines.calibration)], n_ky)[0]
     mask = torch.from_numpy(variable_density(lines, np.random.default_rng(0))).float()
     return Slice(hybrid=hybrid, csm=csm, mask=mask)
@@ -188,9 +189,9 @@ def beside_others(data: Slice, model: MoDL) -> Iterator[Figure]:
     inputs, truth = data.cropped(), reference(data)
     unet = load_weights(str(UNET))[0]
     methods: dict[str, Callable[[], Tensor]] = {
-        "zero-filled": lambda: recon.zero_filled(*inputs),
+        "zero-filled": lambda: linear.zero_filled(*inputs),
         "U-Net, 0.48 M parameters": lambda: unet(*inputs),
-        "CG-SENSE": lambda: recon.cg_sense(*inputs),
+        "CG-SENSE": lambda: linear.cg_sense(*inputs),
         "l1-wavelet, sigpy, best of 3 weights": lambda: wavelet(*inputs, truth),
     }
     ours = float(nrmse(infer(model, inputs).abs(), truth))

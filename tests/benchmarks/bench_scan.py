@@ -21,15 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from gadgets.anatomy import demo_volume, write_demo
-from gadgets.client import MrdClient
-from gadgets.dataset import Source, open_source
-from gadgets.items import Acquisition, Flag, Image
-from gadgets.scan import fully_sampled, plan_lines
-from mnet.masks import equispaced
-
-from .bench import Check, Curve, Figure
-from .hosts import Running, ours
+from gadgets.files.source import Source, open_source
+from gadgets.mrd.items import Acquisition, Flag, Image
+from gadgets.scanner.adaptive_scan import fully_sampled, plan_lines
+from gadgets.scanner.client import MrdClient
+from gadgets.scanner.demo_scan import demo_volume, write_demo
+from mnet.masks.line_plan import equispaced
+from tests.benchmarks.bench import Check, Curve, Figure
+from tests.benchmarks.hosts import Running, ours
 
 N_SLICES, TR_S, ECHO_TRAIN, ECHO_S = 30, 2.5, 16, 0.005
 CONFIG = "adaptive_modl.xml"
@@ -70,18 +69,18 @@ def undersampled(source: Source) -> Slice:
     calibration = set(counter(np.flatnonzero(lines.calibration)).tolist())
     chosen = set(counter(np.flatnonzero(equispaced(lines))).tolist()) - calibration
     by_counter = {
-        int(line.head["kspace_encode_step_1"]): line
+        int(line.header["kspace_encode_step_1"]): line
         for line in source.acquisitions
-        if not int(line.head["flags"]) & Flag.NOISE and not int(line.head["slice"])
+        if not int(line.header["flags"]) & Flag.NOISE and not int(line.header["slice"])
     }
     ordered = [by_counter[c] for c in (*sorted(calibration), *sorted(chosen))]
     return [_marked(line, 0, last=line is ordered[-1]) for line in ordered]
 
 
 def _marked(line: Acquisition, number: int, last: bool) -> Acquisition:
-    head = line.head.copy()
-    head["slice"], head["flags"] = number, Flag.LAST_IN_SLICE if last else 0
-    return replace(line, head=head)
+    header = line.header.copy()
+    header["slice"], header["flags"] = number, Flag.LAST_IN_SLICE if last else 0
+    return replace(line, header=header)
 
 
 def shots(one: Slice, n_slices: int, *, interleaved: bool) -> Iterator[tuple[float, Slice]]:
@@ -109,10 +108,10 @@ def play(host: Running, source: Source, n_slices: int, *, interleaved: bool) -> 
             for i, line in enumerate(train):
                 time.sleep(max(0.0, began + at + i * ECHO_S - time.time()))
                 client.send(line)
-            ended[int(train[0].head["slice"])] = time.time()
+            ended[int(train[0].header["slice"])] = time.time()
         client.finish()
     came = {
-        int(image.head["slice"]): (image.meta, at)
+        int(image.header["slice"]): (image.meta, at)
         for image, at in zip(images, images.times, strict=True)
         if "mnet_recon_ms" in image.meta
     }

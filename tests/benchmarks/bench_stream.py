@@ -18,14 +18,13 @@ from statistics import median
 
 import numpy as np
 
-from gadgets.dataset import open_source
-from gadgets.items import Acquisition
-from gadgets.message import Close, ConfigScript, Header, Text, read_message
-from gadgets.mrd_file import write_mrd
-from gadgets.transport import SocketReader
-
-from .bench import Check, Figure, by_turns
-from .hosts import (
+from gadgets.files.mrd_hdf5 import write_mrd
+from gadgets.files.source import open_source
+from gadgets.mrd.items import Acquisition
+from gadgets.mrd.messages import Close, ConfigScript, Header, Text, read_message
+from gadgets.mrd.sockets import SocketReader
+from tests.benchmarks.bench import Check, Figure, by_turns
+from tests.benchmarks.hosts import (
     LINE,
     N_KY,
     Running,
@@ -173,7 +172,7 @@ def bulk_reading(lines: np.ndarray) -> Figure:
     """Rate of reading an MRD file into memory, beside `ismrmrd`, line by line as it offers it."""
     import ismrmrd
 
-    items = [Acquisition(head=line["head"], data=line["data"].copy()) for line in lines]
+    items = [Acquisition(header=line["head"], data=line["data"].copy()) for line in lines]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "slice.h5"
         write_mrd(path, header(1), items)

@@ -17,13 +17,12 @@ import torch
 from sigpy.mri.app import EspiritCalib
 from torch import Tensor
 
-from gadgets.anatomy import demo_volume
-from mnet.espirit import espirit
-from mnet.espirit_plain import eigenmaps
-from mnet.fourier import fourier, inverse_fourier
-
-from .bart_files import read_cfl, write_cfl
-from .bench import Check, Figure
+from gadgets.scanner.demo_scan import demo_volume
+from mnet.physics.espirit import espirit
+from mnet.physics.fourier import fourier, inverse_fourier
+from tests.benchmarks.bart_files import read_cfl, write_cfl
+from tests.benchmarks.bench import Check, Figure
+from tests.mnet.helpers.espirit_plain import eigenmaps
 
 CROP = 0.9
 COILS, SHAPE = 15, (320, 368)
@@ -109,7 +108,7 @@ class Peer:
             unit="rad",
             peer_name=f"{self.name}, {self.steps} power iterations",
             min_ratio=1,
-            note="exact: mnet.espirit_plain in double precision",
+            note="exact: tests.mnet.helpers.espirit_plain in double precision",
         )
         note = f"compared on {where}; on the other side of the crop: {cropped:.1e} of all"
         return check, note, elsewhere

@@ -14,9 +14,9 @@ from urllib.request import urlopen
 
 import numpy as np
 
-from gadgets.geometry import header_xml
-from gadgets.items import ACQUISITION_HEADER
-from gadgets.message import Message, write_message
+from gadgets.mrd.geometry import header_xml
+from gadgets.mrd.items import ACQUISITION_HEADER
+from gadgets.mrd.messages import Message, write_message
 
 N_COILS, N_SAMPLES, N_KY = 15, 640, 368
 LINE = np.dtype(
@@ -136,10 +136,10 @@ def slice_of_lines() -> np.ndarray:
     lines = np.zeros(N_KY, LINE)
     rng = np.random.default_rng(0)
     lines["id"] = 1008
-    head = lines["head"]
-    head["version"], head["active_channels"], head["available_channels"] = 1, N_COILS, N_COILS
-    head["number_of_samples"], head["center_sample"] = N_SAMPLES, N_SAMPLES // 2
-    head["kspace_encode_step_1"] = np.arange(N_KY)
+    header = lines["head"]
+    header["version"], header["active_channels"], header["available_channels"] = 1, N_COILS, N_COILS
+    header["number_of_samples"], header["center_sample"] = N_SAMPLES, N_SAMPLES // 2
+    header["kspace_encode_step_1"] = np.arange(N_KY)
     noise = rng.normal(size=(2, N_KY, N_COILS, N_SAMPLES))
     lines["data"] = noise[0] + 1j * noise[1]
     return lines

@@ -27,15 +27,16 @@ import numpy as np
 import torch
 from torch import Tensor, fft, nn
 
-from mnet import masks, sense
-from mnet.family import family
-from mnet.masks import Bool, Lines
-from mnet.unet import UNet, UNetReconstructor
-from mnet.weights import load_weights
-from training.atoms import atom_loss
-from training.corpus import Cohort, Sample, draw
-from training.icd import Label, Loss, descend, descend_exact, losses_of
-from training.images import Volume, load_parts
+from mnet.masks import line_plan
+from mnet.masks.family import family
+from mnet.masks.line_plan import Bool, LinePlan
+from mnet.physics import sense
+from mnet.recon.unet import UNet, UNetReconstructor
+from mnet.weight_files import load_weights
+from training.data.corpus import Cohort, Sample, draw
+from training.data.images import Volume, load_parts
+from training.masks.atoms import atom_loss
+from training.masks.icd import Label, Loss, descend, descend_exact, losses_of
 
 PUBLISHED_CANDIDATES = 62 * 276
 N_COILS, N_X, N_KY, CROP = 15, 640, 368, 320
@@ -71,11 +72,11 @@ def slices(volumes: list[Volume], n: int, smallest: int, largest: int, seed: int
     return found
 
 
-def starts(loss: Loss, lines: Lines, seed: int) -> dict[str, Bool]:
+def starts(loss: Loss, lines: LinePlan, seed: int) -> dict[str, Bool]:
     """Return the masks that searches start from."""
     members = family(lines)
     best = members[int(np.argmin(losses_of(loss, [*members], 4)))]
-    random = masks.variable_density(lines, np.random.default_rng(seed))
+    random = line_plan.variable_density(lines, np.random.default_rng(seed))
     return {"variable density": random, "best of the family": best}
 
 
@@ -143,7 +144,7 @@ def times(
     for name in ("same network", "cheap ranking network"):
         began = time.perf_counter()
         loss = atom_loss(sample, unet, CROP, CROP)
-        start = masks.variable_density(lines, np.random.default_rng(0))
+        start = line_plan.variable_density(lines, np.random.default_rng(0))
         if name == "same network":
             label = descend(loss, lines, start)
         else:
@@ -212,7 +213,7 @@ def network(path: str | None, n_channels: int, samples: list[Sample], n_steps: i
     rng = np.random.default_rng(0)
     for _ in range(n_steps):
         sample = samples[rng.integers(len(samples))]
-        mask = masks.variable_density(sample.lines(), rng, power=float(rng.uniform(0, 4)))
+        mask = line_plan.variable_density(sample.lines(), rng, power=float(rng.uniform(0, 4)))
         loss = atom_loss(sample, unet, 48)(torch.from_numpy(mask[None]).float()).sum()
         optimiser.zero_grad()
         loss.backward()

@@ -19,23 +19,22 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from gadgets.accumulate import AccumulateFrame
-from gadgets.gadget import Scan, chain, intake
-from gadgets.geometry import Geometry
-from gadgets.line_reader import LineReader
-from gadgets.message import Close
-from gadgets.readout import RemoveReadoutOversampling
-from gadgets.transport import SocketReader
-from mnet.espirit import espirit
-from mnet.features import coil_features, features
-from mnet.masks import Lines
-from mnet.modl import MoDL
-from mnet.sampler import mask_of
-from mnet.weights import load_weights
-
-from .bench_modl import infer, make
-from .espirit_peers import CROP, block, kspace_of
-from .hosts import N_COILS, N_KY, header, say, send_slices, slice_of_lines
+from gadgets.mrd.bursts import LineReader
+from gadgets.mrd.geometry import Geometry
+from gadgets.mrd.messages import Close
+from gadgets.mrd.sockets import SocketReader
+from gadgets.pipeline.gadget import Scan, chain, intake
+from gadgets.steps.accumulate import AccumulateFrame
+from gadgets.steps.readout import RemoveReadoutOversampling
+from mnet.masks.line_plan import LinePlan
+from mnet.physics.espirit import espirit
+from mnet.recon.modl import MoDL
+from mnet.sampler.features import coil_features, features
+from mnet.sampler.mnet import mask_of
+from mnet.weight_files import load_weights
+from tests.benchmarks.bench_modl import infer, make
+from tests.benchmarks.espirit_peers import CROP, block, kspace_of
+from tests.benchmarks.hosts import N_COILS, N_KY, header, say, send_slices, slice_of_lines
 
 REPEATS, N_SLICES = 10, 6
 GROUPS = {  # name: which functions of torch, Python and NumPy; the first that fits counts
@@ -98,7 +97,7 @@ def stream() -> Shares:
 def mask() -> Callable[[], object]:
     """Return the decision on one slice."""
     model = load_weights("mnet_select")[0]
-    lines = Lines.plan(np.ones(N_KY, bool), 4.0, N_KY // 2)
+    lines = LinePlan.of(np.ones(N_KY, bool), 4.0, N_KY // 2)
     size = 1, N_COILS, 320, int(lines.calibration.sum())
     calibration = torch.randn(size, dtype=torch.complex64)
     z, thin = features(calibration), calibration[..., :: 320 // 32, :]

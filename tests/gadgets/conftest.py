@@ -1,12 +1,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import closed_loop
 import pytest
 
-from gadgets.pipeline import load
-from gadgets.private_host import Address
-from gadgets.serve import Host
+from gadgets.host.child_host import Address
+from gadgets.host.serve import Host
+from gadgets.pipeline.build import load
+from tests.gadgets.helpers import closed_loop
 
 
 @pytest.fixture(scope="session")

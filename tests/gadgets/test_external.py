@@ -13,10 +13,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import closed_loop
 import numpy as np
 import pytest
-from external_parent import (
+
+from gadgets.cli import main
+from gadgets.mask.binder import MaskService
+from gadgets.mask.curve_keys import ClientKeys, ServerKeys, make_keys
+from gadgets.mask.messages import Scope
+from gadgets.mask.ports import SequencePort
+from gadgets.mrd.geometry import SCAN_TOKEN, with_user_parameter
+from gadgets.mrd.items import Image
+from gadgets.pipeline.build import load, parse
+from gadgets.pipeline.gadget import Scan, run
+from gadgets.scanner.sequence import hello_of
+from tests.gadgets.helpers import closed_loop
+from tests.gadgets.helpers.external_parent import (
     CLOSE,
     IMAGE,
     PATIENCE,
@@ -29,19 +40,8 @@ from external_parent import (
     plain_loop,
     upstream,
 )
-from mask_bench import ANYWHERE, until
-from synthetic import changed, scanned
-
-from gadgets.cli import main
-from gadgets.gadget import Scan, run
-from gadgets.geometry import SCAN_TOKEN, with_user_parameter
-from gadgets.items import Image
-from gadgets.keys import ClientKeys, ServerKeys, make_keys
-from gadgets.mask_broker import MaskService
-from gadgets.mask_messages import Scope
-from gadgets.mask_peer import SequencePort
-from gadgets.pipeline import load, parse
-from gadgets.scanner import hello_of
+from tests.gadgets.helpers.mask_bench import ANYWHERE, until
+from tests.gadgets.helpers.synthetic import changed, scanned
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_images_equal_the_plain_loop_and_leave_while_the_scan_goes_on(
     for image, wanted in zip(images, expected, strict=True):
         assert image.pixels is not None
         np.testing.assert_allclose(image.pixels, wanted.data, rtol=1e-5, atol=1e-6)
-        assert image.slice == int(wanted.head["slice"])
+        assert image.slice == int(wanted.header["slice"])
     # and equal to those of our own host, which crops the oversampling itself
     whole = QUICK.replace("<gadget", '<gadget class="RemoveReadoutOversampling"/><gadget', 1)
     lines = scan.lines(0) + scan.lines(1)
@@ -237,12 +237,12 @@ def test_waveform_information_without_user_parameters_does_not_kill_the_node(
 
 @pytest.fixture
 def plugin(tmp_path: Path) -> list[Path]:
-    """Announce `gadgets.external_header` to xsdata, as an installation of this package does."""
+    """Announce `gadgets.mrd.ismrmrd_patch` to xsdata, as an installation of this package does."""
     about = tmp_path / "site" / "announced-0.dist-info"
     about.mkdir(parents=True)
     about.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: announced\nVersion: 0\n")
     about.joinpath("entry_points.txt").write_text(
-        "[xsdata.plugins.class_types]\nannounced = gadgets.external_header\n"
+        "[xsdata.plugins.class_types]\nannounced = gadgets.mrd.ismrmrd_patch\n"
     )
     return [about.parent]
 
@@ -280,7 +280,7 @@ def test_masks_come_through_maskd_and_images_are_of_the_lines_they_ask_for(
         options = ["--mask-keys", str(folder / "host")]
         keys = ClientKeys.load(folder / "scanner")
         settings["mask_keys"] = str(folder / "node")
-    lines = {int(line.head["kspace_encode_step_1"]): line for line in data.acquisitions}
+    lines = {int(line.header["kspace_encode_step_1"]): line for line in data.acquisitions}
     with (
         maskd(tmp_path / "maskd.log", options) as endpoint,
         SequencePort(endpoint, hello, keys=keys) as sequence,
@@ -316,7 +316,7 @@ def test_masks_come_through_maskd_and_images_are_of_the_lines_they_ask_for(
         'value="4"', f'value="{data.geometry.n_ky / len(asked)}"'
     )
     expected = run(parse(retrospective), Scan(geometry=data.geometry), data.acquisitions)
-    [own] = [i for i in expected if isinstance(i, Image) and i.head["image_series_index"] == 1]
+    [own] = [i for i in expected if isinstance(i, Image) and i.header["image_series_index"] == 1]
     assert image.pixels is not None
     np.testing.assert_allclose(image.pixels, own.data, rtol=1e-3, atol=1e-3 * own.data.max())
 

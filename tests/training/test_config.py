@@ -3,7 +3,7 @@ import json
 import pytest
 
 from training.config import read_config
-from training.train_recon import Config
+from training.fit.train_recon import Config
 
 NEEDED = {"scans": "a", "cohorts": ["b", "c"], "run": "d", "weights": "e"}
 

@@ -4,22 +4,23 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from fake_fastmri import TINY, write, write_mrd
-from generated import cohort, volumes
 
-from mnet import recon
-from mnet.masks import low_pass, uniform_random, variable_density
-from mnet.metrics import hfen, nrmse
-from mnet.modl import MoDL
-from mnet.select import MNetSelect
-from mnet.weights import save_weights
-from training import evaluate, scores
-from training.corpus import draw, load, save, scan_path
+from mnet.masks.line_plan import low_pass, uniform_random, variable_density
+from mnet.recon import linear
+from mnet.recon.modl import MoDL
+from mnet.sampler.mnet_select import MNetSelect
+from mnet.score.image_quality import hfen, nrmse
+from mnet.weight_files import save_weights
+from tests.training.helpers.fake_fastmri import TINY, write, write_mrd
+from tests.training.helpers.generated import cohort, volumes
+from training import evaluate
+from training.data.corpus import draw, load, save, scan_path
+from training.data.mask_file import read_masks, write_masks
 from training.evaluate import main
-from training.mask_file import read_masks, write_masks
-from training.scores import figures, images, redraw
-from training.table_jobs import check_mask, jobs
-from training.table_spec import read_table
+from training.table import scores
+from training.table.jobs import check_mask, jobs
+from training.table.scores import figures, images, redraw
+from training.table.spec import read_table
 
 CPU = torch.device("cpu")
 DRAWS = {
@@ -122,8 +123,8 @@ def test_scores_are_those_of_the_reconstruction_from_these_lines(evaluated):
     rows = torch.from_numpy(mask)
     kspace = torch.where(rows, sample.kspace, 0)[None]
     csm = sample.csm[None]
-    image = recon.cg_sense(kspace, csm, rows[None].float()).abs()
-    reference = recon.zero_filled(sample.kspace[None], csm, torch.ones(1, mask.size)).abs()
+    image = linear.cg_sense(kspace, csm, rows[None].float()).abs()
+    reference = linear.zero_filled(sample.kspace[None], csm, torch.ones(1, mask.size)).abs()
     image = image * (image * reference).sum() / image.square().sum()
     job = job_of(evaluated, "mnet_select", reconstructor="cg_sense")
     stored = json.loads(job.cache.read_text())["scans"]["1"]

@@ -1,0 +1,46 @@
+"""From fastMRI HDF5, Siemens twix and scan records to MRD HDF5, which every other tool reads."""
+
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..mrd.geometry import Geometry
+from ..mrd.header_xml import with_ky_center
+from .fastmri import FirstAxis
+from .mrd_hdf5 import write_mrd
+from .source import open_source
+
+
+def convert(
+    source_path: Path | str,
+    target_path: Path | str,
+    *,
+    first_axis: FirstAxis = "slice",
+    ky_center: int | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Write what a data argument holds as MRD HDF5 and say in a sentence what was done.
+
+    `ky_center` replaces the header's centre of k-space, where the source has it wrong. With
+    `overwrite` an existing target is replaced once the new file is whole. Raises what `open_source`
+    raises, HeaderError for a centre outside the limits, and ConfigError where the target exists or
+    is the source.
+    """
+    source_path, target_path = Path(source_path), Path(target_path)
+    if source_path.resolve() == target_path.resolve():
+        raise ConfigError(f"source and target are the same file: {source_path}")
+    if target_path.exists() and not overwrite:
+        raise ConfigError(f"{target_path} exists and is kept: choose another name, or --overwrite")
+    if not target_path.parent.is_dir():
+        raise ConfigError(f"there is no folder {target_path.parent} to write to")
+    source = open_source(source_path, first_axis=first_axis)
+    header = source.header
+    if ky_center is not None:
+        header = with_ky_center(header, ky_center)
+        Geometry.parse(header)  # refuses a centre outside the limits
+    write_mrd(target_path, header, source.acquisitions, source.waveforms)
+    slices = {int(line.header["slice"]) for line in source.acquisitions}
+    return (
+        f"{source_path} ({source.kind}) -> {target_path} (MRD HDF5): "
+        f"{len(source.acquisitions)} acquisitions in {len(slices)} slices, "
+        f"{len(source.waveforms)} waveforms"
+    )

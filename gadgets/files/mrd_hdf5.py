@@ -1,0 +1,229 @@
+"""MRD HDF5: the files that the ISMRMRD tools and `gadgetron_ismrmrd_client` read and write.
+
+Raw data live in ``/dataset`` as ``xml``, ``data`` and ``waveforms``; images in
+``/GROUP/image_<series>`` as ``data`` (image, channel, z, y, x), ``header`` and ``attributes``.
+Rows are read and written many at a time: one by one costs 26 times as much.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ProtocolError
+from ..mrd.image_attributes import meta_from_xml, meta_to_xml
+from ..mrd.items import (
+    ACQUISITION_HEADER,
+    IMAGE_HEADER,
+    WAVEFORM_HEADER,
+    Acquisition,
+    Image,
+    Waveform,
+)
+
+_BLOCK = 512  # rows written at a time
+_TEXT = h5py.string_dtype("ascii")  # what C++ readers expect
+_COUNTERS = ACQUISITION_HEADER.names[21:31] if ACQUISITION_HEADER.names else ()
+
+
+def _nested(flat: np.dtype[Any]) -> np.dtype[Any]:
+    """Give the acquisition header as files have it: the counters in a record of their own."""
+    fields: list[Any] = [(name, flat[name]) for name in flat.names or ()]
+    idx = [entry for entry in fields if entry[0] in _COUNTERS]
+    start = fields.index(idx[0])
+    return np.dtype([*fields[:start], ("idx", np.dtype(idx)), *fields[start + len(idx) :]])
+
+
+_FILE_HEADER = _nested(ACQUISITION_HEADER)  # the same 340 bytes
+_ACQUISITION_ROW = np.dtype(
+    [
+        ("head", _FILE_HEADER),
+        ("traj", h5py.vlen_dtype(np.dtype("<f4"))),
+        ("data", h5py.vlen_dtype(np.dtype("<f4"))),
+    ]
+)
+_WAVEFORM_ROW = np.dtype([("head", WAVEFORM_HEADER), ("data", h5py.vlen_dtype(np.dtype("<u4")))])
+_COMPLEX = {
+    np.dtype("<c8"): np.dtype([("real", "<f4"), ("imag", "<f4")]),
+    np.dtype("<c16"): np.dtype([("real", "<f8"), ("imag", "<f8")]),
+}
+
+
+def read_mrd(file: h5py.File) -> tuple[bytes, list[Acquisition], list[Waveform]]:
+    """Read header, acquisitions and waveforms of an open file, in file order.
+
+    Raises ProtocolError where a row's data do not have the size that its header says.
+    """
+    group = file["dataset"]
+    xml = group["xml"][()]
+    header = np.asarray(xml, object).reshape(-1)[0]
+    if group["data"].dtype.names != _ACQUISITION_ROW.names:
+        raise ProtocolError(
+            f"/dataset/data: expected fields {_ACQUISITION_ROW.names}, got {group['data'].dtype}"
+        )
+    rows = group["data"][()]
+    headers = _headers(rows["head"], _FILE_HEADER).view(ACQUISITION_HEADER)
+    lines = zip(headers, rows["data"], rows["traj"], strict=True)
+    acquisitions = [_acquisition(i, *line) for i, line in enumerate(lines)]
+    waveforms: list[Waveform] = []
+    if "waveforms" in group:
+        rows = group["waveforms"][()]
+        pairs = zip(_headers(rows["head"], WAVEFORM_HEADER), rows["data"], strict=True)
+        waveforms = [_waveform(i, *pair) for i, pair in enumerate(pairs)]
+    return header.encode() if isinstance(header, str) else bytes(header), acquisitions, waveforms
+
+
+def write_mrd(
+    path: Path,
+    header: bytes,
+    acquisitions: Iterable[Acquisition],
+    waveforms: Iterable[Waveform] = (),
+) -> None:
+    """Write raw data; the file appears under its name only when it is whole."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        with h5py.File(part, "w") as file:
+            group = file.create_group("dataset")
+            group.create_dataset("xml", (1,), _TEXT)[0] = header.rstrip(b"\0")
+            _append(group, "data", _ACQUISITION_ROW, map(_acquisition_row, acquisitions))
+            _append(group, "waveforms", _WAVEFORM_ROW, map(_waveform_row, waveforms))
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_images(path: Path, images: Iterable[Image], group: str) -> None:
+    """Write images by series; a group of that name in the file is replaced.
+
+    Raises ProtocolError where the images of one series differ in shape or pixel type, which the
+    layout cannot hold.
+    """
+    series: dict[int, list[Image]] = {}
+    for image in images:
+        series.setdefault(int(image.header["image_series_index"]), []).append(image)
+    for index, members in series.items():
+        kinds = {(image.data.shape, image.data.dtype.str) for image in members}
+        if len(kinds) > 1:
+            raise ProtocolError(
+                f"images of series {index} must have one shape and type to be stored, "
+                f"got {sorted(kinds)}"
+            )
+    with h5py.File(path, "a") as file:
+        if group in file:
+            del file[group]
+        parent = file.create_group(group)
+        for index, members in series.items():
+            _write_series(parent.create_group(f"image_{index}"), members)
+
+
+def read_images(path: Path) -> list[Image]:
+    """Read every image of a file, whatever its group, by group and series."""
+    images: list[Image] = []
+
+    def visit(name: str, node: Any) -> None:
+        if isinstance(node, h5py.Group) and {"data", "header", "attributes"} <= set(node):
+            images.extend(_read_series(node))
+
+    with h5py.File(path, "r") as file:
+        file.visititems(visit)
+    return images
+
+
+def _headers(stored: NDArray[np.void], wanted: np.dtype[Any]) -> NDArray[np.void]:
+    if not _same_fields(stored.dtype, wanted):
+        raise ProtocolError(
+            f"the file's headers have fields {stored.dtype.names}, expected {wanted.names}: "
+            "it was written by another version of MRD"
+        )
+    headers = np.zeros(stored.shape, wanted)  # zeros, because padding is not copied
+    headers[...] = stored
+    return headers
+
+
+def _same_fields(a: np.dtype[Any], b: np.dtype[Any]) -> bool:
+    # Sizes and order must agree; padding between the fields may differ.
+    return a.names == b.names and all(
+        _same_fields(a[name], b[name]) if b[name].names else a[name] == b[name]
+        for name in b.names or ()
+    )
+
+
+def _sized(what: str, values: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    if values.size != shape[0] * shape[1]:
+        raise ProtocolError(
+            f"{what}: the header says {shape[0]} x {shape[1]} values, the file has {values.size}"
+        )
+    return values.reshape(shape)
+
+
+def _acquisition(
+    i: int, header: np.void, data: NDArray[np.float32], trajectory: NDArray[np.float32]
+) -> Acquisition:
+    samples, dimensions = int(header["number_of_samples"]), int(header["trajectory_dimensions"])
+    shape = int(header["active_channels"]), samples
+    paired = data[: data.size // 2 * 2].view(np.complex64)
+    return Acquisition(
+        header=header,
+        data=_sized(f"acquisition {i}", paired, shape),
+        trajectory=(
+            _sized(f"trajectory {i}", trajectory, (samples, dimensions)) if dimensions else None
+        ),
+    )
+
+
+def _waveform(i: int, header: np.void, data: NDArray[np.uint32]) -> Waveform:
+    shape = int(header["channels"]), int(header["number_of_samples"])
+    return Waveform(header=header, data=_sized(f"waveform {i}", data, shape))
+
+
+def _acquisition_row(item: Acquisition) -> tuple[Any, ...]:
+    header = np.frombuffer(item.header.tobytes(), _FILE_HEADER)[0]
+    data = np.ascontiguousarray(item.data, np.complex64).reshape(-1).view(np.float32)
+    trajectory = np.zeros(0, np.float32) if item.trajectory is None else item.trajectory
+    return header, np.ravel(trajectory), data
+
+
+def _waveform_row(item: Waveform) -> tuple[Any, ...]:
+    return item.header, np.ravel(item.data)
+
+
+def _append(
+    group: h5py.Group, name: str, dtype: np.dtype[Any], rows: Iterator[tuple[Any, ...]]
+) -> None:
+    while block := list(islice(rows, _BLOCK)):
+        table = np.empty(len(block), dtype)
+        for i, row in enumerate(block):
+            table[i] = row
+        if name not in group:
+            group.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(_BLOCK,))
+        stored = group[name]
+        stored.resize(len(stored) + len(table), axis=0)
+        stored[-len(table) :] = table
+
+
+def _write_series(group: h5py.Group, images: list[Image]) -> None:
+    data = np.stack([image.data for image in images])
+    headers = np.stack([image.header for image in images])
+    metas = [meta_to_xml(image.meta) for image in images]
+    headers["attribute_string_len"] = [len(meta) for meta in metas]
+    # C++ names the parts of a complex number in full, h5py does not.
+    group["data"] = data.view(_COMPLEX[data.dtype]) if data.dtype.kind == "c" else data
+    group["header"] = headers
+    group.create_dataset("attributes", (len(metas),), _TEXT)[:] = metas
+
+
+def _read_series(group: h5py.Group) -> Iterator[Image]:
+    data = group["data"][()]
+    for plain, stored in _COMPLEX.items():
+        if data.dtype == stored:
+            data = data.view(plain)
+    headers = _headers(group["header"][()], IMAGE_HEADER)
+    for header, pixels, meta in zip(headers, data, group["attributes"][()], strict=True):
+        text = meta.encode() if isinstance(meta, str) else bytes(meta)
+        yield Image(header=header, data=pixels, meta=meta_from_xml(text))

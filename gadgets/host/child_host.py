@@ -1,0 +1,54 @@
+"""A host of one's own in another process, on free ports, for as long as a scan lasts."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import GadgetsError
+from ..mask.curve_keys import ClientKeys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a host listens."""
+
+    host: str
+    port: int
+    mask_endpoint: str
+    mask_keys: ClientKeys | None = None  # where the mask channel uses CURVE
+
+
+@contextmanager
+def private_host(records: Path, *, device: str = "auto", quiet: bool = True) -> Iterator[Address]:
+    """Start `mnet serve`, wait until it is ready, and stop it in the end.
+
+    Raises
+    ------
+    GadgetsError
+        If the host ends before it is ready.
+    """
+    command = [sys.executable, "-m", "gadgets.cli", "serve", "--port", "0"]
+    command += ["--mask-endpoint", "tcp://127.0.0.1:*", "--records", str(records)]
+    command += ["--device", device, "--announce"] + (["--quiet"] if quiet else [])
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        line = process.stdout.readline() if process.stdout is not None else ""
+        if not line:
+            raise GadgetsError(f"the private host ended with status {process.wait()}")
+        announced = json.loads(line)
+        yield Address(
+            host="127.0.0.1", port=announced["port"], mask_endpoint=announced["mask_endpoint"]
+        )
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()

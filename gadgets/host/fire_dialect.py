@@ -1,0 +1,118 @@
+"""The dialect of FIRE and python-ismrmrd-server: a module's name instead of a pipeline.
+
+The configuration is a name without `.xml`, in the field of 1024 bytes or as text. After the header
+may come a TEXT of JSON, `{"parameters": {"config": ..., "customconfig": ..., NAME: VALUE}}`, whose
+`customconfig` and `config` replace the name, whose `mnet_hello` is a sequence's hello (see
+`gadgets.mask.in_band`), and whose other entries are properties of our gadgets.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+from xml.etree import ElementTree
+
+from ..errors import ConfigError
+from ..mask.in_band import HELLO
+from ..pipeline.build import GADGETS, gadget_class
+
+DISCARD, SAVE = "null", "savedataonly"  # modules that reconstruct nothing
+SUFFIX = ".xml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a client of this dialect asks for."""
+
+    module: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    hello: str | None = None  # JSON
+
+
+def request(module: str, text: str | None) -> Request:
+    """Join a module's name and the text that may follow the header; other text is only a remark.
+
+    Raises
+    ------
+    ConfigError
+        If the text begins as JSON and is not what is expected.
+    """
+    if text is None or not text.lstrip().startswith("{"):
+        return Request(module=module.removesuffix(SUFFIX))
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"the JSON text after the header cannot be read: {error}") from None
+    parameters = content.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise ConfigError("the JSON text after the header: parameters is no object")
+    hello = parameters.pop(HELLO, None)
+    if not isinstance(hello, str | None):
+        hello = json.dumps(hello)
+    values = {key: _text(key, value) for key, value in parameters.items()}
+    config, custom = values.pop("config", ""), values.pop("customconfig", "")
+    module = (custom or config or module).removesuffix(SUFFIX)
+    return Request(module=module, parameters=values, hello=hello)
+
+
+def refuse_late(module: str, text: str) -> None:
+    """Raise ConfigError for a text that would change the scan which it came in the middle of."""
+    late = request(module, text)
+    if late.module != module or late.parameters or late.hello is not None:
+        raise ConfigError(
+            "parameters in JSON came too late: they belong right after the MRD header, "
+            f"and the configuration is then named without {SUFFIX}"
+        )
+
+
+def configure(xml: str, parameters: Mapping[str, str]) -> str:
+    """Set properties of the gadgets inside a pipeline's external node.
+
+    A parameter is a property that one of the gadgets has, or `Class.property`.
+
+    Raises
+    ------
+    ConfigError
+        If no gadget, or more than one, has such a property; all of them are listed at once.
+    """
+    if not parameters:
+        return xml
+    root = ElementTree.fromstring(xml)
+    gadgets = [
+        node
+        for node in root.iterfind("stream/external/configuration/gadget")
+        if node.get("class") in GADGETS
+    ]
+    places = {
+        (node.get("class", ""), one.name): node
+        for node in gadgets
+        for one in fields(gadget_class(node.get("class", "")))
+    }
+    problems = []
+    for key, value in parameters.items():
+        found = [place for place in places if key in (place[1], ".".join(place))]
+        if len(found) == 1:
+            _set(places[found[0]], found[0][1], value)
+        else:
+            problems.append(f"{key} ({len(found)} gadgets have it)")
+    if problems:
+        known = ", ".join(sorted(".".join(place) for place in places))
+        raise ConfigError(
+            f"parameters that do not belong to one gadget: {', '.join(problems)}; known: {known}"
+        )
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _set(gadget: ElementTree.Element, name: str, value: str) -> None:
+    for old in gadget.findall("property"):
+        if name in (old.get("name"), (old.findtext("name") or "").strip()):
+            gadget.remove(old)
+    ElementTree.SubElement(gadget, "property", name=name, value=value)
+
+
+def _text(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None or isinstance(value, str | int | float):
+        return "" if value is None else str(value)
+    raise ConfigError(f"parameter {key} of the JSON text is {value!r}, expected one value")

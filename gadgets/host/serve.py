@@ -1,0 +1,240 @@
+"""`mnet serve`: the embedded host.
+
+Ports are bound before torch is imported, so that a client that connects at once only waits. One
+thread accepts, one serves each connection; MNet runs in this process with one torch thread, the
+reconstruction in the worker.
+"""
+
+import gc
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ..errors import ConfigError
+from ..files.noise_store import NoiseStore
+from ..files.scan_record import Record
+from ..mask.binder import MaskService
+from ..mask.curve_keys import ServerKeys
+from ..mrd.items import Image
+from ..pipeline.build import load, parse, split
+from ..pipeline.gadget import Models
+from .health_server import StatusServer
+from .host_info import answer
+from .logs import scan_id
+from .node_session import ExternalSession
+from .prometheus import Metrics
+from .session import Services, Session
+from .worker_handle import Worker, WorkerPool, WorkerScan
+
+log = logging.getLogger(__name__)
+WARM_PIPELINE = "adaptive_modl.xml"
+ACCEPT_AGAIN_S = 0.1  # after a failure: descriptors come free within a scan, and clients wait
+
+
+class Host:
+    """A running host; a context manager that stops it.
+
+    `external_port` is for C++ Gadgetrons whose external node says `<connect port=.../>`. `noise` is
+    the folder of noise measurements, `pipelines` one whose XML clients may name beside ours.
+    `status_port` is for probes and metrics over HTTP, on loopback.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str = "127.0.0.1",
+        port: int = 9002,
+        external_port: int | None = None,
+        mask_endpoint: str = "tcp://127.0.0.1:9004",
+        mask_keys: ServerKeys | None = None,
+        records: Path | None = None,
+        noise: Path | None = None,
+        pipelines: Path | None = None,
+        device: str = "auto",
+        allow_inline: bool = False,
+        status_port: int | None = None,
+    ) -> None:
+        if pipelines is not None and not pipelines.is_dir():
+            raise ConfigError(f"pipelines: {pipelines} is no folder")
+        self._listener = socket.create_server((address, port), backlog=16)
+        self.port: int = self._listener.getsockname()[1]
+        self._parents: socket.socket | None = None
+        self.external_port: int | None = None
+        if external_port is not None:
+            self._parents = socket.create_server((address, external_port), backlog=16)
+            self.external_port = self._parents.getsockname()[1]
+        self._masks = MaskService(mask_endpoint, keys=mask_keys)
+        self.mask_endpoint = self._masks.endpoint
+        self.records = records
+        self._device = device
+        self._warm = threading.Event()
+        self._warm_error: Exception | None = None
+        self._unready = "the models are being loaded"
+        self.pool: WorkerPool | None = None
+        self._models = Models()
+        self._stopping = False
+        self.metrics = metrics = Metrics()
+        self._services = Services(
+            models=self._models,
+            masks=self._masks,
+            open_worker=self._open_worker,
+            new_record=partial(new_record, records),
+            answer=answer,
+            wait_warm=self._warm_session,
+            allow_inline=allow_inline,
+            load=partial(load, extra=pipelines),
+            noise=None if noise is None else NoiseStore(noise),
+            metrics=metrics,
+        )
+        metrics.watch("ready", "1 if masks can be predicted", lambda: float(not self._unready))
+        metrics.watch("queue_items", "Items queued for the worker", self._queued)
+        metrics.watch("keys_refused", "Handshakes refused", lambda: float(self._masks.refused))
+        self._status: StatusServer | None = None
+        self.status_port: int | None = None
+        if status_port is not None:
+            self._status = StatusServer(
+                status_port, trouble=self._trouble, unready=self.unready, metrics=metrics.text
+            )
+            self.status_port = self._status.port
+        self._serve(self._listener, Session)
+        if self._parents is not None:
+            self._serve(self._parents, ExternalSession)
+        threading.Thread(target=self._load, name="warm", daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def wait_warm(self) -> None:
+        """Wait until the models are loaded and the worker is up; raises what prevented it."""
+        self._warm.wait()
+        if self._warm_error is not None:
+            raise self._warm_error
+
+    def _warm_session(self) -> None:
+        """Wait until a session can begin on this thread."""
+        self.wait_warm()
+        import torch
+
+        # For every thread anew: transforms in one that has not been told use all cores, and wait
+        # for those where the worker computes.
+        torch.set_num_threads(1)
+
+    def unready(self) -> str:
+        """Say why masks cannot be predicted (yet), "" once they can."""
+        return self._unready
+
+    def close(self) -> None:
+        """Stop accepting, end the worker, say bye on the mask channel."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self._unready = "the host is stopping"
+        if self._status is not None:
+            self._status.close()
+        for listener in filter(None, (self._listener, self._parents)):
+            with suppress(OSError):  # some systems refuse; Linux wakes who waits in accept
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+        self._warm.wait(60)
+        if self.pool is not None:
+            self.pool.close()
+        self._masks.close()
+
+    def _serve(self, listener: socket.socket, kind: type[Session]) -> None:
+        """Accept on a thread of its own; every connection is a session of this kind."""
+        threading.Thread(
+            target=self._accept, args=(listener, kind), name="accept", daemon=True
+        ).start()
+
+    def _accept(self, listener: socket.socket, kind: type[Session]) -> None:
+        """Take connections until the host closes; one that fails is no reason to take no more."""
+        failing = False
+        while True:
+            try:
+                sock, peer = listener.accept()
+            except OSError as error:
+                if self._stopping:
+                    return
+                if not failing:
+                    log.error("no connection can be taken, but we go on trying: %s", error)
+                failing = True
+                time.sleep(ACCEPT_AGAIN_S)
+                continue
+            failing = False
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            log.info("connection from %s", peer[0])
+            session = kind(sock, self._services)
+            threading.Thread(target=session.serve, name="session", daemon=True).start()
+
+    def _load(self) -> None:
+        """Import torch, load weights and run everything once."""
+        try:
+            import torch
+
+            torch.set_num_threads(1)  # a mask net this small only loses by more
+            device = self._device
+            if device == "auto":
+                device = "cuda" if torch.cuda.is_available() else "cpu"
+            self.pool = WorkerPool(device)
+            self._run_once(self.pool.get())
+            gc.collect()
+            gc.freeze()  # all of torch stays: no collection in mid-scan need walk through it
+            log.info("ready on %s", device)
+        except Exception as error:  # sessions report it to their clients
+            log.exception("the host cannot start")
+            self._warm_error = error
+            self._unready = self._trouble()
+        finally:
+            self._warm.set()
+
+    def _run_once(self, worker: Worker) -> None:
+        """Run both ends of the adaptive pipeline on nothing, so that a first scan is not slow."""
+        from .rehearsal import header, rehearse
+
+        xml = load(WARM_PIPELINE)
+        worker.warm(xml, header().decode(), 120.0)
+        self._unready = rehearse(split(parse(xml))[0], self._models)
+        if self._unready:  # pipelines that do without can still run
+            log.error("no mask can be predicted: %s", self._unready)
+
+    def _trouble(self) -> str:
+        """Say why a restart could help, "" while it cannot."""
+        return f"the host cannot start: {self._warm_error}" if self._warm_error else ""
+
+    def _queued(self) -> float:
+        return 0.0 if self.pool is None else float(self.pool.queued())
+
+    def _open_worker(self, xml: str, header: str, on_image: Callable[[Image], None]) -> WorkerScan:
+        if self.pool is None:
+            raise RuntimeError("no worker: the host is not warm")
+        return self.pool.get().open(xml, header, on_image)
+
+
+def new_record(records: Path | None) -> Record | None:
+    """Start the record of a scan below a folder; None without one, or where that is impossible.
+
+    As where a disk fills up in mid-scan, the scan then goes on.
+    """
+    if records is None:
+        return None
+    try:
+        return Record.create(records, f"{time.strftime('%Y%m%d-%H%M%S')}-{scan_id.get()}")
+    except OSError as error:
+        log.error("this scan is not recorded: %s", error)
+        return None

@@ -1,0 +1,124 @@
+"""What a scan's record sums up: asked for, applied and received, slice by slice."""
+
+import logging
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..mrd.items import (
+    Acquisition,
+    Burst,
+    Frame,
+    Image,
+    Item,
+    Mask,
+    flags_of,
+    image_key,
+    is_imaging,
+)
+from ..pipeline.gadget import Scan
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What passed through a session, without arrays."""
+
+    received: dict[tuple[int, int], set[int]] = field(default_factory=dict)
+    masks: list[Mask] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
+    recon_ms: dict[tuple[int, int], float] = field(default_factory=dict)
+    n_images: int = 0
+
+    def line(self, line: Acquisition) -> None:
+        """Note a line that arrived."""
+        header = line.header
+        if is_imaging(flags_of(header)):
+            key = image_key(header)
+            rows = self.received.setdefault((key.slice, key.repetition), set())
+            rows.add(int(header["kspace_encode_step_1"]))
+
+    def burst(self, burst: Burst) -> None:
+        """Note lines that arrived together."""
+        key = image_key(burst.header)
+        rows = self.received.setdefault((key.slice, key.repetition), set())
+        rows.update(burst.counters.tolist())
+
+    def item(self, item: Item) -> None:
+        """Note what the front made of the lines."""
+        if isinstance(item, Mask):
+            self.masks.append(item)
+        elif isinstance(item, Frame):
+            self.frames.append(replace(item, kspace=np.zeros((0, 0, 0), np.complex64)))
+
+    def image(self, image: Image) -> None:
+        """Note how long an image took."""
+        ms = image.meta.get("mnet_recon_ms")
+        if ms is not None:
+            scope = int(image.header["slice"]), int(image.header["repetition"])
+            self.recon_ms[scope] = float(ms)
+
+    def sent(self, image: Image) -> None:
+        """Note and log that an image leaves."""
+        self.n_images += 1
+        at = int(image.header["slice"]), int(image.header["repetition"])
+        log.info("image of slice %d, repetition %d", *at)
+
+
+def summary(
+    scan: Scan, ledger: Ledger, counts: dict[str, int], started: float, error: str
+) -> dict[str, Any]:
+    """Put together what was asked for, applied and received, slice by slice."""
+    slices = []
+    frames: dict[tuple[int, int], Frame] = {}  # of several contrasts, an incomplete one if any
+    for one in ledger.frames:
+        scope = one.key.slice, one.key.repetition
+        if scope not in frames or "incomplete" in one.meta:
+            frames[scope] = one
+    masks = {(m.key.slice, m.key.repetition): m for m in ledger.masks}
+    for scope in sorted(ledger.received):
+        frame, mask = frames.get(scope), masks.get(scope)
+        entry: dict[str, Any] = {
+            "slice": scope[0],
+            "repetition": scope[1],
+            "received": sorted(ledger.received[scope]),
+            "complete": frame is not None and "incomplete" not in frame.meta,
+            "recon_ms": ledger.recon_ms.get(scope),
+        }
+        if mask is not None:
+            entry |= {
+                "asked": mask.counters.tolist(),
+                "sent": mask.sent,
+                "predicted_because": mask.reason,
+                "mask_ms": 1e3 * mask.seconds,
+                "model": mask.model,
+            }
+            if mask.fallback is not None:
+                entry["fallback_mask"] = mask.fallback.tolist()
+        if frame is not None:
+            entry |= {k: frame.meta[k] for k in ("fallback", "reason") if k in frame.meta}
+        slices.append(entry)
+    return {
+        "started": started,
+        "seconds": time.time() - started,
+        "measurement_id": scan.geometry.measurement_id,
+        "scan_token": scan.geometry.scan_token,
+        "error": error,
+        "images": ledger.n_images,
+        "counts": counts,
+        "slices": slices,
+    }
+
+
+def tell(ledger: Ledger, counts: dict[str, int]) -> None:
+    """Log what a scan was, and as a warning whatever of it did not become an image."""
+    n_lines = sum(len(counters) for counters in ledger.received.values())
+    odd = [f"{n} {what}" for what, n in sorted(counts.items()) if n]
+    log.log(
+        logging.WARNING if odd else logging.INFO,
+        "the scan ended: %s",
+        "; ".join([f"{n_lines} lines, {ledger.n_images} images", *odd]),
+    )

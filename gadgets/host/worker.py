@@ -1,0 +1,125 @@
+"""The worker process: runs the heavy end of the pipelines, one item at a time.
+
+Started by the front as `python -m gadgets.host.worker FD DEVICE`, with one end of a socket pair as
+`FD`. Every scan has a thread that holds its chain of generators; a lock lets one of them compute.
+"""
+
+import logging
+import os
+import queue
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+
+from ..mrd.geometry import Geometry
+from ..mrd.items import Image, Item
+from ..pipeline.build import parse, split
+from ..pipeline.gadget import Models, Scan, chain
+from . import logs
+from .shared_memory import Json, SharedMemoryPipe, pack, unpack
+
+log = logging.getLogger(__name__)
+
+
+class _Job:
+    """One scan: a queue of items, and the thread that consumes it."""
+
+    def __init__(
+        self, pipe: SharedMemoryPipe, body: Json, models: Models, turn: threading.Lock
+    ) -> None:
+        self._pipe, self._body, self._models, self._turn = pipe, body, models, turn
+        self._name = name = body["scan"]
+        self.queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()  # bounded by the front
+        threading.Thread(target=self._run, name=f"scan-{name}", daemon=True).start()
+
+    def _run(self) -> None:
+        logs.scan_id.set(self._name)
+        try:
+            scan = _scan(self._models, self._body)
+            heavy = split(parse(self._body["xml"]))[1]
+            with self._turn:
+                for item in chain(heavy, scan, self._feed()):
+                    if isinstance(item, Image):
+                        body, arrays = pack(item)
+                        self._pipe.send("image", {"scan": self._name, **body}, arrays)
+            self._pipe.send("done", {"scan": self._name, "counts": dict(scan.counts)})
+        except Exception as error:  # the boundary: the client is told, other scans go on
+            log.exception("scan %s failed", self._name)
+            self._pipe.send("error", {"scan": self._name, "text": _text(error)})
+            while self.queue.get() is not None:
+                self._taken()  # the front may be waiting for room
+
+    def _feed(self) -> Iterator[Item]:
+        while True:
+            self._turn.release()
+            try:
+                item = self.queue.get()
+            finally:
+                self._turn.acquire()
+            if item is None:
+                return
+            yield item
+            self._taken()
+
+    def _taken(self) -> None:
+        self._pipe.send("taken", {"scan": self._name})
+
+
+def serve(pipe: SharedMemoryPipe, device: str) -> None:
+    """Serve scans until the front closes its end."""
+    models, turn = Models(device), threading.Lock()
+    jobs: dict[str, _Job] = {}
+    while True:
+        try:
+            kind, body, arrays = pipe.receive()
+        except (EOFError, ConnectionError):
+            return
+        name = body.get("scan", "")
+        if kind == "open":
+            jobs[name] = _Job(pipe, body, models, turn)
+        elif kind == "item":
+            jobs[name].queue.put(unpack(body, arrays))
+        elif kind == "close":
+            jobs.pop(name).queue.put(None)
+        elif kind == "warm":
+            with turn:
+                pipe.send("warm", {"error": _warm(models, body)})
+
+
+def _warm(models: Models, body: Json) -> str:
+    """Run a pipeline once; returns what went wrong."""
+    try:
+        scan = _scan(models, body)
+        for gadget in split(parse(body["xml"]))[1]:
+            gadget.warm(scan)
+    except Exception as error:  # the boundary: the front is told, this process lives
+        log.exception("warming failed")
+        return _text(error)
+    return ""
+
+
+def _scan(models: Models, body: Json) -> Scan:
+    return Scan(geometry=Geometry.parse(body["header"]), models=models, device=models.device)
+
+
+def _text(error: Exception) -> str:
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
+def main(arguments: list[str]) -> None:
+    """Run the process."""
+    logs.configure(logging.INFO, plain="worker: %(levelname)s %(message)s")
+    descriptor, device = int(arguments[0]), arguments[1]
+    pipe = SharedMemoryPipe(socket.socket(fileno=descriptor))
+    if device == "cpu":
+        os.nice(19)  # the front must answer within milliseconds on the same cores
+    import torch
+
+    pipe.send("ready", {"threads": torch.get_num_threads()})
+    serve(pipe, device)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

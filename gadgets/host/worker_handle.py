@@ -1,0 +1,241 @@
+"""The front's view of the worker process: open a scan, put items, get images.
+
+One thread reads from the process, and one per scan hands its images on, so that a client that
+takes nothing holds up its own scan alone.
+"""
+
+import contextvars
+import logging
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import GadgetError
+from ..mrd.items import Image, Item
+from .logs import scan_id
+from .shared_memory import Arrays, Json, SharedMemoryPipe, pack, unpack
+
+log = logging.getLogger(__name__)
+IN_FLIGHT = 24  # items of one scan in the queue: back-pressure beyond, some eight slices
+
+
+class WorkerScan:
+    """One scan's way through the worker."""
+
+    def __init__(self, worker: "Worker", name: str, on_image: Callable[[Image], None]) -> None:
+        self.name = name
+        self.inbox: queue.SimpleQueue[tuple[str, Json, Arrays]] = queue.SimpleQueue()
+        self.counts: dict[str, int] = {}
+        self.error = ""
+        self.room = threading.Semaphore(IN_FLIGHT)
+        self.over = threading.Event()
+        self._worker = worker
+        self._on_image = on_image
+        self._closed = False
+        self._n_put = self._n_taken = 0
+        context = contextvars.copy_context()  # what is logged there is of this scan too
+        threading.Thread(
+            target=context.run, args=(self._deliver,), name=f"images-{name}", daemon=True
+        ).start()
+
+    @property
+    def queued(self) -> int:
+        """How many items wait for the worker or are in it."""
+        return 0 if self.over.is_set() else self._n_put - self._n_taken
+
+    def put(self, item: Item) -> None:
+        """Queue an item, waiting while the queue is full.
+
+        Raises
+        ------
+        GadgetError
+            If the worker failed on this scan, or died.
+        """
+        while not self.room.acquire(timeout=0.5):
+            self.check()
+        self.check()
+        body, arrays = pack(item)
+        self._n_put += 1
+        self._worker.send("item", {"scan": self.name, **body}, arrays)
+
+    def finish(self) -> None:
+        """Wait until every item is reconstructed; raises GadgetError as `put` does."""
+        self.abandon()
+        self.over.wait()
+        self.check()
+
+    def abandon(self) -> None:
+        """Put nothing more into this scan; the worker ends its thread, also after a failure."""
+        if not self._closed:
+            self._closed = True
+            self._worker.send("close", {"scan": self.name})
+
+    def check(self) -> None:
+        """Raise GadgetError if the scan has failed."""
+        if self.error:
+            raise GadgetError(self.error)
+
+    def _deliver(self) -> None:
+        """Take in what the worker says of this scan, up to its end."""
+        while not self.over.is_set():
+            kind, body, arrays = self.inbox.get()
+            try:
+                self._take(kind, body, arrays)
+            except Exception as error:  # whoever takes the images failed: so does this scan
+                log.exception("scan %s: an image could not be handed on", self.name)
+                self._fail(f"an image could not be handed on: {type(error).__name__}: {error}")
+
+    def _take(self, kind: str, body: Json, arrays: Arrays) -> None:
+        if kind == "taken":
+            self._n_taken += 1
+            self.room.release()
+        elif kind == "image":
+            image = unpack(body, arrays)
+            if isinstance(image, Image):
+                self._on_image(image)
+        elif kind == "done":
+            self.counts = body["counts"]
+            self.over.set()
+        elif kind == "error":
+            self._fail(body["text"])
+
+    def _fail(self, text: str) -> None:
+        self.error = text
+        self.over.set()
+        self.room.release()
+
+
+class Worker:
+    """A worker process and the thread that reads from it."""
+
+    def __init__(self, device: str) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-m", "gadgets.host.worker", str(theirs.fileno()), device]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        self._pipe = SharedMemoryPipe(ours)
+        self._scans: dict[str, WorkerScan] = {}
+        self._lock = threading.Lock()
+        self._warm = threading.Event()
+        self._warm_error = ""
+        self.dead = False
+        threading.Thread(target=self._read, name="worker-reader", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """The process id, for logs and tests."""
+        return self._process.pid
+
+    def open(self, xml: str, header: str, on_image: Callable[[Image], None]) -> WorkerScan:
+        """Start a scan; `on_image` is called on a thread of the scan.
+
+        Raises GadgetError if the process has died.
+        """
+        with self._lock:
+            if self.dead:
+                raise GadgetError("the reconstruction worker died before the scan began")
+            scan = WorkerScan(self, scan_id.get() or uuid.uuid4().hex, on_image)
+            self._scans[scan.name] = scan
+        self.send("open", {"scan": scan.name, "xml": xml, "header": header})
+        return scan
+
+    def queued(self) -> int:
+        """Return how many items of all scans wait for the process or are in it."""
+        with self._lock:
+            return sum(scan.queued for scan in self._scans.values())
+
+    def warm(self, xml: str, header: str, timeout_s: float) -> bool:
+        """Load the models of a pipeline, and wait until that is done; GadgetError if it fails."""
+        self._warm.clear()
+        self.send("warm", {"xml": xml, "header": header})
+        warm = self._warm.wait(timeout_s)
+        if self._warm_error or self.dead:
+            reason = self._warm_error or "the process died"
+            raise GadgetError(f"the reconstruction worker cannot warm up: {reason}")
+        return warm
+
+    def send(self, kind: str, body: dict[str, Any], arrays: Any = ()) -> None:
+        """Send to the process; its death fails the scans from the reading thread.
+
+        Raises GadgetError where it lives and yet nothing can be sent (memory, file descriptors).
+        """
+        try:
+            self._pipe.send(kind, body, arrays)
+        except OSError as error:
+            if not isinstance(error, ConnectionError) and not self.dead:
+                raise GadgetError(
+                    f"the reconstruction worker cannot be reached: {error}"
+                ) from error
+            log.debug("worker %d takes nothing more", self.pid)
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                kind, body, arrays = self._pipe.receive()
+            except (EOFError, OSError):
+                break
+            scan = self._scans.get(body.get("scan", ""))
+            if kind == "warm":
+                self._warm_error = body["error"]
+                self._warm.set()
+            elif scan is not None:
+                scan.inbox.put((kind, body, arrays))
+                if kind in ("done", "error"):
+                    self._scans.pop(scan.name)
+        self._died()
+
+    def _died(self) -> None:
+        with self._lock:
+            self.dead = True  # from here on no scan is opened
+        self._pipe.close()
+        code = self._process.wait()
+        with self._lock:
+            scans = list(self._scans.values())
+            self._scans.clear()
+        self._warm.set()
+        for scan in scans:
+            text = f"the reconstruction worker ended (exit status {code}) in mid-scan"
+            scan.inbox.put(("error", {"text": text}, []))
+
+
+class WorkerPool:
+    """The one worker of a device, started again if it died."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._lock = threading.Lock()
+        self._worker: Worker | None = None
+
+    def get(self) -> Worker:
+        """Return the living worker."""
+        with self._lock:
+            if self._worker is None or self._worker.dead:
+                if self._worker is not None:
+                    log.error("worker %d died; starting another", self._worker.pid)
+                self._worker = Worker(self.device)
+            return self._worker
+
+    def queued(self) -> int:
+        """Return how many items wait for the worker or are in it."""
+        with self._lock:
+            return 0 if self._worker is None else self._worker.queued()
+
+    def close(self) -> None:
+        """End the worker."""
+        with self._lock:
+            if self._worker is not None:
+                self._worker.close()

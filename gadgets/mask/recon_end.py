@@ -1,0 +1,220 @@
+"""The reconstruction's end of a mask conversation, without any I/O."""
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from .codec import (
+    MAX_TEXT,
+    Ack,
+    Applied,
+    Bye,
+    ErrorMessage,
+    Header,
+    Hello,
+    MaskMessage,
+    Message,
+    Nack,
+    ReconHello,
+    Scope,
+    Welcome,
+    as_record,
+    check_mask,
+    check_scope,
+)
+
+RESEND_S = 0.05
+POLL_S = 0.01  # how often to ask `due` while a mask is unanswered
+Observer = Callable[[str, Header], None]
+logger = logging.getLogger(__name__)
+
+
+class Unpaired(RuntimeError):  # noqa: N818  the word of the contract
+    """No mask can be sent: `reason` says why there is not exactly one sequence and one recon."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"unpaired: {reason}")
+        self.reason = reason
+
+
+class ReconSession:
+    """What one reconstruction knows of its scan, and the masks that are still unanswered.
+
+    Implements `gadgets.mask.ports.ReconLink`; may be used from any thread. `post` hands a message
+    to the thread that owns the socket. That thread calls `receive`, and `due` to learn what to
+    send again. `observe(direction, record)` sees every message, under a lock: never two calls at
+    once and none after `close`; it must be quick and leave the link alone.
+    """
+
+    def __init__(
+        self,
+        scan_token: str | None,
+        post: Callable[[Message], None],
+        observe: Observer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._token = scan_token
+        self._post = post
+        self._observe = observe
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._hello: Hello | None = None
+        self._state = Welcome(scan_token=scan_token or "", paired=False, ready=False, reason="")
+        self._was_paired = self._closed = False
+        self._sequence_no = 0
+        self._unanswered: dict[str, tuple[MaskMessage, float, float]] = {}  # deadline, next resend
+        self._applied: dict[Scope, Applied] = {}
+
+    def begin(self) -> None:
+        """Say hello; replies must be able to reach `receive` by now."""
+        if self._token is not None:
+            self._post(ReconHello(scan_token=self._token, warm=False))
+
+    def hello(self) -> Hello | None:
+        """Return what the sequence declared, None while unpaired."""
+        with self._changed:
+            return self._hello if self._state.paired else None
+
+    def warmed(self) -> None:
+        """Say that the models are warm: `ready` goes out once paired too."""
+        if self._token is not None and not self._closed:
+            self._post(ReconHello(scan_token=self._token, warm=True))
+
+    def refuse(self, detail: str) -> None:
+        """Tell the sequence that its hello and our configuration disagree: it will use fallbacks.
+
+        Raises Unpaired.
+        """
+        with self._changed:
+            token = self._paired_with().scan_token
+            nack = Nack(
+                scan_token=token,
+                message_id=None,
+                reason="disagreement",
+                detail=detail[:MAX_TEXT],
+            )
+            self._send(nack)
+
+    def send(self, scope: Scope, counters: Sequence[int], *, model: str, reason: str) -> str:
+        """Send a mask until it is answered or the deadline passes; returns its id at once.
+
+        Raises Unpaired, and ValueError for lines that are no mask of this scan.
+        """
+        with self._changed:
+            hello = self._paired_with()
+            wrong = check_mask(hello, counters) or check_scope(hello, scope)
+            if wrong:
+                raise ValueError(f"mask for {scope} refused: {wrong}")
+            self._sequence_no += 1
+            mask = MaskMessage(
+                message_id=str(uuid.uuid4()),
+                scan_token=hello.scan_token,
+                sequence_no=self._sequence_no,
+                scope=scope,
+                ky_min=hello.ky_min,
+                ky_max=hello.ky_max,
+                counters=tuple(sorted(int(c) for c in counters)),
+                model=model[:MAX_TEXT],
+                reason=reason[:MAX_TEXT],
+            )
+            now = self._clock()
+            deadline = now + hello.deadline_ms / 1000
+            self._unanswered[mask.message_id] = (mask, deadline, now + RESEND_S)
+            self._send(mask)
+            return mask.message_id
+
+    def applied(self, scope: Scope) -> Applied | None:
+        """Return what the sequence said it measures in a scope, None if it has not yet."""
+        with self._changed:
+            return self._applied.get(scope)
+
+    def wait_applied(self, scope: Scope, timeout_s: float) -> Applied | None:
+        """Wait for `applied`; None after the timeout or once the sequence cannot say it."""
+        with self._changed:
+            self._changed.wait_for(lambda: scope in self._applied or self._hopeless(), timeout_s)
+            return self._applied.get(scope)
+
+    def close(self) -> None:
+        """Leave the scan."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._unanswered.clear()
+            self._changed.notify_all()
+            if self._token is not None:
+                self._post(Bye(scan_token=self._token))
+
+    def receive(self, message: Message) -> None:
+        """Take in one message from the binder."""
+        with self._changed:
+            if isinstance(message, ErrorMessage):
+                logger.error("mask channel: %s: %s", message.reason, message.detail)
+                self._unpair(f"the mask channel dropped our message: {message.detail}")
+            elif getattr(message, "scan_token", None) == self._token and not self._closed:
+                self._take(message)
+            self._changed.notify_all()
+
+    def due(self, now: float) -> list[MaskMessage]:
+        """Return the masks to send again now and forget those past their deadline."""
+        with self._changed:
+            alive = {i: entry for i, entry in self._unanswered.items() if now < entry[1]}
+            again = [mask for mask, _, at in alive.values() if at <= now]
+            for mask in again:
+                alive[mask.message_id] = (mask, alive[mask.message_id][1], now + RESEND_S)
+                self._note("sent", mask)
+            self._unanswered = alive
+            return again
+
+    def waiting(self) -> bool:
+        """Say whether a mask may have to be sent again."""
+        with self._changed:
+            return bool(self._unanswered)
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case Hello():
+                self._hello = message
+            case Welcome():
+                self._state = message
+                self._was_paired |= message.paired
+                if not message.paired:
+                    self._unanswered.clear()
+            case Ack() | Nack():
+                if message.message_id is not None:
+                    self._unanswered.pop(message.message_id, None)
+            case Applied():
+                self._applied.setdefault(message.scope, message)
+                done = [i for i, (m, _, _) in self._unanswered.items() if m.scope == message.scope]
+                for message_id in done:
+                    del self._unanswered[message_id]
+            case Bye():
+                self._unpair("the mask channel closed")
+        self._note("received", message)
+
+    def _unpair(self, reason: str) -> None:
+        self._state = replace(self._state, paired=False, ready=False, reason=reason)
+        self._unanswered.clear()
+
+    def _paired_with(self) -> Hello:
+        if self._token is None:
+            raise Unpaired("the scan carries no mnet_scan_token")
+        if self._closed:
+            raise Unpaired("the link is closed")
+        if self._hello is None or not self._state.paired:
+            raise Unpaired(self._state.reason or "no answer from the mask channel yet")
+        return self._hello
+
+    def _hopeless(self) -> bool:
+        return self._closed or self._token is None or (self._was_paired and not self._state.paired)
+
+    def _send(self, message: Message) -> None:
+        self._post(message)  # first out, then on record
+        self._note("sent", message)
+
+    def _note(self, direction: str, message: Message) -> None:
+        if self._observe is not None:
+            self._observe(direction, as_record(message))

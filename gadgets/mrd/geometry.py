@@ -1,0 +1,234 @@
+"""What an MRD header says about where data belong: matrix, field of view, limits, loops.
+
+A ky *counter* is ``kspace_encode_step_1`` as on the wire; a ky *row* is its place in the encoded
+matrix, the centre of k-space at ``ny // 2``. The header's text is read and written in
+`gadgets.mrd.header_xml`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, overload
+from xml.etree.ElementTree import Element
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import HeaderError
+from .header_xml import (
+    find,
+    has,
+    header_xml,
+    integer,
+    number,
+    parse,
+    text,
+    user_parameters,
+    with_user_parameter,
+)
+from .items import Ints
+
+__all__ = ["SCAN_TOKEN", "Geometry", "header_xml", "with_user_parameter"]
+
+SCAN_TOKEN = "mnet_scan_token"  # the userParameterString that pairs a scan with its sequence
+NOISE_BANDWIDTH = 0.793  # the value that stock noise adjustment assumes where a header has none
+LARGEST = 65535  # counters and matrix sizes are 16 bits wide on the wire
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """The numbers of one Cartesian 2-D scan, checked.
+
+    A header may list several encoding spaces; the first one is the imaging one.
+    Loop sizes are the largest counter plus one, and 1 where the header has no such limit.
+    """
+
+    n_coils: int | None  # receiverChannels
+    encoded: tuple[int, int, int]  # matrix x, y, z; x with readout oversampling
+    recon: tuple[int, int, int]  # matrix x, y, z of the image
+    encoded_fov: tuple[float, float, float]  # mm
+    recon_fov: tuple[float, float, float]  # mm
+    ky_min: int  # smallest, largest and central ky counter
+    ky_max: int
+    center: int
+    n_slices: int = 1
+    n_contrasts: int = 1
+    n_phases: int = 1
+    n_repetitions: int = 1
+    n_sets: int = 1
+    n_averages: int = 1
+    measurement_id: str = ""
+    noise_dependency: str | None = None  # measurement id of the noise scan to use
+    relative_receiver_noise_bandwidth: float = NOISE_BANDWIDTH
+    channel_labels: tuple[str, ...] = ()  # by coil number
+    tr_ms: float | None = None
+    user: Mapping[str, str] = field(default_factory=dict)  # all user parameters, as text
+
+    @classmethod
+    def parse(cls, xml: bytes | str) -> "Geometry":
+        """Read a header; elements that are not known here are passed over.
+
+        Raises HeaderError where the text is no MRD header, lacks what is needed (limits of
+        kspace_encoding_step_1 above all), contradicts itself, or describes a scan that is not
+        supported: 3-D, multiband, or a trajectory that is not Cartesian.
+        """
+        root = parse(xml)
+        encoding = find(root, "encoding")
+        _refuse_unsupported(encoding)
+        limits = find(encoding, "encodingLimits")
+        ky = find(limits, "kspace_encoding_step_1")
+        system = "acquisitionSystemInformation"
+        geometry = cls(
+            n_coils=(
+                integer(root, f"{system}/receiverChannels")
+                if has(root, f"{system}/receiverChannels")
+                else None
+            ),
+            encoded=_matrix(encoding, "encodedSpace"),
+            recon=_matrix(encoding, "reconSpace"),
+            encoded_fov=_fov(encoding, "encodedSpace"),
+            recon_fov=_fov(encoding, "reconSpace"),
+            ky_min=integer(ky, "minimum"),
+            ky_max=integer(ky, "maximum"),
+            center=integer(ky, "center"),
+            n_slices=_count(limits, "slice"),
+            n_contrasts=_count(limits, "contrast"),
+            n_phases=_count(limits, "phase"),
+            n_repetitions=_count(limits, "repetition"),
+            n_sets=_count(limits, "set"),
+            n_averages=_count(limits, "average"),
+            measurement_id=text(root, "measurementInformation/measurementID") or "",
+            noise_dependency=_noise_dependency(root),
+            relative_receiver_noise_bandwidth=number(
+                root, f"{system}/relativeReceiverNoiseBandwidth", NOISE_BANDWIDTH
+            ),
+            channel_labels=_channel_labels(root),
+            tr_ms=(
+                number(root, "sequenceParameters/TR")
+                if has(root, "sequenceParameters/TR")
+                else None
+            ),
+            user=user_parameters(root),
+        )
+        geometry._check()
+        return geometry
+
+    @property
+    def n_x(self) -> int:
+        """Samples along x after the readout oversampling is removed."""
+        return round(self.encoded[0] * self.recon_fov[0] / self.encoded_fov[0])
+
+    @property
+    def n_ky(self) -> int:
+        """Rows of the encoded matrix along ky."""
+        return self.encoded[1]
+
+    @property
+    def scan_token(self) -> str | None:
+        """The token that pairs this scan with its sequence, if the header carries one."""
+        return self.user.get(SCAN_TOKEN) or None
+
+    @property
+    def limit_counters(self) -> Ints:
+        """Counters within the limits whose row lies in the matrix, ascending."""
+        first = max(self.ky_min, self.counter(0))
+        last = min(self.ky_max, self.counter(self.n_ky - 1))
+        return np.arange(first, last + 1, dtype=np.int64)
+
+    @overload
+    def row(self, counter: NDArray[np.integer[Any]]) -> Ints: ...
+    @overload
+    def row(self, counter: int | np.integer[Any]) -> int: ...
+    def row(self, counter: NDArray[np.integer[Any]] | int | np.integer[Any]) -> Ints | int:
+        """Give the matrix row of a ky counter: ``counter + ny // 2 - center``."""
+        return _signed(counter) + (self.n_ky // 2 - self.center)
+
+    @overload
+    def counter(self, row: NDArray[np.integer[Any]]) -> Ints: ...
+    @overload
+    def counter(self, row: int | np.integer[Any]) -> int: ...
+    def counter(self, row: NDArray[np.integer[Any]] | int | np.integer[Any]) -> Ints | int:
+        """Give the ky counter of a matrix row, the inverse of `row`."""
+        return _signed(row) - (self.n_ky // 2 - self.center)
+
+    def _check(self) -> None:
+        if not 0 <= self.ky_min <= self.center <= self.ky_max <= LARGEST:
+            raise HeaderError(
+                "kspace_encoding_step_1 limits: expected 0 <= minimum <= center <= maximum <= "
+                f"{LARGEST}, got minimum {self.ky_min}, center {self.center}, "
+                f"maximum {self.ky_max}"
+            )
+        for axis, encoded, recon in zip("xy", self.encoded_fov, self.recon_fov, strict=False):
+            if recon > encoded * 1.0001:  # hosts rewrite 4.6 as 4.5999999
+                raise HeaderError(
+                    f"field of view along {axis}: reconSpace has {recon:g} mm, more than the "
+                    f"{encoded:g} mm of encodedSpace"
+                )
+        if self.n_coils is not None and self.n_coils < 1:
+            raise HeaderError(f"receiverChannels: expected at least 1, got {self.n_coils}")
+        if self.n_x < 1:
+            raise HeaderError(
+                f"encodedSpace: {self.encoded[0]} samples over {self.encoded_fov[0]:g} mm leave "
+                f"none in the {self.recon_fov[0]:g} mm of reconSpace"
+            )
+
+
+@overload
+def _signed(value: NDArray[np.integer[Any]]) -> Ints: ...
+@overload
+def _signed(value: int | np.integer[Any]) -> int: ...
+def _signed(value: NDArray[np.integer[Any]] | int | np.integer[Any]) -> Ints | int:
+    """Widen a counter: as u16, as it comes from a header, it would wrap at zero."""
+    return value.astype(np.int64) if isinstance(value, np.ndarray) else int(value)
+
+
+def _refuse_unsupported(encoding: Element) -> None:
+    trajectory = text(encoding, "trajectory") or "cartesian"
+    if trajectory.lower() != "cartesian":
+        raise HeaderError(f"trajectory: only cartesian is supported, got {trajectory!r}")
+    n_z = integer(encoding, "encodedSpace/matrixSize/z", 1)
+    step_2 = "encodingLimits/kspace_encoding_step_2"
+    n_step_2 = (
+        1 + integer(encoding, f"{step_2}/maximum", 0) - integer(encoding, f"{step_2}/minimum", 0)
+    )
+    if n_z > 1 or n_step_2 > 1:
+        raise HeaderError(
+            "3-D encoding is not supported: expected one partition, got encoded z "
+            f"{n_z} and {n_step_2} values of kspace_encoding_step_2"
+        )
+    for name in ("multiband_factor", "multibandFactor"):
+        factor = integer(encoding, f"parallelImaging/multiband/{name}", 1)
+        if factor > 1:
+            raise HeaderError(f"multiband is not supported: expected factor 1, got {factor}")
+
+
+def _matrix(encoding: Element, space: str) -> tuple[int, int, int]:
+    x, y, z = (integer(encoding, f"{space}/matrixSize/{axis}") for axis in "xyz")
+    if not all(1 <= size <= LARGEST for size in (x, y, z)):
+        raise HeaderError(f"{space}/matrixSize: expected 1 to {LARGEST}, got {x} x {y} x {z}")
+    return x, y, z
+
+
+def _fov(encoding: Element, space: str) -> tuple[float, float, float]:
+    x, y, z = (number(encoding, f"{space}/fieldOfView_mm/{axis}") for axis in "xyz")
+    if not (x > 0 and y > 0):
+        raise HeaderError(f"{space}/fieldOfView_mm: expected x and y above 0, got {x:g} and {y:g}")
+    return x, y, z
+
+
+def _count(limits: Element, name: str) -> int:
+    return 1 + integer(limits, f"{name}/maximum", 0)
+
+
+def _noise_dependency(root: Element) -> str | None:
+    for dependency in root.iterfind("measurementInformation/measurementDependency"):
+        if (text(dependency, "dependencyType") or "").lower() == "noise":
+            return text(dependency, "measurementID")
+    return None
+
+
+def _channel_labels(root: Element) -> tuple[str, ...]:
+    labels = [
+        (integer(label, "coilNumber"), text(label, "coilName") or "")
+        for label in root.iterfind("acquisitionSystemInformation/coilLabel")
+    ]
+    return tuple(name for _, name in sorted(labels))

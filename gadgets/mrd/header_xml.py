@@ -1,0 +1,201 @@
+"""The text of an MRD header: reading it tolerantly, building and amending it.
+
+Names are matched without their namespace, because hosts write headers with and without one, and
+text may end with the NUL that some of them count in. Written headers follow the order of the
+ISMRMRD schema, which C++ and Python readers need.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+
+from ..errors import HeaderError
+
+NAMESPACE = "http://www.ismrm.org/ISMRMRD"
+
+
+def parse(xml: bytes | str) -> Element:
+    """Give the root of a header, its names without namespaces; HeaderError if it is none."""
+    try:
+        root = ElementTree.fromstring(xml.rstrip(b"\0" if isinstance(xml, bytes) else "\0"))  # type: ignore[arg-type]
+    except (ElementTree.ParseError, UnicodeError, LookupError) as error:
+        raise HeaderError(f"the MRD header is no XML: {error}; it begins {xml[:60]!r}") from error
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    if root.tag != "ismrmrdHeader":
+        raise HeaderError(f"the MRD header: expected <ismrmrdHeader>, got <{root.tag}>")
+    return root
+
+
+def find(parent: Element, path: str) -> Element:
+    """Give the first element at a path; HeaderError if there is none."""
+    element = parent.find(path)
+    if element is None:
+        raise HeaderError(f"the MRD header has no {path} in <{parent.tag}>")
+    return element
+
+
+def has(parent: Element, path: str) -> bool:
+    """Say whether an element with text stands at a path."""
+    return text(parent, path) is not None
+
+
+def text(parent: Element, path: str) -> str | None:
+    """Give the text at a path, stripped; None if it is missing or empty."""
+    return (parent.findtext(path) or "").strip() or None
+
+
+def number(parent: Element, path: str, default: float | None = None) -> float:
+    """Give the finite number at a path; HeaderError if it is missing and has no default."""
+    value = text(parent, path)
+    if value is None:
+        if default is None:
+            raise HeaderError(f"the MRD header has no {path} in <{parent.tag}>")
+        return float(default)
+    try:
+        result = float(value)
+    except ValueError:
+        result = math.nan
+    if not math.isfinite(result):
+        raise HeaderError(f"the MRD header's {path}: expected a number, got {value!r}")
+    return result
+
+
+def integer(parent: Element, path: str, default: int | None = None) -> int:
+    """Give the whole number at a path; HeaderError if it is missing and has no default."""
+    result = number(parent, path, default)
+    if not result.is_integer():
+        raise HeaderError(f"the MRD header's {path}: expected a whole number, got {result:g}")
+    return int(result)
+
+
+def user_parameters(root: Element) -> dict[str, str]:
+    """Collect all user parameters, whatever their type, as text."""
+    return {
+        name: text(parameter, "value") or ""
+        for parameter in root.iterfind("userParameters/*")
+        if (name := text(parameter, "name"))
+    }
+
+
+def with_user_parameter(xml: bytes | str, name: str, value: str) -> bytes:
+    """Set one userParameterString in a header and keep all else."""
+    root = parse(xml)
+    group = root.find("userParameters")
+    if group is None:
+        group = Element("userParameters")
+        # The schema allows waveformInformation alone after it.
+        waveforms = [i for i, child in enumerate(root) if child.tag == "waveformInformation"]
+        root.insert(waveforms[0] if waveforms else len(root), group)
+    for parameter in list(group):
+        if text(parameter, "name") == name:
+            group.remove(parameter)
+    strings = [i for i, child in enumerate(group) if child.tag != "userParameterBase64"]
+    parameter = Element("userParameterString")
+    _put(parameter, {"name": name, "value": value})
+    group.insert(strings[-1] + 1 if strings else 0, parameter)
+    return _serialise(root)
+
+
+def with_ky_center(xml: bytes | str, center: int) -> bytes:
+    """Set the ky counter of the centre of k-space in a header and keep all else."""
+    root = parse(xml)
+    ky = find(root, "encoding/encodingLimits/kspace_encoding_step_1")
+    find(ky, "center").text = str(center)
+    return _serialise(root)
+
+
+def without_patient(xml: bytes) -> bytes:
+    """Remove what a header says of the patient and the study; one that says nothing stays as is."""
+    root = parse(xml)
+    personal = [root.find(name) for name in ("subjectInformation", "studyInformation")]
+    found = [element for element in personal if element is not None]
+    for element in found:
+        root.remove(element)
+    return _serialise(root) if found else xml
+
+
+def header_xml(
+    *,
+    encoded: Sequence[int],
+    encoded_fov: Sequence[float],
+    recon: Sequence[int],
+    recon_fov: Sequence[float],
+    n_coils: int,
+    ky_min: int = 0,
+    ky_max: int | None = None,
+    center: int | None = None,
+    n_slices: int = 1,
+    n_contrasts: int = 1,
+    n_phases: int = 1,
+    n_repetitions: int = 1,
+    n_sets: int = 1,
+    n_averages: int = 1,
+    measurement_id: str = "",
+    tr_ms: float | None = None,
+    user: Mapping[str, str] | None = None,
+) -> bytes:
+    """Build a minimal valid header of a Cartesian 2-D scan.
+
+    Matrices and fields of view (mm) are (x, y, z). Without limits, every row of the encoded
+    matrix is a counter and the centre is ``ny // 2``.
+    """
+    n_ky = encoded[1]
+    root = Element("ismrmrdHeader")
+    if measurement_id:
+        # The schema requires a position; nothing here reads it.
+        _put(
+            SubElement(root, "measurementInformation"),
+            {"measurementID": measurement_id, "patientPosition": "HFS"},
+        )
+    _put(SubElement(root, "acquisitionSystemInformation"), {"receiverChannels": n_coils})
+    # The schema requires the frequency; 0 says that it is not known.
+    _put(SubElement(root, "experimentalConditions"), {"H1resonanceFrequency_Hz": 0})
+    encoding = SubElement(root, "encoding")
+    for name, matrix, fov in (
+        ("encodedSpace", encoded, encoded_fov),
+        ("reconSpace", recon, recon_fov),
+    ):
+        space = SubElement(encoding, name)
+        _put(SubElement(space, "matrixSize"), dict(zip("xyz", matrix, strict=True)))
+        _put(SubElement(space, "fieldOfView_mm"), dict(zip("xyz", fov, strict=True)))
+    limits = SubElement(encoding, "encodingLimits")
+    ky_center = n_ky // 2 if center is None else center
+    _limit(
+        limits, "kspace_encoding_step_1", ky_min, n_ky - 1 if ky_max is None else ky_max, ky_center
+    )
+    for name, count in (
+        ("average", n_averages),
+        ("slice", n_slices),
+        ("contrast", n_contrasts),
+        ("phase", n_phases),
+        ("repetition", n_repetitions),
+        ("set", n_sets),
+    ):
+        _limit(limits, name, 0, count - 1, 0)
+    _put(encoding, {"trajectory": "cartesian"})
+    if tr_ms is not None:
+        _put(SubElement(root, "sequenceParameters"), {"TR": tr_ms})
+    if user:
+        group = SubElement(root, "userParameters")
+        for key, value in user.items():
+            _put(SubElement(group, "userParameterString"), {"name": key, "value": value})
+    return _serialise(root)
+
+
+def _limit(limits: Element, name: str, minimum: int, maximum: int, center: int) -> None:
+    values = {"minimum": minimum, "maximum": maximum, "center": center}
+    _put(SubElement(limits, name), values)
+
+
+def _put(parent: Element, values: Mapping[str, str | float]) -> None:
+    for name, value in values.items():
+        SubElement(parent, name).text = str(value)
+
+
+def _serialise(root: Element) -> bytes:
+    # A plain attribute, because a prefix on every name would be lost on readers without namespaces.
+    root.set("xmlns", NAMESPACE)
+    document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document

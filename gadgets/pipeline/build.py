@@ -1,0 +1,242 @@
+"""Pipelines: Gadgetron's XML, version 2 or legacy, to a tuple of gadgets.
+
+Two forms are known. Ours: stock nodes that we know, then one `<external>` that executes
+`gadgets.external` and whose `<configuration>` lists our gadgets in order:
+
+    <gadget class="PredictMask"><property name="acceleration" value="4"/></gadget>
+
+Gadgetron's: stock nodes alone, from lines to images, such as its `default.xml`. Only classes of the
+table below and of `gadgets.pipeline.gadgetron_classes` can be named. Unknown classes, properties
+and values fail at load, all of them listed at once.
+"""
+
+import importlib
+import importlib.resources
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import ConfigError
+from ..mrd.items import Acquisition, Image, Waveform
+from . import gadgetron_classes
+from .gadget import Gadget
+from .gadgetron_xml import Node, read
+
+GADGETS = {
+    "NoiseAdjust": "noise_adjust",
+    "RemoveReadoutOversampling": "readout",
+    "PredictMask": "predict_mask",
+    "AccumulateFrame": "accumulate",
+    "CoilMaps": "coil_maps",
+    "Reconstruct": "reconstruct",
+    "ImageFinish": "image_finish",
+}
+
+Pipeline = tuple[Gadget, ...]
+
+
+def load(name: str, folder: Path | None = None, *, extra: Path | None = None) -> str:
+    """Return the XML text of a pipeline by its file name.
+
+    Looks in `extra` first, then in `folder`, by default that of the shipped ones, and not below
+    them. Raises ConfigError for any other name, and a file that cannot be read.
+    """
+    folder = folder or Path(str(importlib.resources.files("xml_configs")))
+    places = [place for place in (folder, extra) if place is not None]
+    known = {path.name: path for place in places for path in place.glob("*.xml")}
+    if name not in known:
+        raise ConfigError(f"no pipeline {name!r}, expected one of {', '.join(sorted(known))}")
+    try:
+        return known[name].read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"pipeline {name!r} cannot be read: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """A pipeline and what it has readers and writers for."""
+
+    gadgets: Pipeline
+    reads: frozenset[type]
+    writes: frozenset[type]
+
+
+def parse(xml: str | bytes) -> Pipeline:
+    """Build the gadgets of a pipeline; ConfigError as `parse_stream`."""
+    return parse_stream(xml).gadgets
+
+
+def parse_stream(xml: str | bytes) -> Stream:
+    """Build the gadgets of a pipeline, and say what it reads and writes.
+
+    Where no readers or no writers are listed, it reads lines and waveforms and writes images.
+
+    Raises
+    ------
+    ConfigError
+        If the text is not XML, of neither dialect, or names anything unknown.
+    """
+    document = read(xml)
+    problems = list(document.problems)
+    reads = _known("reader", document.readers, gadgetron_classes.READERS, problems)
+    writes = _known("writer", document.writers, gadgetron_classes.WRITERS, problems)
+    libraries = [name for name in document.libraries if name not in gadgetron_classes.LIBRARIES]
+    if libraries:
+        problems.append(
+            f"libraries not known to this host: {', '.join(map(repr, libraries))}; it knows "
+            f"{', '.join(gadgetron_classes.LIBRARIES)}"
+        )
+    gadgets: list[Gadget] = []
+    stage: str | None = gadgetron_classes.LINES  # None where it cannot be told any more
+    for node in document.stream:
+        try:
+            gadgets += _external(node) if node.tag == "external" else _gadgetron(node)
+            stage = _stage(node, stage)
+        except ConfigError as error:
+            problems.append(str(error))
+            stage = None
+    strange = [n.classname for n in document.stream if n.tag == "gadget" and not _is_gadgetron(n)]
+    if strange:
+        problems.append(
+            f"gadgets not known to this host: {', '.join(map(repr, strange))}; it knows "
+            f"{', '.join(gadgetron_classes.GADGETRON_CLASSES)}, "
+            "and our own gadgets inside <external>"
+        )
+    if not document.stream:
+        problems.append("the stream is empty")
+    elif stage not in gadgetron_classes.IMAGES | {gadgetron_classes.LINES, None}:
+        problems.append(f"the stream ends with {stage}, which no writer takes")
+    if problems:
+        raise ConfigError("; ".join(problems))
+    return Stream(
+        gadgets=tuple(gadgets),
+        reads=reads or frozenset({Acquisition, Waveform}),
+        writes=writes or frozenset({Image}),
+    )
+
+
+def split(gadgets: Pipeline) -> tuple[Pipeline, Pipeline]:
+    """Split a pipeline into the part of the front and the part of the worker."""
+    first = next((i for i, gadget in enumerate(gadgets) if gadget.heavy), len(gadgets))
+    return gadgets[:first], gadgets[first:]
+
+
+def build(name: str, properties: Mapping[str, str]) -> Gadget:
+    """Build one gadget of the table from its properties as text; ConfigError lists all faults."""
+    if name not in GADGETS:
+        raise ConfigError(f"unknown gadget class {name!r}, expected one of {', '.join(GADGETS)}")
+    return _build(name, gadget_class(name), properties)
+
+
+def gadget_class(name: str) -> type[Gadget]:
+    """Import a gadget's class by its name in the table."""
+    module = (GADGETS | gadgetron_classes.EQUIVALENTS)[name]
+    kind: type[Gadget] = getattr(importlib.import_module(f"gadgets.steps.{module}"), name)
+    return kind
+
+
+def _build(name: str, kind: type[Gadget], properties: Mapping[str, str]) -> Gadget:
+    types_ = typing.get_type_hints(kind)
+    known = [field.name for field in fields(kind)]
+    values, problems = {}, []
+    unknown = sorted(set(properties) - set(known))
+    if unknown:
+        problems.append(
+            f"gadget {name} has no property {', '.join(unknown)}; it has {', '.join(known)}"
+        )
+    for key in (key for key in properties if key in known):
+        try:
+            values[key] = _value(f"gadget {name}, property {key}", properties[key], types_[key])
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("; ".join(problems))
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ConfigError(f"gadget {name}: {error}") from None
+
+
+def _value(where: str, text: str, kind: Any) -> Any:
+    origin = typing.get_origin(kind)
+    if origin is types.UnionType:  # `T | None`: empty text is None
+        inner = next(arg for arg in typing.get_args(kind) if arg is not types.NoneType)
+        return None if text == "" else _value(where, text, inner)
+    if origin is Literal:
+        allowed = typing.get_args(kind)
+        if text not in allowed:
+            raise ConfigError(f"{where} is {text!r}, expected one of {', '.join(allowed)}")
+        return text
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"{where} is {text!r}, expected true or false")
+        return text.lower() == "true"
+    try:
+        value = kind(text)
+    except ValueError:
+        raise ConfigError(f"{where} is {text!r}, expected {kind.__name__}") from None
+    if kind is float and not math.isfinite(value):
+        raise ConfigError(f"{where} is {text!r}, expected a finite number")
+    return value
+
+
+def _known(
+    kind: str, names: Iterable[str], table: Mapping[str, type], problems: list[str]
+) -> frozenset[type]:
+    problems += [
+        f"unknown {kind} class {name!r}, expected one of {', '.join(table)}"
+        for name in names
+        if name not in table
+    ]
+    return frozenset(table[name] for name in names if name in table)
+
+
+def _is_gadgetron(node: Node) -> bool:
+    return node.tag == "gadget" and node.classname in gadgetron_classes.GADGETRON_CLASSES
+
+
+def _stage(node: Node, stage: str | None) -> str | None:
+    """Say what flows behind a node."""
+    if node.tag == "external":
+        if stage not in (gadgetron_classes.LINES, gadgetron_classes.CROPPED, None):
+            raise ConfigError(f"<external> takes lines, but {stage} come to it")
+        return gadgetron_classes.FINAL
+    if node.tag != "gadget":
+        raise ConfigError(f"stream element <{node.tag}>, expected gadget or external")
+    return (
+        gadgetron_classes.behind(node.classname, stage) if stage and _is_gadgetron(node) else None
+    )
+
+
+def _gadgetron(node: Node) -> list[Gadget]:
+    if not _is_gadgetron(node):
+        return []  # listed by the caller
+    ours = gadgetron_classes.GADGETRON_CLASSES[node.classname].gadget
+    properties = gadgetron_classes.properties(node.classname, node.properties)
+    return [] if ours is None else [_build(node.classname, gadget_class(ours), properties)]
+
+
+def _external(node: Node) -> list[Gadget]:
+    problems = []
+    if not node.connect and node.execute != "gadgets.external":
+        problems.append(
+            '<external> must hold <execute name="gadgets.external" .../>, '
+            f"got {node.execute or 'none'!r}: this host runs no other modules"
+        )
+    elif not node.inner:
+        problems.append("<external> has no <configuration> that lists gadgets")
+    gadgets = []
+    for element in () if problems else node.inner:
+        try:
+            if element.tag != "gadget":
+                raise ConfigError(f"<{element.tag}> in <configuration>, expected <gadget class=>")
+            gadgets.append(build(element.classname, element.properties))
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("; ".join(problems))
+    return gadgets

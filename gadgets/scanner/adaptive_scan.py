@@ -1,0 +1,231 @@
+"""`mnet scan`: play a file through the closed loop, score what comes back, prove what was sent."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mnet.masks.line_plan import LinePlan
+from mnet.sampler.mnet_select import MNetSelect
+from mnet.score.comparison import Volume, maps, reference, rss
+from mnet.score.image_quality import score
+from mnet.weight_files import load_weights
+
+from ..errors import ConfigError
+from ..files.scan_record import read_record
+from ..files.source import Source
+from ..host.child_host import Address
+from ..mrd.items import Acquisition, Frame, Image, is_imaging
+from ..pipeline.gadget import Scan, run
+from ..steps.accumulate import AccumulateFrame
+from ..steps.image_finish import SERIES, kept
+from ..steps.noise_adjust import NoiseAdjust
+from ..steps.readout import RemoveReadoutOversampling
+from .sequence import Order, Played, SequenceParameters, play
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a user can choose about a scan."""
+
+    config: str = "adaptive_modl.xml"
+    acceleration: float = 4.0
+    deadline_ms: float = 1000.0
+    tr_ms: float = 0.0
+    order: Order = "linear"
+    echo_train: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A scan: its stable JSON, and what a report shows."""
+
+    json: dict[str, Any]
+    center: int  # ky counter of k = 0
+    volume: Volume
+    csm: Tensor  # (n, coils, x, ky) from the calibration lines
+    reference: Tensor  # (n, x, y) magnitudes of all lines
+    images: Tensor  # (n, x, y) magnitudes as received, in the order of the volume
+    wire: list[Image]
+
+
+def fully_sampled(source: Source) -> list[Frame]:
+    """Return every image of a file as a frame: whitened, in hybrid space, averages combined."""
+    gadgets = (NoiseAdjust(), RemoveReadoutOversampling(), AccumulateFrame(allow_incomplete=True))
+    items = run(gadgets, Scan(geometry=source.geometry), source.acquisitions)
+    frames = [item for item in items if isinstance(item, Frame)]
+    if not frames:
+        raise ConfigError(f"the {source.kind} holds no imaging lines")
+    return sorted(frames, key=lambda f: (f.key.repetition, f.key.slice, f.key.contrast))
+
+
+def plan_lines(frames: list[Frame], acceleration: float, echo_train: int = 1) -> LinePlan:
+    """Plan budget and calibration on the lines that every frame of the file holds."""
+    acquirable = np.logical_and.reduce([frame.mask for frame in frames])
+    return LinePlan.of(acquirable, acceleration, group_size=echo_train)
+
+
+def adaptive_scan(
+    source: Source,
+    address: Address,
+    options: Options,
+    records: Path | None = None,
+    on_slice: Callable[[Played], None] | None = None,
+) -> Result:
+    """Run the closed loop on a file and score the images.
+
+    `records` is the host's folder of records where it can be read: then the JSON says whether the
+    host received the calibration and the lines applied, and no others.
+    """
+    frames = fully_sampled(source)
+    lines = plan_lines(frames, options.acceleration, options.echo_train)
+    sampler, card = load_weights("mnet_select")
+    if not isinstance(sampler, MNetSelect):
+        raise ConfigError(
+            f"weights 'mnet_select' are a {type(sampler).__name__}, expected MNetSelect"
+        )
+    sequence = SequenceParameters(
+        lines=lines,
+        fallback=sampler.population(lines),
+        deadline_ms=options.deadline_ms,
+        tr_ms=options.tr_ms,
+        order=options.order,
+        group_size=options.echo_train,
+    )
+    before = set() if records is None else {path.name for path in records.glob("*")}
+    played, wire = play(source, sequence, address, options.config, on_slice)
+    volume = _volume(frames, lines, source)
+    by_key = {p.key: p for p in played}
+    applied = [by_key[f.key.slice, f.key.repetition] for f in frames]
+    csm = maps(volume)
+    truth, images = reference(volume, csm), _received(frames, wire, source)
+    entries = _entries(source, frames, lines, applied, wire, volume, images, truth, options)
+    summary: dict[str, Any] = _summary(entries, lines)
+    summary |= {"config": options.config, "deadline_ms": options.deadline_ms}
+    summary["sampler_sha256"] = card["sha256"]
+    if records is not None:
+        new = [path for path in records.glob("*") if path.name not in before]
+        summary["record"] = _proof(new, played)
+    return Result(
+        json={"slices": entries, "summary": summary},
+        center=source.geometry.center,
+        volume=volume,
+        csm=csm,
+        reference=truth,
+        images=images,
+        wire=wire,
+    )
+
+
+def _volume(frames: list[Frame], lines: LinePlan, source: Source) -> Volume:
+    geometry = source.geometry
+    kspace = torch.from_numpy(np.stack([frame.kspace for frame in frames]))
+    kspace[..., ~torch.from_numpy(lines.acquirable)] = 0
+    return Volume(kspace=kspace, lines=lines, crop=kept(geometry), matrix=geometry.recon[:2])
+
+
+def _received(frames: list[Frame], wire: list[Image], source: Source) -> Tensor:
+    """Return the images (n, x, y) in the order of the frames; zero where none arrived."""
+    found = {_image_key(i): i for i in wire if int(i.header["image_series_index"]) == SERIES}
+    empty = np.zeros(source.geometry.recon[:2], np.float32)
+    images = []
+    for frame in frames:
+        image = found.get((frame.key.slice, frame.key.repetition, frame.key.contrast))
+        if image is None:
+            images.append(empty)
+            continue
+        slope = float(image.meta.get("RescaleSlope", "1"))
+        images.append(np.abs(image.data[0, 0]).T.astype(np.float32) * np.float32(slope))
+    return torch.from_numpy(np.stack(images))
+
+
+def _image_key(image: Image) -> tuple[int, int, int]:
+    header = image.header
+    return int(header["slice"]), int(header["repetition"]), int(header["contrast"])
+
+
+def _entries(
+    source: Source,
+    frames: list[Frame],
+    lines: LinePlan,
+    applied: list[Played],
+    wire: list[Image],
+    volume: Volume,
+    images: Tensor,
+    truth: Tensor,
+    options: Options,
+) -> list[dict[str, Any]]:
+    geometry = source.geometry
+    scores = score(images, truth, rss(volume))
+    series = [i for i in wire if int(i.header["image_series_index"]) == SERIES]
+    meta = {_image_key(i): i.meta for i in series}
+    received = [meta.get((f.key.slice, f.key.repetition, f.key.contrast)) for f in frames]
+    n_acquirable = int(lines.acquirable.sum())
+    return [
+        {
+            "slice": frame.key.slice,
+            "repetition": frame.key.repetition,
+            "contrast": frame.key.contrast,
+            "n_lines": len(one.counters),
+            "acceleration": n_acquirable / len(one.counters),
+            "acceleration_encoded": geometry.n_ky / len(one.counters),
+            "acceleration_nominal": options.acceleration,
+            "mask": list(one.counters),
+            "fallback": one.fallback,
+            "reason": one.reason,
+            "mask_latency_ms": one.latency_ms,
+            "recon_ms": float(got["mnet_recon_ms"]) if got is not None else None,
+            "image_received": got is not None,
+            "fallback_in_meta": (got or {}).get("mnet_fallback"),
+            "reason_in_meta": (got or {}).get("mnet_reason"),
+            "nrmse": float(scores.nrmse[i]),
+            "nrmse_rss": float(scores.nrmse_rss[i]),
+            "psnr": float(scores.psnr[i]),
+            "ssim": float(scores.ssim[i]),
+        }
+        for i, (frame, one, got) in enumerate(zip(frames, applied, received, strict=True))
+    ]
+
+
+def _summary(entries: list[dict[str, Any]], lines: LinePlan) -> dict[str, Any]:
+    def mean(name: str) -> float:
+        return float(np.mean([entry[name] for entry in entries]))
+
+    latencies = [e["mask_latency_ms"] for e in entries if e["mask_latency_ms"] is not None]
+    recon = [e["recon_ms"] for e in entries if e["recon_ms"] is not None]
+    return {
+        **{name: mean(name) for name in ("nrmse", "nrmse_rss", "psnr", "ssim")},
+        "n_slices": len(entries),
+        "n_lines": lines.n_lines,
+        "n_calibration": int(lines.calibration.sum()),
+        "n_acquirable": int(lines.acquirable.sum()),
+        "fallbacks": sum(entry["fallback"] for entry in entries),
+        "images": sum(entry["image_received"] for entry in entries),
+        "mask_latency_ms_median": float(np.median(latencies)) if latencies else None,
+        "mask_latency_ms_p99": float(np.percentile(latencies, 99)) if latencies else None,
+        "recon_ms_median": float(np.median(recon)) if recon else None,
+    }
+
+
+def _proof(folders: list[Path], played: list[Played]) -> dict[str, Any]:
+    """Compare the raw log of the host with what the scanner says it applied."""
+    if len(folders) != 1:
+        return {"found": len(folders)}
+    received: dict[tuple[int, int], list[int]] = {}
+    for message in read_record(folders[0]):
+        if isinstance(message, Acquisition) and is_imaging(int(message.header["flags"])):
+            key = int(message.header["slice"]), int(message.header["repetition"])
+            received.setdefault(key, []).append(int(message.header["kspace_encode_step_1"]))
+    unasked = sum(len(set(received.get(p.key, [])) - set(p.counters)) for p in played)
+    missing = sum(len(set(p.counters) - set(received.get(p.key, []))) for p in played)
+    return {
+        "folder": str(folders[0]),
+        "lines_received": sum(len(counters) for counters in received.values()),
+        "unasked_lines": unasked,
+        "missing_lines": missing,
+        "only_asked_lines": unasked == 0 and missing == 0,
+    }

@@ -1,0 +1,98 @@
+"""`mnet replay`: send a file or a scan record to a host, as the stock client would.
+
+A record of an adaptive scan is played with the hello that its sequence gave, so that the host
+predicts again; the masks must then be those of the record. Where the scan was whitened with stored
+noise, a readout that stands for it goes ahead, for hosts that do not have it.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..files.fastmri import FirstAxis
+from ..files.noise_store import as_readout, from_json
+from ..files.scan_record import MASKS, NOISE, is_record
+from ..files.source import open_source
+from ..host.child_host import Address
+from ..mask.messages import Hello, Scope
+from ..mask.ports import SequencePort
+from ..mrd.geometry import SCAN_TOKEN, with_user_parameter
+from ..mrd.items import Image
+from .client import MrdClient
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """What came back, and how the masks compare with those of a record."""
+
+    n_acquisitions: int
+    images: list[Image]
+    n_masks: int = 0  # in the record
+    n_equal: int = 0  # predicted again, line for line
+
+
+def replay(path: Path, address: Address, config: str, first_axis: FirstAxis = "slice") -> Replayed:
+    """Send everything, wait for the images, and compare masks where there are any.
+
+    Raises
+    ------
+    PeerError
+        If the host reports an error.
+    """
+    source = open_source(path, first_axis=first_axis)
+    hello, recorded = _of_record(path) if is_record(path) else (None, {})
+    header = source.header
+    if hello is not None:
+        header = with_user_parameter(header, SCAN_TOKEN, hello.scan_token)
+    opened = (
+        nullcontext()
+        if hello is None
+        else SequencePort(address.mask_endpoint, hello, address.mask_keys)
+    )
+    with opened as port, MrdClient(address.host, address.port) as client:
+        client.start(config, header)
+        if port is not None:
+            port.wait_ready(60.0)
+        if (path / NOISE).is_file():
+            client.send(as_readout(from_json((path / NOISE).read_text("utf-8"))))
+        client.send_all(source.acquisitions)
+        equal = 0
+        for scope, counters in recorded.items() if port is not None else ():
+            mask = port.poll(scope, time.monotonic() + 10.0) if port is not None else None
+            equal += mask is not None and tuple(mask.counters) == counters
+        images = client.finish()
+    return Replayed(
+        n_acquisitions=len(source.acquisitions),
+        images=images,
+        n_masks=len(recorded),
+        n_equal=equal,
+    )
+
+
+def _of_record(path: Path) -> tuple[Hello | None, dict[Scope, tuple[int, ...]]]:
+    """Return the hello with a new token, and the masks by scope."""
+    hello: Hello | None = None
+    masks: dict[Scope, tuple[int, ...]] = {}
+    for message in _messages(path / MASKS):
+        if message["kind"] == "hello" and message.get("role") == "sequence":
+            names = [field.name for field in fields(Hello)]
+            known = {name: _tuple(message[name]) for name in names if name in message}
+            hello = Hello(**{**known, "scan_token": str(uuid.uuid4())})
+        elif message["kind"] == "mask":
+            masks[Scope(**message["scope"])] = tuple(message["counters"])
+    return hello, masks
+
+
+def _messages(path: Path) -> Iterator[dict[str, Any]]:
+    if path.exists():
+        for line in path.read_text().splitlines():
+            yield json.loads(line)["message"]
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

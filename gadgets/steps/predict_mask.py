@@ -1,0 +1,296 @@
+"""The calibration gadget: average the calibration lines over coils, run MNet, send the mask."""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mnet.masks.line_plan import Bool, LinePlan, low_pass
+from mnet.sampler.features import N_COIL_POINTS, coil_features, coil_points, line_features
+from mnet.sampler.mnet import mask_of
+
+from ..mask.messages import Hello, Scope
+from ..mask.recon_end import Unpaired
+from ..mrd.geometry import Geometry
+from ..mrd.items import (
+    Acquisition,
+    Burst,
+    Complex,
+    ImageKey,
+    Ints,
+    Item,
+    Mask,
+    PreScan,
+    flags_of,
+    image_key,
+    is_imaging,
+)
+from ..pipeline.gadget import Gadget, Scan
+from .readout import to_hybrid
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Scope:
+    """One slice (of one repetition) on its way to a mask."""
+
+    lines: dict[int, Complex] = field(default_factory=dict)  # calibration, by counter
+    features: dict[int, Tensor] = field(default_factory=dict)
+    coils: dict[int, Tensor] = field(default_factory=dict)  # what is needed of the coils' lines
+    held: list[Acquisition] = field(default_factory=list)  # retrospective: before the decision
+    mask: Mask | None = None
+
+    @torch.inference_mode()
+    def add(self, counter: int, line: Complex) -> None:
+        """Take in a calibration line, and what of the decision can be done before the last one."""
+        tensor = torch.from_numpy(line)
+        self.lines[counter] = line
+        self.features[counter] = line_features(tensor)
+        self.coils[counter] = tensor[:, coil_points(line.shape[-1])]
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What the masks of a scan may choose from, while its sequence says the same."""
+
+    hello: Hello | None
+    lines: LinePlan
+    calibration: Ints  # counters, ascending
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictMask(Gadget):
+    """Predict a mask for every slice as soon as its last calibration line is in.
+
+    `prospective` sends it to the sequence over the mask channel. `retrospective` takes fully
+    sampled data and drops the lines that the mask excludes. `shadow` only predicts, times and logs.
+    Budget and calibration are the sequence's where it says hello, and those of the properties where
+    it does not.
+    """
+
+    takes_bursts = True
+
+    mode: Literal["prospective", "retrospective", "shadow"] = "prospective"
+    sampler: str = "mnet_select"  # name of deployed weights
+    acceleration: float = 4.0  # nominal, where no sequence says hello
+    basis: Literal["acquirable", "encoded"] = "acquirable"  # lines that the acceleration divides
+    # how a mask leaves; MRD message 1028 only to a client that says its hello in the MRD stream
+    feedback: Literal["mask_channel", "mrd1028"] = "mask_channel"
+
+    def __post_init__(self) -> None:
+        """Refuse accelerations below 1."""
+        if self.acceleration < 1:
+            raise ValueError(f"acceleration is {self.acceleration}, expected 1 or more")
+
+    @property
+    def in_band(self) -> bool:
+        """Whether masks shall leave as MRD messages."""
+        return self.feedback == "mrd1028"
+
+    def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
+        """Pass all lines on, and yield a PreScan and a Mask when a slice's calibration is in."""
+        scan.models.get(self.sampler)
+        return self._stream(scan, items)
+
+    def warm(self, scan: Scan) -> None:
+        """Run the sampler in the shape it will meet."""
+        for _ in range(3):
+            self._rehearse(scan, self.plan(scan.geometry, None))
+
+    def plan(self, geometry: Geometry, hello: Hello | None) -> LinePlan:
+        """Return what a mask may choose from, in rows of the encoded matrix."""
+        acquirable, center = np.zeros(geometry.n_ky, dtype=bool), geometry.row(geometry.center)
+        if hello is None:
+            acquirable[geometry.row(geometry.limit_counters)] = True
+            n_rows = geometry.n_ky if self.basis == "encoded" else None
+            return LinePlan.of(acquirable, self.acceleration, center, n_rows=n_rows)
+        calibration = acquirable.copy()
+        acquirable[geometry.row(np.array(hello.acquirable))] = True
+        calibration[geometry.row(np.array(hello.calibration))] = True
+        return LinePlan(
+            acquirable=acquirable, calibration=calibration, n_lines=hello.n_lines, center=center
+        )
+
+    def _stream(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
+        scopes: dict[tuple[int, int], _Scope] = {}
+        plan: _Plan | None = None
+        for item in items:
+            if not isinstance(item, Acquisition | Burst) or not _belongs(item):
+                yield item
+                continue
+            received = time.monotonic()
+            plan = self._planned(scan, plan)
+            key = image_key(item.header)
+            if plan.hello is not None and plan.hello.repetition == "first":
+                key = key._replace(repetition=0)
+            scope = scopes.setdefault((key.slice, key.repetition), _Scope())
+            item = to_hybrid(item, scan.geometry)
+            if scope.mask is not None:
+                yield from self._pass(item, scope.mask)
+                continue
+            for line in item.lines() if isinstance(item, Burst) else (item,):
+                yield from self._before_mask(scan, key, scope, plan, line, received)
+        for scope in scopes.values():
+            yield from scope.held  # the stream ended early: acquired data are never lost
+
+    def _planned(self, scan: Scan, plan: _Plan | None) -> _Plan:
+        """Return the plan in force, a new one where the sequence has said something new."""
+        hello = None if scan.masks is None else scan.masks.hello()
+        if plan is not None and (hello is None or hello is plan.hello):
+            return plan  # what an earlier hello said stays true
+        if hello is not None and disagreement(hello, scan.geometry):
+            if plan is not None:
+                return plan
+            hello = None  # `_send` says what is wrong with it
+        lines = self.plan(scan.geometry, hello)
+        calibration = scan.geometry.counter(np.flatnonzero(lines.calibration))
+        self._rehearse(scan, lines)  # now, not when the last calibration line is in
+        return _Plan(hello=hello, lines=lines, calibration=calibration)
+
+    def _before_mask(
+        self,
+        scan: Scan,
+        key: ImageKey,
+        scope: _Scope,
+        plan: _Plan,
+        line: Acquisition,
+        received: float,
+    ) -> Iterator[Item]:
+        """Take in a line of a slice that has no mask yet, and decide where it is the last one."""
+        counter = int(line.header["kspace_encode_step_1"])
+        wanted = plan.calibration
+        if scope.mask is None and counter in wanted and counter not in scope.lines:
+            scope.add(counter, line.data)
+            if len(scope.lines) >= wanted.size and all(int(c) in scope.lines for c in wanted):
+                scope.mask = self._decide(scan, key, scope, plan, received)
+                lines = np.stack([scope.lines[int(c)] for c in wanted], axis=-1)
+                # the sequence waits for the mask, maps have the whole slice
+                yield PreScan(key=key, lines=lines, counters=wanted)
+                for collected in (scope.lines, scope.features, scope.coils):
+                    collected.clear()
+                yield scope.mask
+        scope.held.append(line)
+        if scope.mask is not None or self.mode != "retrospective":
+            held, scope.held = scope.held, []
+            for one in held:
+                yield from self._pass(one, scope.mask)
+
+    def _pass(self, item: Acquisition | Burst, mask: Mask | None) -> Iterator[Item]:
+        """Yield the lines that may go on."""
+        if self.mode != "retrospective" or mask is None:
+            yield item
+        elif isinstance(item, Burst):
+            kept = np.isin(item.counters, mask.counters)
+            if kept.any():
+                yield item.only(kept)
+        elif int(item.header["kspace_encode_step_1"]) in mask.counters:
+            yield item
+
+    def _decide(
+        self, scan: Scan, key: ImageKey, scope: _Scope, plan: _Plan, received: float
+    ) -> Mask:
+        """Predict the mask of one slice, and send it where that is the mode."""
+        hello, wanted = plan.hello, plan.calibration.tolist()
+        z, coils = (
+            torch.stack([known[counter] for counter in wanted], dim=-1)[None]
+            for known in (scope.features, scope.coils)
+        )
+        rows, reason = self._predict(scan, z, plan.lines, coils)
+        counters = scan.geometry.counter(np.flatnonzero(rows))
+        predicted = reason == "predicted"
+        sent = False
+        if self.mode == "prospective" and predicted:
+            sent, reason = self._send(scan, key, counters)
+        mask = Mask(
+            key=key,
+            counters=counters,
+            reason=reason,
+            sent=sent,
+            enforced=sent or self.mode == "retrospective",
+            fallback=(
+                np.array(hello.fallback)
+                if hello is not None and self.mode == "prospective"
+                else None
+            ),
+            model=self._hash(scan),
+            seconds=time.monotonic() - received,
+        )
+        log.info(
+            "slice %d: mask of %d lines in %.1f ms, %s",
+            key.slice,
+            counters.size,
+            1e3 * mask.seconds,
+            reason,
+        )
+        return mask
+
+    def _rehearse(self, scan: Scan, plan: LinePlan) -> None:
+        """Predict from nothing, so that what a plan needs once is there when a mask is due."""
+        n_coils, n_lines = scan.geometry.n_coils or 1, int(plan.calibration.sum())
+        z = torch.ones(1, 3, scan.geometry.n_x, n_lines)
+        lines = torch.ones(1, n_coils, N_COIL_POINTS, n_lines, dtype=torch.complex64)
+        self._predict(scan, z, plan, lines)
+
+    def _predict(self, scan: Scan, z: Tensor, plan: LinePlan, lines: Tensor) -> tuple[Bool, str]:
+        """Return the mask over rows, and "predicted" or why it is only the best fixed mask.
+
+        From the features of the calibration lines, and these (1, coils, x, lines) themselves.
+        """
+        model: nn.Module = scan.models.get(self.sampler)[0]
+        try:
+            with torch.inference_mode():
+                coils = coil_features(lines).to(scan.models.device)
+                logits = model(z.to(scan.models.device), plan, coils)
+            if not torch.isfinite(logits).all():
+                raise ValueError("logits are not finite")
+            return mask_of(logits[0], plan), "predicted"
+        except (RuntimeError, ValueError) as error:  # of torch or of the model: the scan goes on
+            log.exception("the sampler failed")
+            fixed: Bool = getattr(model, "population", low_pass)(plan)
+            return fixed, f"sampler failed: {error}"
+
+    def _send(self, scan: Scan, key: ImageKey, counters: Ints) -> tuple[bool, str]:
+        """Send the mask to the sequence that this scan is paired with, or say why not."""
+        if scan.masks is None:
+            return False, "no mask channel"
+        try:
+            declared = scan.masks.hello()
+            detail = "" if declared is None else disagreement(declared, scan.geometry)
+            if detail:
+                scan.masks.refuse(detail)
+                return False, detail
+            scan.masks.send(
+                Scope(slice=key.slice, repetition=key.repetition),
+                [int(c) for c in counters],
+                model=self._hash(scan),
+                reason="predicted",
+            )
+        except Unpaired as error:
+            return False, error.reason
+        except ValueError as error:  # the mask breaks the rules of the hello
+            return False, str(error)
+        return True, "predicted"
+
+    def _hash(self, scan: Scan) -> str:
+        return str(scan.models.get(self.sampler)[1]["sha256"])[:16]
+
+
+def _belongs(line: Acquisition | Burst) -> bool:
+    flags, encoding = flags_of(line.header), int(line.header["encoding_space_ref"])
+    return is_imaging(flags) and encoding == 0
+
+
+def disagreement(hello: Hello, geometry: Geometry) -> str:
+    """Say where a hello contradicts the MRD header, "" where it does not."""
+    if hello.center != geometry.center:
+        return f"hello has center {hello.center}, the MRD header {geometry.center}"
+    outside = sorted(set(hello.acquirable) - set(geometry.limit_counters.tolist()))
+    if outside:
+        return f"hello has acquirable lines {outside[:5]} outside the limits of the MRD header"
+    return ""

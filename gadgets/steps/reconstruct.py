@@ -1,0 +1,96 @@
+"""Frames to images: MoDL, CG-SENSE or zero-filled."""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mnet.recon import linear
+from mnet.recon.modl import MoDL
+
+from ..errors import GadgetError
+from ..mrd.items import Complex, Frame, Item
+from ..pipeline.gadget import Gadget, Models, Scan
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct(Gadget):
+    """Reconstruct every frame from the lines that arrived, whatever was asked for."""
+
+    heavy = True
+
+    method: Literal["modl", "cg_sense", "zero_filled"] = "modl"
+    weights: str = "modl"  # name of deployed weights, for `modl`
+    precision: Literal["auto", "float32"] = "auto"  # auto: bfloat16 convolutions if in hardware
+    lam: float = 0.02  # Tikhonov weight of `cg_sense`, on unit-norm operators
+    n_iterations: int = 30  # of `cg_sense`
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot converge."""
+        if self.lam < 0 or self.n_iterations < 1:
+            raise ValueError(
+                f"lam is {self.lam} and n_iterations {self.n_iterations}, expected lam of at least "
+                "0 and n_iterations of at least 1"
+            )
+
+    def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
+        """Fill in `image` and note the time in the meta data."""
+        if self.method == "modl":
+            scan.models.get(self.weights)
+        return self._stream(scan, items)
+
+    def warm(self, scan: Scan) -> None:
+        """Run once on a small frame."""
+        kspace = torch.ones(2, 32, 32, dtype=torch.complex64)
+        self._image(scan.models, scan.device, kspace, kspace, torch.ones(32))
+
+    def _stream(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
+        device, models = scan.device, scan.models
+        for item in items:
+            if not isinstance(item, Frame):
+                yield item
+                continue
+            if item.csm is None:
+                raise GadgetError("Reconstruct got a frame without maps: put CoilMaps before it")
+            arrays = (
+                torch.from_numpy(item.kspace),
+                torch.from_numpy(item.csm),
+                torch.from_numpy(item.mask).float(),
+            )
+            began, start = time.time(), time.monotonic()
+            try:
+                image = self._image(models, device, *arrays)
+            except torch.cuda.OutOfMemoryError:
+                log.warning("the GPU is out of memory; this scan goes on on the CPU")
+                device, models = "cpu", Models("cpu")
+                image = self._image(models, device, *arrays)
+            ms = 1e3 * (time.monotonic() - start)
+            if not torch.isfinite(torch.view_as_real(image)).all():
+                raise GadgetError(f"slice {item.key.slice}: the reconstruction is not finite")
+            array: Complex = image.numpy()
+            times = {"recon_began": f"{began:.3f}", "recon_ms": f"{ms:.1f}"}
+            meta = {**item.meta, **times, "method": self.method}
+            yield replace(item, image=array, meta=meta)
+
+    def _image(
+        self, models: Models, device: str, kspace: Tensor, csm: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Return the image (x, y) on the CPU."""
+        batch = [tensor[None].to(device) for tensor in (kspace, csm, mask)]
+        with torch.inference_mode():
+            if self.method == "modl":
+                model = models.get(self.weights)[0]
+                if self.precision == "float32" and isinstance(model, MoDL):
+                    model = model.in_float32()
+                image: Tensor = model(*batch)
+            elif self.method == "cg_sense":
+                image = linear.cg_sense(*batch, lam=self.lam, n_iterations=self.n_iterations)
+            else:
+                image = linear.zero_filled(*batch)
+        return image[0].cpu()

@@ -1,0 +1,32 @@
+"""A family of masks along simple densities: the first that a sampler can choose from."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .line_plan import Bool, LinePlan, from_density, power_law
+from .patterns import Pattern
+
+# (power, cutoff) of the densities
+FAMILY = (
+    *((power, 1.0) for power in (0.0, 0.5, 1.0, 2.0, 4.0, 6.0)),
+    *((power, 0.75) for power in (0.5, 1.0, 2.0, 3.0)),
+    *((power, 0.55) for power in (0.5, 1.0, 2.0)),
+    (0.5, 0.4),
+)
+
+
+@lru_cache(maxsize=8)  # all slices of a scan share a plan, and milliseconds count
+def family(lines: LinePlan) -> tuple[Bool, ...]:
+    """Return the masks (n,) along the densities of FAMILY."""
+    return tuple(from_density(lines, power_law(lines, *member)) for member in FAMILY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vetted:
+    """The family and some learned masks beside it, realised for a plan."""
+
+    patterns: tuple[Pattern, ...] = ()
+
+    def __call__(self, lines: LinePlan) -> tuple[Bool, ...]:
+        """Return all masks (n,)."""
+        return family(lines) + tuple(pattern.realise(lines) for pattern in self.patterns)

@@ -1,0 +1,185 @@
+"""Line masks: which phase-encode rows to acquire, always exactly `n_lines` of them.
+
+A mask is a bool array over the rows of the encoded matrix. `acquirable` marks the rows that can be
+measured at all, `calibration` those that always are; every function returns a mask that contains
+the calibration, stays inside the acquirable rows and has exactly `n_lines` rows.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bool = NDArray[np.bool_]
+
+
+def budget(n_rows: int, acceleration: float) -> int:
+    """Return the number of lines at a nominal acceleration of `n_rows` rows."""
+    if acceleration < 1:
+        raise ValueError(f"acceleration {acceleration} is below 1")
+    return max(1, int(n_rows // acceleration))
+
+
+def n_calibration(n_lines: int) -> int:
+    """Return how many of `n_lines` are calibration: a third, at least 16, at most half."""
+    return min(max(n_lines // 3, 16), n_lines // 2)
+
+
+def centre_block(acquirable: Bool, length: int, center: int) -> Bool:
+    """Mark `length` rows around the row `center` of k = 0.
+
+    Odd lengths are symmetric about `center`; even ones have their extra row below it. The block is
+    moved, never shortened, where the acquirable rows end (partial Fourier).
+
+    Raises
+    ------
+    ValueError
+        If the acquirable rows do not hold `length` neighbouring rows at that place.
+    """
+    rows = np.flatnonzero(acquirable)
+    if rows.size < length:
+        raise ValueError(f"{length} calibration rows, but only {rows.size} can be acquired")
+    start = int(np.clip(center - length // 2, rows[0], rows[-1] + 1 - length))
+    block = np.zeros_like(acquirable)
+    block[start : start + length] = True
+    if np.any(block & ~acquirable):
+        raise ValueError(f"rows {start}..{start + length - 1} are not all acquirable")
+    return block
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LinePlan:
+    """What a mask may choose from: rows (n,) bool, and how many lines in all."""
+
+    acquirable: Bool
+    calibration: Bool
+    n_lines: int
+    center: int  # row of k = 0
+
+    def __post_init__(self) -> None:
+        if np.any(self.calibration & ~self.acquirable):
+            raise ValueError("calibration rows outside the acquirable rows")
+        if not self.calibration.sum() <= self.n_lines <= self.acquirable.sum():
+            raise ValueError(
+                f"{self.n_lines} lines cannot hold {self.calibration.sum()} calibration lines "
+                f"within {self.acquirable.sum()} acquirable rows"
+            )
+
+    @classmethod
+    def of(
+        cls,
+        acquirable: Bool,
+        acceleration: float,
+        center: int | None = None,
+        *,
+        n_rows: int | None = None,
+        group_size: int = 1,
+    ) -> "LinePlan":
+        """Choose budget and calibration for a nominal acceleration.
+
+        It divides `n_rows` (the acquirable rows where not given; no budget exceeds those). Lines
+        after the calibration come in whole groups of `group_size`, an echo train.
+        """
+        center = acquirable.size // 2 if center is None else center
+        n_acquirable = int(acquirable.sum())
+        n_rows = n_acquirable if n_rows is None else n_rows
+        n_lines = min(budget(n_rows, acceleration), n_acquirable)
+        block = centre_block(acquirable, n_calibration(n_lines), center)
+        n_lines -= (n_lines - int(block.sum())) % group_size
+        return cls(acquirable=acquirable, calibration=block, n_lines=n_lines, center=center)
+
+    @property
+    def movable(self) -> Bool:
+        """Rows (n,) that a mask may take or leave."""
+        return self.acquirable & ~self.calibration
+
+    @property
+    def n_movable(self) -> int:
+        """How many rows a mask adds to the calibration."""
+        return self.n_lines - int(self.calibration.sum())
+
+    def mask(self, rows: NDArray[np.intp]) -> Bool:
+        """Return the mask of the calibration and `rows`."""
+        mask = self.calibration.copy()
+        mask[rows] = True
+        if mask.sum() != self.n_lines:
+            raise ValueError(f"mask has {mask.sum()} lines, expected {self.n_lines}")
+        return mask
+
+    def distance(self) -> NDArray[np.float64]:
+        """Return |row - center| of every row as a fraction of the furthest acquirable one."""
+        d = np.abs(np.arange(self.acquirable.size) - self.center).astype(float)
+        return d / max(float(d[self.acquirable].max()), 1.0)
+
+
+def uniform_random(lines: LinePlan, rng: np.random.Generator) -> Bool:
+    """Choose the movable lines with equal probability, without replacement."""
+    return lines.mask(rng.choice(np.flatnonzero(lines.movable), lines.n_movable, replace=False))
+
+
+def variable_density(lines: LinePlan, rng: np.random.Generator, power: float = 4.0) -> Bool:
+    """Choose lines without replacement, with probability (1 - distance)^power."""
+    rows = np.flatnonzero(lines.movable)
+    weight = (1 - lines.distance()[rows]) ** power + 1e-6  # the outermost line can be chosen too
+    return lines.mask(rng.choice(rows, lines.n_movable, replace=False, p=weight / weight.sum()))
+
+
+def equispaced(lines: LinePlan, offset: float = 0.5) -> Bool:
+    """Choose the movable lines at equal spacing; `offset` in [0, 1) shifts the comb."""
+    rows = np.flatnonzero(lines.movable)
+    places = np.floor((np.arange(lines.n_movable) + offset) * rows.size / lines.n_movable)
+    return lines.mask(rows[places.astype(int)])
+
+
+def low_pass(lines: LinePlan) -> Bool:
+    """Choose the movable lines nearest to the centre."""
+    rows = np.flatnonzero(lines.movable)
+    nearest = np.argsort(lines.distance()[rows], kind="stable")
+    return lines.mask(rows[nearest[: lines.n_movable]])
+
+
+def from_density(lines: LinePlan, density: NDArray[np.float64]) -> Bool:
+    """Place lines evenly along a density over rows (n,), complementary on the sides of the centre.
+
+    Outwards from the calibration, a line is taken wherever the cumulative density crosses a step;
+    the steps of the upper side lie half-way between those of the lower side. Where the density is
+    1/2 lines alternate exactly, and a row whose mirror image was left out is taken: the two halves
+    of k-space carry nearly the same, up to the phase of the object. Random draws have neither.
+    The density is scaled to the budget and cut at one line per row.
+    """
+    rows = np.flatnonzero(lines.movable)
+    share = _fill(np.maximum(density[rows], 1e-9), lines.n_movable)
+    below = rows < lines.center
+    n_below = min(round(float(share[below].sum())), int(below.sum()))
+    n_below = max(n_below, lines.n_movable - int((~below).sum()))
+    lower = _place(rows[below][::-1], share[below][::-1], n_below, 0.75)
+    upper = _place(rows[~below], share[~below], lines.n_movable - n_below, 0.25)
+    return lines.mask(np.concatenate([lower, upper]))
+
+
+def _place(
+    rows: NDArray[np.intp], share: NDArray[np.float64], n: int, start: float
+) -> NDArray[np.intp]:
+    """Take `n` of the rows where start + cumulative share crosses an integer."""
+    if n == 0:
+        return rows[:0]
+    steps = np.floor(np.cumsum(_fill(share, n)) + start + 1e-9)
+    return rows[np.diff(steps, prepend=0.0) > 0]
+
+
+def power_law(lines: LinePlan, power: float, cutoff: float = 1.0) -> NDArray[np.float64]:
+    """Return the density (1 - distance / cutoff)^power over rows (n,), 0 beyond the cutoff."""
+    density: NDArray[np.float64] = np.maximum(1 - lines.distance() / cutoff, 0.0) ** power
+    return np.where(lines.distance() < cutoff, density, 0.0)
+
+
+def _fill(weight: NDArray[np.float64], total: int) -> NDArray[np.float64]:
+    """Scale weights to the sum `total` with no entry above one."""
+    full = np.zeros(weight.size, dtype=bool)
+    while True:
+        rest = total - full.sum()
+        share = np.where(full, 1.0, weight * rest / max(weight[~full].sum(), 1e-12))
+        over = (share > 1) & ~full
+        if not over.any():
+            return share
+        full |= over

@@ -1,0 +1,155 @@
+"""MNet-select: which of a set of vetted masks, and perhaps a few swaps, suits a slice.
+
+Every mask of the set was tried on many training slices. The network predicts, from the calibration
+lines, how much worse each would be than the best of them; a slice gets the one that promises most,
+or the best fixed one unless another promises at least `margin` more. Predicting losses rather than
+lines keeps the structure of good masks, and whatever leaves was vetted.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..masks.family import FAMILY, Vetted
+from ..masks.line_plan import Bool, LinePlan
+from ..masks.patterns import Pattern
+from .mnet import N_TABLE, Body, LineHead, embeddings, line_table, linears
+
+Table = dict[str, list[Any]]  # "acceleration": [..], "loss": [[.. per mask], ..]
+SCALE = 0.02  # relative loss of one unit of the network's output
+
+
+class MNetSelect(nn.Module):
+    """Scan-adaptive choice among vetted masks, for any matrix size, coil count and acceleration.
+
+    `patterns` are vetted masks beside the family, as `Pattern.to_json` gives them; `table` their
+    mean relative losses on training slices by acceleration, the family's first. As initialised, or
+    with an infinite margin, every slice gets the best fixed mask.
+    """
+
+    def __init__(
+        self,
+        patterns: list[dict[str, Any]] | None = None,
+        table: Table | None = None,
+        n_channels: int = 24,
+        n_embedding: int = 64,
+        n_members: int = 1,
+        margin: float = 0.0,
+        n_swaps: int = 0,
+    ) -> None:
+        super().__init__()
+        n_masks = len(FAMILY) + len(patterns or [])
+        # without training, members nearer to (2, 1) are preferred
+        self.table = table or {
+            "acceleration": [4.0],
+            "loss": [
+                [abs(power - 2.0) + 1.0 - cutoff for power, cutoff in FAMILY]
+                + [10.0] * len(patterns or [])
+            ],
+        }
+        self.config = {
+            "patterns": patterns or [],
+            "table": self.table,
+            "n_channels": n_channels,
+            "n_embedding": n_embedding,
+            "n_members": n_members,
+            "margin": margin,
+            "n_swaps": n_swaps,
+        }
+        if any(len(losses) != n_masks for losses in self.table["loss"]):
+            raise ValueError(f"the table of losses must have {n_masks} columns, one per mask")
+        self.margin, self.n_swaps = margin, n_swaps
+        self.bodies = nn.ModuleList(Body(n_channels, n_embedding) for _ in range(n_members))
+        choose = [nn.Linear(n_embedding, n_masks) for _ in range(n_members)]
+        self.value = nn.ModuleList(LineHead(N_TABLE + 2, n_embedding) for _ in range(n_members))
+        for layer in choose:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.choose = nn.ModuleList(choose)
+        vetted = Vetted(patterns=tuple(Pattern.from_json(content) for content in patterns or []))
+        # all slices of a scan share a plan, and milliseconds count
+        self.vetted: Callable[[LinePlan], tuple[Bool, ...]] = lru_cache(maxsize=8)(vetted)
+
+    def mean_losses(self, lines: LinePlan) -> NDArray[np.float64]:
+        """Return the mean relative losses of the vetted masks on training slices, for a plan."""
+        acceleration = float(lines.acquirable.sum()) / lines.n_lines
+        known, losses = self.table["acceleration"], np.array(self.table["loss"])
+        at = float(np.interp(acceleration, known, np.arange(len(known))))
+        low = int(at)
+        high = min(low + 1, len(known) - 1)
+        between: NDArray[np.float64] = losses[low] + (at - low) * (losses[high] - losses[low])
+        return between
+
+    def population(self, lines: LinePlan) -> Bool:
+        """Return the best fixed mask (n,) for a plan, the one with the lowest mean loss."""
+        return self.vetted(lines)[int(self.mean_losses(lines).argmin())].copy()
+
+    def relative_losses(self, z: Tensor, lines: LinePlan, coils: Tensor) -> Tensor:
+        """Predict by how much each vetted mask is worse than the best: (members, batch, masks)."""
+        known = torch.from_numpy(self.mean_losses(lines)).to(z)
+        bodies = cast(list[Body], list(self.bodies))
+        inputs = bodies[0].inputs(z, lines, coils)  # the same for all members
+        chosen = linears(self.choose, embeddings(bodies, *inputs))
+        corrected: Tensor = known + SCALE * chosen
+        return corrected
+
+    def line_values(self, z: Tensor, lines: LinePlan, coils: Tensor, mask: Bool) -> Tensor:
+        """Predict what each row is worth beside the others of a mask: (members, batch, n)."""
+        table = torch.from_numpy(swap_table(lines, mask)).to(z).expand(z.shape[0], -1, -1)
+        values = [
+            value(table, body(z, lines, coils))
+            for body, value in zip(self.bodies, self.value, strict=True)
+        ]
+        return torch.stack(values)
+
+    def choice(self, z: Tensor, lines: LinePlan, coils: Tensor) -> Tensor:
+        """Return which vetted mask every slice gets: (batch,) indices."""
+        predicted = self.relative_losses(z, lines, coils).mean(0)
+        if not torch.isfinite(predicted).all():
+            raise ValueError("MNet-select predicts losses that are not numbers: check the input")
+        fixed = int(self.mean_losses(lines).argmin())
+        best = predicted.argmin(1)
+        gain = predicted[:, fixed] - predicted.gather(1, best[:, None])[:, 0]
+        return torch.where(gain > self.margin, best, torch.full_like(best, fixed))
+
+    def forward(self, z: Tensor, lines: LinePlan, coils: Tensor) -> Tensor:
+        """Return logits (batch, n), 1 on chosen rows and -1 elsewhere, from features."""
+        masks = self.vetted(lines)
+        coils = coils.expand(z.shape[0], -1)
+        chosen = [masks[int(i)] for i in self.choice(z, lines, coils)]
+        if self.n_swaps:
+            chosen = [
+                self._swapped(z[i : i + 1], lines, coils[i : i + 1], mask)
+                for i, mask in enumerate(chosen)
+            ]
+        return 2.0 * torch.from_numpy(np.stack(chosen)).to(z) - 1.0
+
+    def _swapped(self, z: Tensor, lines: LinePlan, coils: Tensor, mask: Bool) -> Bool:
+        values = self.line_values(z, lines, coils, mask).mean(0)[0].detach().cpu().numpy()
+        return swap(mask, lines, values, self.n_swaps)
+
+
+def swap_table(lines: LinePlan, mask: Bool) -> NDArray[np.float32]:
+    """Describe every row beside the others of a mask: (12, n)."""
+    n = mask.size
+    mirrored = mask[np.clip(2 * lines.center - np.arange(n), 0, n - 1)]
+    around = np.stack([mask * 2.0 - 1.0, mirrored * 2.0 - 1.0]).astype(np.float32)
+    return np.concatenate([around, line_table(lines)])
+
+
+def swap(mask: Bool, lines: LinePlan, values: NDArray[np.floating[Any]], n_swaps: int) -> Bool:
+    """Replace the least valued movable lines by the most valued free rows, while that gains."""
+    taken = np.flatnonzero(mask & lines.movable)
+    free = np.flatnonzero(~mask & lines.movable)
+    taken = taken[np.argsort(values[taken], kind="stable")][:n_swaps]
+    free = free[np.argsort(-values[free], kind="stable")][:n_swaps]
+    swapped = mask.copy()
+    for out, into in zip(taken, free, strict=False):
+        if values[into] > values[out]:
+            swapped[out], swapped[into] = False, True
+    return swapped

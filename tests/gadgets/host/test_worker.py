@@ -1,0 +1,309 @@
+import gc
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from gadgets.errors import GadgetError
+from gadgets.host.worker_handle import IN_FLIGHT, Worker, WorkerPool, WorkerScan
+from gadgets.mrd.items import Acquisition, Frame, Image, Item, Waveform
+from gadgets.pipeline.build import load, parse, split
+from gadgets.pipeline.gadget import Scan, chain, intake, run
+from tests.gadgets.helpers.synthetic import Scanned, noise, scanned
+
+XML = load("zero_filled.xml")
+ONE = scanned(n_slices=3)
+ODD = scanned(n_x=21, n_ky=27, n_coils=2, n_slices=2, seed=7)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in the same order in both processes, and no threads that wait for each other."""
+    n_threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
+        yield
+    torch.set_num_threads(n_threads)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[WorkerPool]:
+    pool = WorkerPool("cpu")
+    yield pool
+    pool.close()
+
+
+def items(one: Scanned) -> list[Item]:
+    n_slices, n_coils = one.kspace.shape[:2]
+    return [noise(n_coils), *(line for s in range(n_slices) for line in one.lines(s))]
+
+
+def frames(one: Scanned, xml: str = XML) -> list[Item]:
+    """What the front hands over."""
+    scan = Scan(geometry=one.geometry)
+    out = chain(split(parse(xml))[0], scan, intake(scan, items(one)))
+    return [item for item in out if not isinstance(item, Acquisition | Waveform)]
+
+
+def start(worker: Worker, one: Scanned, xml: str = XML) -> tuple[WorkerScan, list[Image]]:
+    images: list[Image] = []
+    return worker.open(xml, one.header.decode(), images.append), images
+
+
+def reconstruct(worker: Worker, one: Scanned) -> list[Image]:
+    scan, images = start(worker, one)
+    for item in frames(one):
+        scan.put(item)
+    scan.finish()
+    return images
+
+
+def same(received: list[Image], expected: list[Item]) -> None:
+    assert len(received) == len(expected)
+    for a, b in zip(received, expected, strict=True):
+        assert isinstance(b, Image)
+        np.testing.assert_array_equal(a.data, b.data)
+        assert a.header.tobytes() == b.header.tobytes()
+        times = {"mnet_maps_began", "mnet_maps_ms", "mnet_recon_began", "mnet_recon_ms"}
+        timeless = [{k: v for k, v in m.items() if k not in times} for m in (a.meta, b.meta)]
+        assert timeless[0] == timeless[1]
+
+
+def broken(frame: Item) -> Item:
+    assert isinstance(frame, Frame)
+    return replace(frame, calibration=np.zeros_like(frame.calibration))
+
+
+def test_images_of_the_worker_are_those_of_the_plain_loop(pool: WorkerPool) -> None:
+    for one in (ONE, ODD):
+        expected = run(parse(XML), Scan(geometry=one.geometry), items(one))
+        same(reconstruct(pool.get(), one), expected)
+
+
+def test_scans_side_by_side_get_their_own_images(pool: WorkerPool) -> None:
+    worker = pool.get()
+    a, a_images = start(worker, ONE)
+    b, b_images = start(worker, ODD)
+    left, right = frames(ONE), frames(ODD)
+    while left or right:
+        for scan, rest in ((a, left), (b, right)):
+            if rest:
+                scan.put(rest.pop(0))
+    b.finish()
+    a.finish()
+    same(a_images, run(parse(XML), Scan(geometry=ONE.geometry), items(ONE)))
+    same(b_images, run(parse(XML), Scan(geometry=ODD.geometry), items(ODD)))
+
+
+def test_an_image_leaves_before_the_scan_ends(pool: WorkerPool) -> None:
+    arrived: queue.Queue[Image] = queue.Queue()
+    scan = pool.get().open(XML, ONE.header.decode(), arrived.put)
+    rest = frames(ONE)
+    scan.put(rest[0])
+    assert int(arrived.get(timeout=30).header["slice"]) == 0
+    for item in rest[1:]:
+        scan.put(item)
+    scan.finish()
+
+
+def test_counts_of_the_worker_come_back(pool: WorkerPool) -> None:
+    xml = XML.replace('name="dtype" value="float"', 'name="dtype" value="ushort"')
+    assert xml != XML
+    scan, _ = start(pool.get(), ONE, xml)
+    for item in frames(ONE):
+        scan.put(item)
+    scan.finish()
+    assert scan.counts == {"saturated pixels": 0}
+
+
+def test_an_error_ends_its_own_scan_alone(pool: WorkerPool) -> None:
+    worker = pool.get()
+    good, images = start(worker, ONE)
+    bad, none = start(worker, ONE)
+    rest = frames(ONE)
+    good.put(rest[0])
+    bad.put(broken(rest[0]))
+    with pytest.raises(GadgetError, match="slice 0 has 0 neighbouring lines"):
+        bad.finish()
+    with pytest.raises(GadgetError, match="slice 0 has 0 neighbouring lines"):
+        bad.put(rest[1])
+    for item in rest[1:]:
+        good.put(item)
+    good.finish()
+    assert not none
+    same(images, run(parse(XML), Scan(geometry=ONE.geometry), items(ONE)))
+    assert pool.get() is worker
+
+
+def test_many_items_after_an_error_block_nobody(pool: WorkerPool) -> None:
+    scan, _ = start(pool.get(), ONE)
+    frame = frames(ONE)[0]
+    scan.put(broken(frame))
+    with pytest.raises(GadgetError, match="neighbouring"):
+        for _ in range(1000):
+            scan.put(frame)
+
+
+def test_a_client_that_takes_no_image_holds_up_its_own_scan_alone(pool: WorkerPool) -> None:
+    worker = pool.get()
+    client_reads = threading.Event()
+    taken: list[Image] = []
+
+    def stalled(image: Image) -> None:
+        client_reads.wait(60)
+        taken.append(image)
+
+    slow = worker.open(XML, ONE.header.decode(), stalled)
+    for item in frames(ONE):
+        slow.put(item)
+    same(reconstruct(worker, ODD), run(parse(XML), Scan(geometry=ODD.geometry), items(ODD)))
+    assert not taken
+    client_reads.set()
+    slow.finish()
+    same(taken, run(parse(XML), Scan(geometry=ONE.geometry), items(ONE)))
+
+
+def test_a_client_that_takes_no_image_gets_no_more_than_the_queue_holds(pool: WorkerPool) -> None:
+    client_reads = threading.Event()
+    scan = pool.get().open(XML, ONE.header.decode(), lambda image: client_reads.wait(60) and None)
+    frame = frames(ONE)[0]
+    n_put = 0
+
+    def put() -> None:
+        nonlocal n_put
+        for _ in range(IN_FLIGHT + 8):
+            scan.put(frame)
+            n_put += 1
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    for _ in range(600):
+        if n_put == IN_FLIGHT:
+            break
+        time.sleep(0.1)
+    thread.join(0.5)
+    assert n_put == IN_FLIGHT
+    client_reads.set()
+    thread.join(60)
+    assert n_put == IN_FLIGHT + 8
+    scan.finish()
+
+
+def test_images_that_cannot_be_handed_on_fail_their_scan_alone(pool: WorkerPool) -> None:
+    worker = pool.get()
+
+    def refuse(image: Image) -> None:
+        raise ValueError("no room for images")
+
+    scan = worker.open(XML, ONE.header.decode(), refuse)
+    with pytest.raises(GadgetError, match="ValueError: no room for images"):
+        for item in frames(ONE):
+            scan.put(item)
+        scan.finish()
+    scan.abandon()
+    same(reconstruct(worker, ODD), run(parse(XML), Scan(geometry=ODD.geometry), items(ODD)))
+
+
+def test_a_header_that_only_the_worker_sees_broken_ends_its_scan_alone(pool: WorkerPool) -> None:
+    worker = pool.get()
+    scan = worker.open(XML, "no header", lambda image: None)
+    with pytest.raises(GadgetError, match="HeaderError"):
+        scan.finish()
+    same(reconstruct(worker, ODD), run(parse(XML), Scan(geometry=ODD.geometry), items(ODD)))
+
+
+def test_weights_that_do_not_load_are_an_error_and_the_worker_lives(pool: WorkerPool) -> None:
+    worker = pool.get()
+    xml = XML.replace('value="zero_filled"', 'value="modl"').replace(
+        '<property name="method"',
+        '<property name="weights" value="none-such"/><property name="method"',
+    )
+    with pytest.raises(GadgetError, match="none-such"):
+        worker.warm(xml, ONE.header.decode(), 60)
+    scan, _ = start(worker, ONE, xml)
+    with pytest.raises(GadgetError, match="none-such"):
+        scan.finish()
+    assert worker.warm(XML, ONE.header.decode(), 60)
+    assert pool.get() is worker
+
+
+def test_abandoned_scans_leave_no_thread_behind(pool: WorkerPool) -> None:
+    worker = pool.get()
+    reconstruct(worker, ODD)
+
+    def n_threads() -> int:
+        return len(os.listdir(f"/proc/{worker.pid}/task"))
+
+    before = n_threads()
+    for _ in range(5):
+        failed, _ = start(worker, ONE)
+        failed.put(broken(frames(ONE)[0]))
+        with pytest.raises(GadgetError):
+            failed.finish()
+        left, _ = start(worker, ONE)
+        left.abandon()
+        left.abandon()
+    reconstruct(worker, ODD)
+    for _ in range(100):
+        if n_threads() <= before:
+            break
+        time.sleep(0.05)
+    assert n_threads() <= before
+
+
+def test_a_killed_worker_fails_its_scans_and_another_takes_over() -> None:
+    pool = WorkerPool("cpu")
+    try:
+        worker = pool.get()
+        scan, images = start(worker, ONE)
+        rest = frames(ONE)
+        scan.put(rest[0])
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(GadgetError, match=r"worker ended \(exit status -9\)"):
+            for _ in range(200):
+                scan.put(rest[1])
+                time.sleep(0.02)
+        with pytest.raises(GadgetError, match="worker ended"):
+            scan.finish()
+        n_images = len(images)
+        with pytest.raises(GadgetError, match="died before the scan began"):
+            start(worker, ONE)
+        another = pool.get()
+        assert another is not worker
+        same(reconstruct(another, ODD), run(parse(XML), Scan(geometry=ODD.geometry), items(ODD)))
+        assert len(images) == n_images
+    finally:
+        pool.close()
+
+
+def test_a_worker_killed_while_the_front_waits_for_the_last_image_ends_the_wait() -> None:
+    worker = Worker("cpu")
+    try:
+        scan, _ = start(worker, ONE)
+        for item in frames(ONE):
+            scan.put(item)
+        os.kill(worker.pid, signal.SIGSTOP)
+        late, _ = start(worker, ONE)  # a stopped process cannot have finished it
+        threading.Timer(0.3, os.kill, (worker.pid, signal.SIGKILL)).start()
+        with pytest.raises(GadgetError, match="worker ended"):
+            late.finish()
+    finally:
+        worker.close()
+
+
+def test_a_closed_worker_process_ends(pool: WorkerPool) -> None:
+    worker = Worker("cpu")
+    reconstruct(worker, ODD)
+    pid = worker.pid
+    worker.close()
+    gc.collect()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

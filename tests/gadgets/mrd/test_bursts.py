@@ -1,0 +1,179 @@
+"""Lines that come together: what they give is what they give one by one."""
+
+import socket
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gadgets.mrd.bursts import MOST, LineReader
+from gadgets.mrd.items import (
+    WAVEFORM_HEADER,
+    Acquisition,
+    Burst,
+    Flag,
+    Frame,
+    Item,
+    Mask,
+    PreScan,
+    Waveform,
+)
+from gadgets.mrd.messages import Close, Message, write_message
+from gadgets.mrd.sockets import SocketReader
+from gadgets.pipeline.gadget import Scan, apart, run
+from gadgets.steps.accumulate import AccumulateFrame
+from gadgets.steps.noise_adjust import NoiseAdjust
+from gadgets.steps.predict_mask import PredictMask
+from gadgets.steps.readout import RemoveReadoutOversampling
+from tests.gadgets.helpers.synthetic import Fixed, acquisition, changed, scanned
+from tests.gadgets.steps.test_predict_mask import CALIBRATION, NET, ONE
+
+FIELDS = [
+    {},
+    {"flags": Flag.LAST_IN_SLICE},
+    {"flags": Flag.CALIBRATION},
+    {"flags": Flag.NAVIGATION},
+    {"flags": Flag.NOISE},
+    {"flags": Flag.REVERSE},
+    {"slice": 1},
+    {"average": 1},
+    {"encoding_space_ref": 1},
+    {"kspace_encode_step_1": 31},
+    {"discard_pre": 2, "discard_post": 3},
+    {"user_int": 7},
+]
+
+
+def received(messages: Iterable[Message]) -> list[Message | Burst]:
+    """Send messages, and read them once all of them lie ready."""
+    near, far = socket.socketpair()
+    with near, far:
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        far.sendall(b"".join(map(write_message, [*messages, Close()])))
+        reader = LineReader(SocketReader(near))
+        found: list[Message | Burst] = []
+        while not found or not isinstance(found[-1], Close):
+            found.append(reader.burst() or reader.message())
+    return found[:-1]
+
+
+def waveform() -> Waveform:
+    header = np.zeros(1, WAVEFORM_HEADER)[0]
+    header["channels"], header["number_of_samples"] = 1, 3
+    return Waveform(header=header, data=np.arange(3, dtype=np.uint32).reshape(1, 3))
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[Message]:
+    """Runs of lines that are alike, and between them what is not."""
+    one = scanned(n_ky=32, n_slices=2)
+    messages: list[Message] = []
+    for _ in range(draw(st.integers(1, 6))):
+        first = draw(st.integers(0, 31))
+        lines = one.lines(counters=range(first, min(32, first + draw(st.integers(1, 32)))))
+        fields = draw(st.sampled_from(FIELDS))
+        messages += [changed(line, **fields) for line in lines]
+        between = draw(st.sampled_from(["nothing", "waveform", "another length", "NaN"]))
+        if between == "waveform":
+            messages.append(waveform())
+        elif between == "another length":
+            messages.append(acquisition(np.ones((3, 6)), flags=Flag.NAVIGATION))
+        elif between == "NaN":
+            messages.append(replace(lines[0], data=np.full_like(lines[0].data, np.nan)))
+    return messages
+
+
+@settings(deadline=None, max_examples=60)
+@given(streams())
+def test_bursts_hold_the_messages_as_they_were_sent(messages: list[Message]) -> None:
+    items = received(messages)
+    alone = [one for item in items for one in (item.lines() if isinstance(item, Burst) else [item])]
+    assert [write_message(one) for one in alone] == [write_message(one) for one in messages]
+
+
+def test_lines_of_one_slice_come_in_bursts_that_are_not_too_long() -> None:
+    lines = scanned(n_ky=100).lines()
+    first, *bursts = received(lines)
+    assert isinstance(first, Acquisition)  # its layout is not known before it is there
+    assert [len(burst.headers) for burst in bursts] == [*[MOST] * 3, 3]  # type: ignore[union-attr]
+
+
+def test_lines_of_slices_in_turn_come_one_by_one() -> None:
+    one = scanned(n_ky=32, n_slices=2)
+    items = received([one.line(i, i % 2) for i in range(32)])
+    assert all(isinstance(item, Acquisition) for item in items)
+
+
+def test_a_line_waits_for_none_that_is_only_half_there() -> None:
+    lines = [write_message(line) for line in scanned().lines()[:4]]
+    near, far = socket.socketpair()
+    near.settimeout(1.0)
+    with near, far:
+        reader = LineReader(SocketReader(near))
+        far.sendall(b"".join(lines[:3]) + lines[3][:-1])
+        assert reader.burst() is None
+        assert write_message(reader.message()) == lines[0]
+        burst = reader.burst()
+        assert burst is not None
+        assert [write_message(line) for line in burst.lines()] == lines[1:3]
+        assert reader.burst() is None
+        far.sendall(lines[3][-1:])
+        assert write_message(reader.message()) == lines[3]
+
+
+def results(chain: Iterable[Any], items: list[Item], **services: Any) -> tuple[list[Item], Scan]:
+    scan = Scan(geometry=services.pop("geometry"), **services)
+    return list(apart(run(chain, scan, items))), scan
+
+
+def assert_equal(one: list[Item], other: list[Item]) -> None:
+    assert [type(item) for item in one] == [type(item) for item in other]
+    for a, b in zip(one, other, strict=True):
+        if isinstance(a, Acquisition | Frame) and isinstance(b, type(a)):
+            assert a.header.tobytes() == b.header.tobytes()
+        for name in ("data", "kspace", "lines"):
+            if hasattr(a, name):
+                # a transform of many rows may round another way than that of one
+                x, y = getattr(a, name), getattr(b, name)
+                np.testing.assert_allclose(x, y, atol=2e-6 * max(np.abs(y).max(initial=0), 1e-9))
+        for name in ("mask", "calibration", "counters"):
+            if hasattr(a, name):
+                np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+        for name in ("key", "reason", "meta"):
+            assert getattr(a, name, None) == getattr(b, name, None)
+
+
+@settings(deadline=None, max_examples=100)
+@given(streams(), st.booleans())
+def test_frames_of_bursts_are_those_of_lines(messages: list[Message], noise: bool) -> None:
+    one = scanned(n_ky=32, n_slices=2)
+    rng = np.random.default_rng(0)
+    if noise:
+        readouts = rng.normal(size=(2, 3, 48))
+        messages = [acquisition(readouts[0] + 1j * readouts[1], flags=Flag.NOISE), *messages]
+    chain = (NoiseAdjust(), RemoveReadoutOversampling(), AccumulateFrame(allow_incomplete=True))
+    found, scan = results(chain, received(messages), geometry=one.geometry)  # type: ignore[arg-type]
+    expected, alone = results(chain, list(messages), geometry=one.geometry)  # type: ignore[arg-type]
+    assert_equal(found, expected)
+    assert scan.counts == alone.counts
+
+
+@pytest.mark.parametrize("mode", ["prospective", "retrospective", "shadow"])
+@pytest.mark.parametrize("calibration_first", [True, False])
+def test_masks_of_bursts_are_those_of_lines(mode: Any, calibration_first: bool) -> None:
+    rest = [c for c in range(64) if c not in CALIBRATION]
+    order = CALIBRATION + rest if calibration_first else list(range(64))
+    lines = [line for s in range(3) for line in ONE.lines(s, order)]
+    chain = (RemoveReadoutOversampling(), PredictMask(mode=mode, sampler="net"), AccumulateFrame())
+    items = received(lines)
+    assert sum(isinstance(item, Burst) for item in items) >= 6
+    services: dict[str, Any] = {"geometry": ONE.geometry, "models": Fixed(net=NET)}
+    found, scan = results(chain, items, **services)  # type: ignore[arg-type]
+    expected, alone = results(chain, list(lines), **services)
+    assert_equal(found, expected)
+    assert {Frame, Mask, PreScan} <= {type(item) for item in found}
+    assert scan.counts == alone.counts

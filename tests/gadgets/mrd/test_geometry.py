@@ -1,0 +1,225 @@
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gadgets.errors import GadgetsError, HeaderError
+from gadgets.mrd.geometry import SCAN_TOKEN, Geometry, header_xml, with_user_parameter
+
+with warnings.catch_warnings():  # importing ismrmrd changes the warning filters
+    import ismrmrd
+
+
+def header(**changes: object) -> bytes:
+    values: dict[str, object] = {
+        "encoded": (640, 368, 1),
+        "encoded_fov": (440.0, 253.0, 5.0),
+        "recon": (320, 320, 1),
+        "recon_fov": (220.0, 220.0, 5.0),
+        "n_coils": 15,
+    }
+    return header_xml(**(values | changes))  # type: ignore[arg-type]
+
+
+@st.composite
+def geometries(draw: st.DrawFn) -> Geometry:
+    """Odd and even matrices, partial Fourier, limits that reach outside the matrix."""
+    ny = draw(st.integers(1, 400))
+    ky_min = draw(st.integers(0, 40))
+    center = draw(st.integers(ky_min, ky_min + 300))
+    ky_max = draw(st.integers(center, center + 300))
+    return Geometry.parse(
+        header(
+            encoded=(640, ny, 1),
+            ky_min=ky_min,
+            ky_max=ky_max,
+            center=center,
+        )
+    )
+
+
+@given(geometries())
+def test_the_central_counter_lies_in_the_central_row(geometry: Geometry) -> None:
+    assert geometry.row(geometry.center) == geometry.n_ky // 2
+
+
+@given(geometries())
+def test_row_and_counter_invert_each_other_on_every_row(geometry: Geometry) -> None:
+    rows = np.arange(geometry.n_ky)
+    np.testing.assert_array_equal(geometry.row(geometry.counter(rows)), rows)
+    assert [geometry.row(geometry.counter(int(row))) for row in rows] == rows.tolist()
+
+
+@given(geometries())
+def test_limit_counters_are_those_within_limits_and_matrix(geometry: Geometry) -> None:
+    expected = [
+        counter
+        for counter in range(geometry.ky_min, geometry.ky_max + 1)
+        if 0 <= counter + geometry.n_ky // 2 - geometry.center < geometry.n_ky
+    ]
+    assert geometry.limit_counters.tolist() == expected
+    assert geometry.center in expected
+
+
+def test_unsigned_counters_do_not_wrap_below_zero() -> None:
+    geometry = Geometry.parse(header(encoded=(640, 9, 1), ky_max=20, center=10))
+    counters = np.array([0, 6, 10], np.uint16)
+    assert geometry.row(counters).tolist() == [-6, 0, 4]
+    assert geometry.row(counters[0]) == -6
+
+
+def test_fastmri_numbers_put_the_acquired_lines_after_the_left_padding() -> None:
+    geometry = Geometry.parse(header(encoded=(640, 372, 1), ky_max=325, center=163))
+    assert geometry.row(0) == 372 // 2 - 163
+    assert geometry.row(325) == 372 // 2 - 163 + 325
+    assert geometry.n_x == 320
+    assert geometry.limit_counters.size == 326
+
+
+def test_a_built_header_parses_to_what_was_asked_and_ismrmrd_agrees() -> None:
+    xml = header(
+        ky_max=300,
+        center=150,
+        n_slices=4,
+        n_contrasts=2,
+        n_repetitions=3,
+        n_averages=2,
+        measurement_id="45_1_2_7",
+        tr_ms=4.6,
+        user={"site": "a & b"},
+    )
+    geometry = Geometry.parse(xml)
+    assert geometry.encoded == (640, 368, 1)
+    assert geometry.recon_fov == (220.0, 220.0, 5.0)
+    assert (geometry.ky_min, geometry.ky_max, geometry.center) == (0, 300, 150)
+    assert (geometry.n_slices, geometry.n_contrasts, geometry.n_repetitions) == (4, 2, 3)
+    assert (geometry.n_averages, geometry.n_phases, geometry.n_sets) == (2, 1, 1)
+    assert geometry.n_coils == 15
+    assert geometry.measurement_id == "45_1_2_7"
+    assert geometry.tr_ms == 4.6
+    assert geometry.user == {"site": "a & b"}
+    assert geometry.scan_token is None
+    assert geometry.relative_receiver_noise_bandwidth == 0.793
+
+    document = ismrmrd.xsd.CreateFromDocument(xml)
+    encoding = document.encoding[0]
+    assert encoding.encodedSpace.matrixSize.x == 640
+    assert encoding.reconSpace.fieldOfView_mm.y == 220.0
+    assert encoding.encodingLimits.kspace_encoding_step_1.center == 150
+    assert encoding.encodingLimits.slice.maximum == 3
+    assert document.acquisitionSystemInformation.receiverChannels == 15
+    assert document.sequenceParameters.TR == [4.6]
+    assert document.userParameters.userParameterString[0].value == "a & b"
+
+
+def test_a_user_parameter_is_added_replaced_and_leaves_the_rest() -> None:
+    xml = header(measurement_id="1_2_3_4", user={"site": "here"})
+    once = with_user_parameter(xml, SCAN_TOKEN, "first")
+    twice = with_user_parameter(once.decode() + "\0", SCAN_TOKEN, "second")
+    geometry = Geometry.parse(twice)
+    assert geometry.scan_token == "second"
+    assert geometry.user == {"site": "here", SCAN_TOKEN: "second"}
+    assert geometry.measurement_id == "1_2_3_4"
+    document = ismrmrd.xsd.CreateFromDocument(twice)
+    assert [p.value for p in document.userParameters.userParameterString] == ["here", "second"]
+
+
+def test_a_user_parameter_lands_where_the_schema_wants_it() -> None:
+    waveform = (
+        b"<waveformInformation><waveformName>ECG</waveformName><waveformType>ecg</waveformType>"
+    )
+    xml = header().replace(
+        b"</ismrmrdHeader>", waveform + b"</waveformInformation></ismrmrdHeader>"
+    )
+    amended = with_user_parameter(xml, SCAN_TOKEN, "token")
+    assert amended.index(b"userParameters") < amended.index(b"waveformInformation")
+    assert Geometry.parse(amended).scan_token == "token"  # and a bare waveform does not matter
+
+
+def test_headers_with_trailing_nul_foreign_elements_and_no_namespace_are_read() -> None:
+    xml = header().replace(b' xmlns="http://www.ism', b' other="http://www.ism')
+    xml = xml.replace(
+        b"<experimentalConditions>", b"<vendor><x>1</x></vendor><experimentalConditions>"
+    )
+    assert Geometry.parse(xml + b"\0\0").n_coils == 15
+    assert Geometry.parse(xml.decode() + "\0").n_coils == 15
+
+
+def test_channel_labels_bandwidth_and_noise_dependency_are_read() -> None:
+    system = (
+        b"<relativeReceiverNoiseBandwidth>0.8</relativeReceiverNoiseBandwidth>"
+        b"<receiverChannels>2</receiverChannels>"
+        b"<coilLabel><coilNumber>1</coilNumber><coilName>B</coilName></coilLabel>"
+        b"<coilLabel><coilNumber>0</coilNumber><coilName>A</coilName></coilLabel>"
+    )
+    noise = (
+        b"</patientPosition><measurementDependency><dependencyType>Noise</dependencyType>"
+        b"<measurementID>9</measurementID></measurementDependency>"
+    )
+    xml = header(n_coils=2, measurement_id="1").replace(b"</patientPosition>", noise)
+    geometry = Geometry.parse(xml.replace(b"<receiverChannels>2</receiverChannels>", system))
+    assert geometry.channel_labels == ("A", "B")
+    assert geometry.relative_receiver_noise_bandwidth == 0.8
+    assert geometry.noise_dependency == "9"
+
+
+def limits_removed(name: str) -> bytes:
+    xml = header()
+    start, end = xml.index(f"<{name}>".encode()), xml.index(f"</{name}>".encode())
+    return xml[:start] + xml[end + len(name) + 3 :]
+
+
+def parallel(inner: bytes) -> bytes:
+    end = b"</trajectory>"
+    return header().replace(end, end + b"<parallelImaging>" + inner + b"</parallelImaging>")
+
+
+@pytest.mark.parametrize(
+    ("xml", "word"),
+    [
+        (limits_removed("encodingLimits"), "encodingLimits"),
+        (limits_removed("kspace_encoding_step_1"), "kspace_encoding_step_1"),
+        (limits_removed("encodedSpace"), "encodedSpace"),
+        (header(encoded=(640, 368, 2)), "3-D"),
+        (header(encoded=(0, 368, 1)), "matrixSize"),
+        (
+            header().replace(
+                b"<average>",
+                b"<kspace_encoding_step_2><minimum>0</minimum><maximum>3</maximum>"
+                b"<center>2</center></kspace_encoding_step_2><average>",
+            ),
+            "3-D",
+        ),
+        (parallel(b"<multiband><multiband_factor>2</multiband_factor></multiband>"), "multiband"),
+        (header().replace(b"cartesian", b"epi"), "epi"),
+        (header().replace(b"cartesian", b"radial"), "radial"),
+        (header(recon_fov=(220.0, 260.0, 5.0)), "along y"),
+        (header(recon_fov=(0.0, 220.0, 5.0)), "fieldOfView_mm"),
+        (header(recon_fov=(0.1, 220.0, 5.0)), "none in the"),
+        (header(encoded_fov=(float("nan"), 220.0, 5.0)), "fieldOfView_mm/x"),
+        (header(ky_max=10, center=11), "center"),
+        (header(ky_max=10**9), "65535"),
+        (header(n_coils=0), "receiverChannels"),
+        (header().replace(b">368<", b">many<"), "many"),
+        (b"Dummy XML header", "no XML"),
+        (b"", "no XML"),
+        (b"<configuration/>", "configuration"),
+    ],
+)
+def test_what_cannot_be_reconstructed_is_refused_by_name(xml: bytes, word: str) -> None:
+    with pytest.raises(HeaderError, match=word) as caught:
+        Geometry.parse(xml)
+    assert isinstance(caught.value, GadgetsError)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_recorded_headers_of_a_real_host_parse(shared: Path) -> None:
+    folder = shared / "captures"
+    headers = sorted(folder.glob("b0*/*.header.xml"))
+    if not headers:
+        pytest.skip(f"no recorded headers in {folder}")
+    for path in headers:
+        assert Geometry.parse(path.read_bytes()).n_ky > 0, path

@@ -1,0 +1,286 @@
+import base64
+import io
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage.io import imread
+
+from gadgets.report.page import Findings, write_report
+from gadgets.report.pictures import grey_png, heat_png, mask_svg
+from gadgets.report.verdict import verdict
+from mnet.masks.line_plan import LinePlan, equispaced, low_pass, uniform_random
+from mnet.score.comparison import Volume
+
+N_SLICES, N_X, N_KY, CENTER = 3, 24, 40, 17
+HOSTILE = '<script>alert(\'x\')</script>&"<img src="http://evil.example/x.png">'
+
+
+def row(sampler: str, per_slice: list[float], reconstructor: str = "modl") -> dict:
+    figures = {"nrmse_rss": 0.2, "psnr": 30.0, "ssim": 0.9}
+    return {
+        "sampler": sampler,
+        "reconstructor": reconstructor,
+        "acceleration": 2.0,
+        "acceleration_encoded": 2.3,
+        "n_seeds": 1,
+        "nrmse": float(np.mean(per_slice)),
+        **figures,
+        "per_slice": [{"nrmse": value, **figures} for value in per_slice],
+        "nrmse_per_seed": [float(np.mean(per_slice))],
+    }
+
+
+def rows(adaptive: float, population: float, shuffled: float | None) -> list[dict]:
+    table = [row("mnet_select", [adaptive] * 3), row("best_single", [population] * 3)]
+    if shuffled is not None:
+        table.append(row("shuffled", [shuffled] * 3))
+    return [
+        *table,
+        row("uniform_random", [0.3] * 3),
+        row("mnet_select", [0.15] * 3, "cg_sense"),
+        row("mnet_select", [0.25] * 3, "zero_filled"),
+    ]
+
+
+@pytest.fixture
+def lines() -> LinePlan:
+    acquirable = np.zeros(N_KY, dtype=bool)
+    acquirable[3:37] = True  # counters 0..33, k = 0 at row 20
+    return LinePlan.of(acquirable, 2.0)
+
+
+@pytest.fixture
+def masks(lines) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return np.stack([uniform_random(lines, rng) for _ in range(N_SLICES)])
+
+
+@pytest.fixture
+def findings(lines, masks) -> Findings:
+    return build(lines, masks)
+
+
+def build(lines: LinePlan, masks: np.ndarray, **changes) -> Findings:
+    rng = torch.Generator().manual_seed(0)
+    reference = 1 + torch.rand(N_SLICES, N_X, N_KY, generator=rng)
+    noisy = reference + 0.1 * torch.randn(N_SLICES, N_X, N_KY, generator=rng)
+    slices = [
+        {
+            "slice": i,
+            "n_lines": int(masks[i].sum()),
+            "acceleration": 2.0,
+            "acceleration_nominal": 2.0,
+            "mask": (np.flatnonzero(masks[i]) - 3).tolist(),
+            "fallback": False,
+            "reason": "predicted",
+            "mask_latency_ms": 4.0 + i,
+            "recon_ms": 900.0,
+            "nrmse": 0.1,
+            "nrmse_rss": 0.11,
+            "psnr": 31.0,
+            "ssim": 0.91,
+        }
+        for i in range(N_SLICES)
+    ]
+    kspace = torch.zeros(N_SLICES, 1, N_X, N_KY, dtype=torch.complex64)
+    values = {
+        "scan": {"slices": slices, "summary": {}},
+        "volume": Volume(kspace=kspace, lines=lines),
+        "center": CENTER,
+        "reference": reference,
+        "images": 3 * noisy,  # in a scale of its own, as images from a wire are
+        "samplers": {
+            "mnet_select": [masks],
+            "best_single": [np.stack([low_pass(lines)] * N_SLICES)],
+            "equispaced": [np.stack([equispaced(lines)] * N_SLICES)],
+        },
+        "rows": rows(0.10, 0.11, 0.12),
+        "kept": {("uniform_random", "modl"): noisy, ("mnet_select", "cg_sense"): noisy},
+        "title": "a scan",
+        "details": {"data": "file.h5"},
+        **changes,
+    }
+    return Findings(**values)
+
+
+def page_of(findings: Findings, folder: Path) -> str:
+    path = folder / "report.html"
+    write_report(path, findings)
+    return path.read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Collects what a browser would fetch or run, the visible text, and open tags."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.sources: list[str] = []
+        self.texts: list[str] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append(tag)
+        self.sources += [value for key, value in attrs if key in ("src", "href", "srcset", "data")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data) -> None:
+        if "body" in self.open and data.strip():
+            self.texts.append(data.strip())
+
+
+def test_the_page_needs_nothing_but_itself(findings, tmp_path) -> None:
+    page = page_of(findings, tmp_path)
+    parsed = Page(page)
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(parsed.tags)
+    assert parsed.sources
+    assert all(source.startswith("data:image/png;base64,") for source in parsed.sources)
+    assert "http:" not in page
+    assert "https:" not in page
+    assert "@import" not in page
+    assert set(re.findall(r"url\((.*?)\)", page)) <= {"#hatch"}
+
+
+def test_every_tag_is_closed(findings, tmp_path) -> None:
+    assert Page(page_of(findings, tmp_path)).open == []
+
+
+def test_no_plotting_library_is_needed(findings, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert "<img" in page_of(findings, tmp_path)
+
+
+def test_hostile_text_from_files_stays_text(findings, lines, masks, tmp_path) -> None:
+    slices = [dict(s, fallback=True, reason=HOSTILE) for s in findings.scan["slices"]]
+    slices[0]["slice"] = HOSTILE
+    hostile = build(
+        lines,
+        masks,
+        scan={"slices": slices},
+        title=HOSTILE,
+        details={HOSTILE: HOSTILE},
+        samplers={**findings.samplers, HOSTILE: [masks]},
+        rows=[*findings.rows, row(HOSTILE, [0.2] * 3)],
+    )
+    page = page_of(hostile, tmp_path)
+    parsed = Page(page)
+    assert "script" not in parsed.tags
+    assert all(source.startswith("data:image/png;base64,") for source in parsed.sources)
+    assert "alert(" in page  # it is shown, as text
+
+
+@pytest.mark.parametrize(
+    ("figures", "better", "said"),
+    [
+        ((0.10, 0.11, 0.12), True, "is better than the best fixed mask (0.1100) and than another"),
+        ((0.12, 0.11, 0.13), False, "is not better than the best fixed mask (0.1100), only than"),
+        ((0.12, 0.13, 0.11), False, "is not better than another slice's mask (0.1100), only than"),
+        ((0.12, 0.11, 0.11), False, "is not better than the best fixed mask (0.1100) or another"),
+        ((0.11, 0.11, 0.12), False, "is not better than the best fixed mask (0.1100), only than"),
+        ((0.10, 0.11, None), False, "is better than the best fixed mask (0.1100); one slice alone"),
+    ],
+)
+def test_the_first_line_says_whether_adapting_helped(
+    lines, masks, tmp_path, figures, better, said
+) -> None:
+    table = rows(*figures)
+    first = Page(page_of(build(lines, masks, rows=table), tmp_path)).texts[0]
+    assert first.startswith(f"The adaptive mask (mean NRMSE {figures[0]:.4f}) ")
+    assert said in first
+    assert verdict(table).better is better
+
+
+def test_the_verdict_counts_slices_in_pairs() -> None:
+    table = [row("mnet_select", [0.1, 0.2, 0.1]), row("best_single", [0.2, 0.1, 0.4])]
+    assert "lower in 2 of 3 slices" in verdict(table).figures
+
+
+def test_a_fixed_mask_that_is_as_good_is_named() -> None:
+    table = [*rows(0.10, 0.11, 0.12), row("variable_density", [0.09] * 3)]
+    assert "not worse: variable density (0.0900)" in verdict(table).others
+
+
+def test_without_the_control_there_is_no_verdict() -> None:
+    with pytest.raises(ValueError, match="no row of 'best_single' under MoDL"):
+        verdict([row("mnet_select", [0.1])])
+
+
+def test_fallbacks_are_announced_with_their_reasons(findings, lines, masks, tmp_path) -> None:
+    slices = [dict(s) for s in findings.scan["slices"]]
+    slices[1] |= {"fallback": True, "reason": "deadline", "mask_latency_ms": None}
+    text = " ".join(Page(page_of(build(lines, masks, scan={"slices": slices}), tmp_path)).texts)
+    assert "1 of 3 slices were measured with the fallback mask: deadline (1)" in text
+    assert "slice 1 · fallback" in text
+
+
+def test_bars_stand_on_the_rows_of_the_counters_in_the_scan(findings, masks, lines) -> None:
+    assert np.array_equal(findings.masks, masks)
+    population = low_pass(lines)
+    svg = mask_svg(masks[0], lines, population)
+    drawn = {
+        name: {float(x) - 0.5 for x in re.findall(r"M([\d.]+) ", path)}
+        for name, path in re.findall(r'<path class="(\w+)" d="(.*?)"', svg)
+    }
+    assert drawn["cal"] == set(np.flatnonzero(lines.calibration))
+    assert drawn["new"] == set(np.flatnonzero(masks[0] & ~population))
+    assert drawn["cal"] | drawn["line"] | drawn["new"] == set(np.flatnonzero(masks[0]))
+    hatched = re.findall(r'<rect x="(\d+)" width="(\d+)"', svg)
+    assert hatched == [("0", "3"), ("37", "3")]
+
+
+def test_pictures_hold_the_pixels_they_were_given() -> None:
+    image = np.linspace(0, 2, 12 * 7).reshape(12, 7)
+    read = imread(io.BytesIO(base64.b64decode(grey_png(image, 1.0).partition(",")[2])))
+    assert np.abs(read - 255 * image.clip(0, 1)).max() <= 0.5
+    heat = imread(io.BytesIO(base64.b64decode(heat_png(image, 2.0).partition(",")[2])))
+    assert heat.shape == (12, 7, 3)
+    # a larger error is never darker
+    assert (np.diff(heat.reshape(-1, 3).astype(int) @ [2, 7, 1]) >= 0).all()
+
+
+def test_received_images_are_scored_after_one_scale(findings, tmp_path) -> None:
+    # noise of 0.1 on pixels of 1 to 2, root mean square sqrt(7/3): 0.1 / 1.53 whatever the scale
+    text = " ".join(Page(page_of(findings, tmp_path)).texts)
+    shown = [float(x) for x in re.findall(r"NRMSE (0\.\d{4})(?= )", text)]
+    assert len([x for x in shown if abs(x - 0.0655) < 0.005]) >= N_SLICES
+
+
+def test_counts_of_slices_must_agree(findings, lines, masks) -> None:
+    with pytest.raises(ValueError, match=r"needs 3 slices everywhere, got \{'received images': 2"):
+        build(lines, masks, images=findings.images[:2])
+
+
+def test_images_of_another_size_are_refused(findings, lines, masks) -> None:
+    with pytest.raises(ValueError, match=r"received images are \(3, 12, 40\), the reference"):
+        build(lines, masks, images=findings.images[:, :12])
+
+
+def test_one_slice_gives_a_report_without_distances(findings, lines, masks, tmp_path) -> None:
+    one = build(
+        lines,
+        masks,
+        scan={"slices": findings.scan["slices"][:1]},
+        volume=Volume(kspace=findings.volume.kspace[:1], lines=lines),
+        reference=findings.reference[:1],
+        images=findings.images[:1],
+        samplers={name: [mask[:1] for mask in m] for name, m in findings.samplers.items()},
+        rows=[row("mnet_select", [0.1]), row("best_single", [0.2])],
+        kept={},
+    )
+    text = " ".join(Page(page_of(one, tmp_path)).texts)
+    assert "One subject, 1 slice:" in text
+    assert "Rows in which" not in text

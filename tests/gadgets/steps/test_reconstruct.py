@@ -1,0 +1,229 @@
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gadgets.errors import GadgetError
+from gadgets.mrd.items import Frame, ImageKey, Item, PreScan, image_key
+from gadgets.pipeline.gadget import Models, Scan, run
+from gadgets.steps.coil_maps import CoilMaps
+from gadgets.steps.reconstruct import Reconstruct
+from mnet.recon.modl import MoDL
+from tests.gadgets.helpers.synthetic import Fixed, coil_images, fft, ifft, scanned
+
+ONE = scanned(n_x=16, n_ky=20, n_coils=3, n_slices=2)
+ROWS = np.isin(np.arange(20), [1, 4, *range(6, 15), 17])
+
+
+def small_modl() -> MoDL:
+    torch.manual_seed(0)
+    model = MoDL(n_channels=4, n_levels=1, n_unrolls=2, n_cg=5)
+    torch.nn.init.normal_(model.denoiser.out.weight, std=0.1)  # else it changes nothing
+    return model
+
+
+def maps() -> np.ndarray:
+    """Return smooth maps of unit norm."""
+    x, y = np.meshgrid(np.linspace(-1, 1, 16), np.linspace(-1, 1, 20), indexing="ij")
+    csm = np.stack([np.exp(0.5 * x + 1j * y), np.exp(-y + 0.3j * x), np.exp(y - x) + 0j])
+    return (csm / np.linalg.norm(csm, axis=0)).astype(np.complex64)
+
+
+def frame(csm: np.ndarray | None = None, rows: np.ndarray = ROWS, slice_: int = 0) -> Frame:
+    line = ONE.line(10, slice_)
+    return Frame(
+        key=image_key(line.header),
+        header=line.header,
+        kspace=(ONE.hybrid(slice_) * rows).astype(np.complex64),
+        mask=rows,
+        calibration=np.isin(np.arange(20), range(6, 15)) & rows,
+        csm=csm,
+    )
+
+
+def reconstruct(given: Frame, models: Models | None = None, **properties: Any) -> Frame:
+    scan = Scan(geometry=ONE.geometry, models=models or Models())
+    (out,) = run((Reconstruct(**properties),), scan, [given])
+    assert isinstance(out, Frame)
+    return out
+
+
+def encode(csm: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Write down the matrix of one x: image column (y) to lines (coils * ky) of the mask."""
+    columns = [rows * fft(csm * basis, 1) for basis in np.eye(csm.shape[1])]
+    return np.stack([column.ravel() for column in columns], axis=1)
+
+
+@pytest.mark.parametrize("lam", [1e-3, 0.1])
+def test_cg_sense_is_the_dense_least_squares_solution(lam: float) -> None:
+    csm, given = maps(), frame(maps())
+    out = reconstruct(given, method="cg_sense", lam=lam, n_iterations=200)
+    expected = np.zeros((16, 20), complex)
+    for x in range(16):
+        a = encode(csm[:, x].astype(complex), ROWS)
+        rhs = a.conj().T @ given.kspace[:, x].ravel()
+        expected[x] = np.linalg.solve(a.conj().T @ a + lam * np.eye(20), rhs)
+    np.testing.assert_allclose(out.image, expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_zero_filled_is_the_combined_inverse_transform() -> None:
+    given = frame(maps())
+    out = reconstruct(given, method="zero_filled")
+    expected = (maps().conj() * ifft(given.kspace, 2)).sum(0)
+    np.testing.assert_allclose(out.image, expected, atol=1e-5)
+
+
+def test_full_sampling_with_the_true_maps_gives_the_object() -> None:
+    images = coil_images(16, 20, 3)
+    norm = np.linalg.norm(images, axis=0)
+    csm = np.divide(images, norm, out=np.zeros_like(images), where=norm > 0).astype(np.complex64)
+    out = reconstruct(frame(csm, np.ones(20, bool)), method="zero_filled")
+    np.testing.assert_allclose(out.image, norm, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["modl", "cg_sense", "zero_filled"])
+def test_only_lines_of_the_mask_are_used(method: str) -> None:
+    models = Fixed(modl=small_modl())
+    given = frame(maps())
+    junk = np.where(ROWS, given.kspace, 1e6).astype(np.complex64)
+    clean = reconstruct(given, models, method=method).image
+    dirty = reconstruct(replace(given, kspace=junk), models, method=method).image
+    np.testing.assert_array_equal(clean, dirty)
+
+
+def test_modl_is_the_model_applied() -> None:
+    model = small_modl()
+    given = frame(maps())
+    out = reconstruct(given, Fixed(mine=model), weights="mine")
+    with torch.inference_mode():
+        expected = model(
+            torch.from_numpy(given.kspace)[None],
+            torch.from_numpy(maps())[None],
+            torch.from_numpy(ROWS)[None].float(),
+        )
+    torch.testing.assert_close(torch.from_numpy(out.image), expected[0])
+
+
+def test_float32_is_a_choice_of_the_pipeline() -> None:
+    model = small_modl()
+    given = frame(maps())
+    out = reconstruct(given, Fixed(mine=model), weights="mine", precision="float32")
+    half = model.use_bfloat16
+    model.use_bfloat16 = False
+    expected = reconstruct(given, Fixed(mine=model), weights="mine")
+    assert half, "the choice leaves the shared model as it is"
+    np.testing.assert_array_equal(out.image, expected.image)
+
+
+@pytest.mark.parametrize("method", ["modl", "cg_sense", "zero_filled"])
+def test_the_image_is_complex64_and_the_rest_of_the_frame_stays(method: str) -> None:
+    given = replace(frame(maps()), meta={"n_lines": "12"})
+    out = reconstruct(given, Fixed(modl=small_modl()), method=method)
+    assert out.image is not None
+    assert out.image.dtype == np.complex64
+    assert out.image.shape == (16, 20)
+    assert out.meta["method"] == method
+    assert out.meta["n_lines"] == "12"
+    assert float(out.meta["recon_ms"]) >= 0
+    assert out.kspace is given.kspace
+
+
+def test_a_frame_without_maps_is_an_error() -> None:
+    with pytest.raises(GadgetError, match="put CoilMaps before"):
+        reconstruct(frame(None), method="zero_filled")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_image_that_is_not_finite_never_leaves(value: float) -> None:
+    given = frame(maps())
+    kspace = given.kspace.copy()
+    kspace[0, 0, 10] = value
+    with pytest.raises(GadgetError, match="slice 0: the reconstruction is not finite"):
+        reconstruct(replace(given, kspace=kspace), method="zero_filled")
+
+
+def test_missing_weights_show_before_the_first_item() -> None:
+    def never() -> Any:
+        raise AssertionError("an item was asked for")
+        yield
+
+    with pytest.raises(ValueError, match="no weights 'none-such'"):
+        Reconstruct(weights="none-such")(Scan(geometry=ONE.geometry), never())
+
+
+@pytest.mark.parametrize("method", ["modl", "cg_sense", "zero_filled"])
+def test_warming_runs_the_method(method: str) -> None:
+    scan = Scan(geometry=ONE.geometry, models=Fixed(modl=small_modl()))
+    Reconstruct(method=method).warm(scan)
+    CoilMaps().warm(scan)
+
+
+def prescan(counters: list[int], slice_: int = 0, repetition: int = 0) -> PreScan:
+    rows = np.array(counters)
+    lines = ONE.hybrid(slice_)[:, :, rows].astype(np.complex64)
+    return PreScan(key=ImageKey(0, slice_, 0, 0, repetition, 0), lines=lines, counters=rows)
+
+
+def with_maps(*items: Item) -> list[Frame]:
+    out = run((CoilMaps(),), Scan(geometry=ONE.geometry), items)
+    return [item for item in out if isinstance(item, Frame)]
+
+
+def csm_of(item: Frame) -> np.ndarray:
+    assert item.csm is not None
+    return item.csm
+
+
+def test_maps_combine_the_coils_to_the_root_of_their_squares() -> None:
+    (out,) = with_maps(prescan(list(range(4, 16))), frame(rows=np.ones(20, bool)))
+    images = ifft(out.kspace, 2)
+    combined = np.abs((csm_of(out).conj() * images).sum(0))
+    rss = np.linalg.norm(images, axis=0)
+    inside = rss > 0.3 * rss.max()
+    np.testing.assert_allclose(combined[inside], rss[inside], rtol=0.05)
+
+
+def test_maps_of_a_prescan_serve_all_frames_of_its_slice() -> None:
+    frames = with_maps(
+        prescan(list(range(5, 15)), 0),
+        prescan(list(range(5, 15)), 1),
+        frame(),
+        frame(slice_=1),
+        replace(frame(), key=frame().key._replace(contrast=1)),
+        replace(frame(), key=frame().key._replace(repetition=3)),
+    )
+    first, other, contrast, repetition = (csm_of(f) for f in frames)
+    assert not np.allclose(first, other)
+    np.testing.assert_array_equal(first, contrast)
+    np.testing.assert_array_equal(first, repetition)
+
+
+def test_a_new_prescan_of_a_slice_replaces_its_maps() -> None:
+    a, b = with_maps(
+        prescan(list(range(5, 15))), frame(), prescan(list(range(7, 13)), repetition=1), frame()
+    )
+    assert not np.allclose(csm_of(a), csm_of(b))
+
+
+def test_without_a_prescan_maps_come_from_the_frame_s_calibration() -> None:
+    (a,) = with_maps(frame())
+    (b,) = with_maps(prescan(list(range(6, 15))), frame())
+    np.testing.assert_array_equal(csm_of(a), csm_of(b))
+
+
+def test_of_a_calibration_with_gaps_the_longest_run_is_used() -> None:
+    (a,) = with_maps(prescan([0, 2, 3, *range(6, 15), 18]), frame())
+    (b,) = with_maps(prescan(list(range(6, 15))), frame())
+    np.testing.assert_array_equal(csm_of(a), csm_of(b))
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_too_few_calibration_lines_are_a_clear_error(n: int) -> None:
+    few = replace(frame(), calibration=np.isin(np.arange(20), range(10, 10 + n)))
+    with pytest.raises(GadgetError, match=f"slice 0 has {n} neighbouring lines.*at least 4"):
+        with_maps(few)
+    if n:
+        with pytest.raises(GadgetError, match=f"slice 0 has {n} neighbouring lines"):
+            with_maps(prescan(list(range(10, 10 + n))))

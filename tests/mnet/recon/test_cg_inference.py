@@ -1,0 +1,152 @@
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from mnet.physics import sense
+from mnet.physics.coils import compress_rows
+from mnet.recon import cg
+from mnet.recon.cg_inference import Consistency
+from mnet.recon.modl import MoDL
+from tests.mnet.helpers.operator_checks import random_like
+
+SIZES = [(1, 1, 8, 16), (2, 4, 9, 30), (1, 8, 16, 37), (1, 15, 12, 46)]  # batch, coils, x, ky
+
+
+def smooth_maps(size: tuple[int, ...], seed: int = 0) -> Tensor:
+    """Draw maps like those of receive coils, with unit norm: polynomials, and some air."""
+    *_, n_x, n_y = size
+    x, y = torch.linspace(-1, 1, n_x)[:, None], torch.linspace(-1, 1, n_y)
+    basis = torch.stack([x**i * y**j for i in range(4) for j in range(4)]).to(torch.complex64)
+    weights = random_like(torch.zeros(*size[:2], 16, dtype=torch.complex64), seed)
+    csm = torch.tensordot(weights, basis, 1)
+    csm = csm / csm.abs().square().sum(1, keepdim=True).sqrt()
+    return torch.where(x**2 + y**2 < 1.5, csm, 0)
+
+
+def problem(size: tuple[int, ...], acceleration: int) -> tuple[Tensor, Tensor, Tensor]:
+    batch, _, n_x, n_ky = size
+    generator = torch.Generator().manual_seed(acceleration)
+    mask = (torch.rand(batch, n_ky, generator=generator) < 1 / acceleration).float()
+    mask[:, n_ky // 2 - 2 : n_ky // 2 + 2] = 1
+    csm = smooth_maps(size)
+    image = random_like(torch.zeros(batch, n_x, n_ky, dtype=torch.complex64), 1)
+    kspace = sense.forward(image, csm, torch.ones_like(mask))
+    return kspace + 0.1 * random_like(kspace, 2), csm, mask
+
+
+def network(n_cg: int) -> MoDL:
+    model = MoDL(4, 2, 3, n_cg).eval()
+    generator = torch.Generator().manual_seed(0)
+    for value in model.denoiser.parameters():
+        value.data = 0.1 * torch.randn(value.shape, generator=generator)
+    return model
+
+
+def converged(model: MoDL, kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
+    """Run the plain network in double precision, every solve to the end."""
+    kspace, csm, mask = kspace.to(torch.complex128), csm.to(torch.complex128), mask.double()
+    double = copy.deepcopy(model).double()
+    image = sense.adjoint(kspace, csm, mask)
+    for _ in range(model.n_unrolls):
+        prior = double.denoise(image)
+        image = cg.data_consistency(
+            prior, double.lam, mask, kspace, csm, n_iterations=200, tolerance=1e-12
+        )
+    return image.to(torch.complex64)
+
+
+def distance(image: Tensor, expected: Tensor) -> float:
+    return float((image - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("acceleration", [1, 2, 4, 8])
+@pytest.mark.parametrize("size", SIZES)
+def test_inference_equals_the_plain_network_once_both_have_converged(size, acceleration):
+    inputs = problem(size, acceleration)
+    model = network(n_cg=60)
+    model.use_bfloat16 = False
+    with torch.inference_mode():
+        fast = model(*inputs)
+        plain = converged(model, *inputs)
+    assert distance(fast, plain) < 1e-4
+    assert distance(sense.adjoint(*inputs), plain) > 1e-2 or acceleration == 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_few_iterations_get_no_farther_from_the_solution_than_those_of_the_plain_network(size):
+    inputs = problem(size, 4)
+    model = network(n_cg=5)
+    model.use_bfloat16 = False
+    with torch.inference_mode():
+        fast = model(*inputs)
+    with torch.no_grad():
+        plain = model(*inputs)
+    model.n_cg = 80
+    with torch.inference_mode():
+        solution = model(*inputs)
+    assert distance(fast, solution) <= distance(plain, solution) + 1e-5
+
+
+def test_every_prior_gets_its_own_solution():
+    kspace, csm, mask = (
+        v.to(torch.promote_types(v.dtype, torch.float64)) for v in problem(SIZES[1], 4)
+    )
+    lam = torch.tensor(0.1, dtype=torch.float64)
+    consistency = Consistency(kspace, csm, mask, lam, n_iterations=60, dropped=0)
+    for seed in range(3):
+        prior = random_like(consistency.zero_filled, seed)
+        expected = cg.data_consistency(
+            prior, lam, mask, kspace, csm, n_iterations=200, tolerance=1e-13
+        )
+        torch.testing.assert_close(consistency(prior), expected, rtol=1e-8, atol=1e-8)
+
+
+def test_rows_without_any_coil_keep_the_prior():
+    kspace, csm, mask = problem(SIZES[2], 2)
+    csm[:, :, :3] = 0
+    prior = random_like(csm[:, 0], 4)
+    image = Consistency(kspace, csm, mask, torch.tensor(0.1), n_iterations=5)(prior)
+    assert torch.equal(image[:, :3], prior[:, :3])
+    assert not torch.equal(image[:, 3:], prior[:, 3:])
+
+
+def test_compressed_rows_keep_the_normal_operator():
+    _, csm, mask = problem((2, 12, 10, 40), 4)
+    image = random_like(csm[:, 0], 5)
+    few = compress_rows(csm, 1e-6)
+    assert few.shape[1] < csm.shape[1]
+    expected = sense.Normal(csm, mask)(image)
+    assert distance(sense.Normal(few, mask)(image), expected) < 1e-5
+
+
+def test_coils_that_have_nothing_in_common_are_all_kept():
+    csm = random_like(torch.zeros(1, 5, 6, 20, dtype=torch.complex128), 0)
+    assert compress_rows(csm, 1e-4).shape == csm.shape
+
+
+def test_maps_without_any_signal_keep_one_coil():
+    assert compress_rows(torch.zeros(1, 5, 6, 20, dtype=torch.complex64), 1e-4).shape[1] == 1
+
+
+def test_a_bfloat16_denoiser_stays_near_the_float32_one():
+    inputs = problem((1, 8, 32, 48), 4)
+    model = network(n_cg=8)
+    with torch.inference_mode():
+        half = model(*inputs)
+        model.use_bfloat16 = False
+        single = model(*inputs)
+    assert half.dtype == single.dtype
+    assert distance(half, single) < 1e-2
+
+
+def test_what_is_trained_and_labelled_takes_the_plain_network():
+    inputs = problem(SIZES[1], 4)
+    model = network(n_cg=5)
+    with_gradients = model(*inputs)
+    assert with_gradients.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(model(*inputs), with_gradients)
+    with torch.inference_mode():
+        assert not torch.equal(model(*inputs), with_gradients)

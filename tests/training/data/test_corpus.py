@@ -1,0 +1,135 @@
+import itertools
+import shutil
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.helpers.generated import cohort, volumes
+from training.data import corpus
+
+
+@lru_cache  # a scan takes its time
+def draw(number: int, **changes: object) -> corpus.Sample:
+    return corpus.draw(volumes(), cohort(**changes), number)
+
+
+def same(a: corpus.Sample, b: corpus.Sample) -> bool:
+    return (
+        torch.equal(a.kspace, b.kspace)
+        and torch.equal(a.clean, b.clean)
+        and torch.equal(a.csm, b.csm)
+        and np.array_equal(a.acquirable, b.acquirable)
+        and a.acceleration == b.acceleration
+    )
+
+
+def test_a_scan_follows_from_its_cohort_s_seed_and_its_number():
+    first = draw(3)
+    assert same(first, draw.__wrapped__(3))
+    assert not same(first, draw(4))
+    assert not same(first, draw(3, seed=2))
+
+
+def test_accelerations_take_turns():
+    assert cohort().accelerations == (4.0, 8.0, 4.0, 8.0, 6.0)
+    assert [draw(i).acceleration for i in range(6)] == [4.0, 8.0, 4.0, 8.0, 6.0, 4.0]
+
+
+def test_a_paired_cohort_measures_every_anatomy_once_at_each_acceleration():
+    paired = {"accelerations": (4.0, 8.0), "paired": True}
+    four, eight, other = (draw(i, **paired) for i in (2, 3, 4))
+    assert (four.acceleration, eight.acceleration) == (4.0, 8.0)
+    assert torch.equal(four.kspace, eight.kspace)
+    assert torch.equal(four.clean, eight.clean)
+    assert not torch.equal(four.csm, eight.csm)  # of its own calibration lines
+    assert four.clean.shape != other.clean.shape or not torch.equal(four.clean, other.clean)
+
+
+def test_scans_of_an_unpaired_cohort_all_have_other_anatomy():
+    scans = [draw(i) for i in range(4)]
+    for a, b in itertools.pairwise(scans):
+        assert a.clean.shape != b.clean.shape or not torch.equal(a.clean, b.clean)
+
+
+def test_a_scan_survives_the_disk(tmp_path):
+    sample = draw(0)
+    corpus.save(sample, tmp_path / "a.safetensors")
+    assert same(corpus.load(tmp_path / "a.safetensors"), sample)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_maps_come_from_the_calibration_lines_alone(number):
+    sample = draw(number)
+    other = sample.kspace.clone()
+    calibration = torch.from_numpy(sample.lines().calibration)
+    other[..., ~calibration] = 1e6
+    again = corpus.coil_maps(other[..., calibration], other.shape[-1])
+    torch.testing.assert_close(again, sample.csm)
+
+
+def test_the_plan_is_for_the_nominal_acceleration_unless_another_is_asked_for():
+    sample = draw(1)
+    assert sample.lines().n_lines == int(sample.acquirable.sum() // sample.acceleration)
+    assert sample.lines(2.0).n_lines == int(sample.acquirable.sum() // 2)
+
+
+def test_noise_lies_only_on_acquirable_lines():
+    for number in range(6):
+        sample = draw(number)
+        noise = sample.kspace - sample.clean
+        assert noise[..., ~sample.acquirable].abs().sum() == 0
+        assert noise[..., sample.acquirable].abs().min() > 0
+
+
+COHORT = cohort(2, parts=("generated",))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one volume, `generated`."""
+    folder = tmp_path_factory.mktemp("images")
+    np.savez(folder / "generated.npz", images=volumes()[0].data.astype(np.float32))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole cohort; not to be changed."""
+    folder = tmp_path_factory.mktemp("cohort") / "some" / "where"
+    paths = list(corpus.write(folder, COHORT, images))
+    assert paths == [corpus.scan_path(folder, 0), corpus.scan_path(folder, 1)]
+    return folder
+
+
+def test_a_cohort_is_written_with_whole_files_only(written, images):
+    names = sorted(path.name for path in written.iterdir())
+    assert names == ["00000.safetensors", "00001.safetensors"]
+    again = corpus.draw(corpus.load_parts(images, ("generated",)), COHORT, 1)
+    assert same(corpus.load(written / "00001.safetensors"), again)
+
+
+def test_only_what_is_missing_of_a_cohort_is_drawn(written, images, tmp_path, monkeypatch):
+    folder = tmp_path / "again"
+    shutil.copytree(written, folder)
+    first, second = (corpus.scan_path(folder, number) for number in (0, 1))
+    before = first.stat().st_mtime_ns, second.read_bytes()
+    second.unlink()
+    drawn = []
+    real = corpus.draw
+    monkeypatch.setattr(
+        corpus, "draw", lambda v, c, number: drawn.append(number) or real(v, c, number)
+    )
+    assert list(corpus.write(folder, COHORT, images)) == [first, second]
+    assert drawn == [1]
+    assert (first.stat().st_mtime_ns, second.read_bytes()) == before
+
+
+def test_a_whole_cohort_needs_no_images(written, tmp_path):
+    assert len(list(corpus.write(written, COHORT, tmp_path / "nowhere"))) == 2
+    with pytest.raises(FileNotFoundError, match=r"no generated\.npz"):
+        list(corpus.write(written, replace(COHORT, n=3), tmp_path / "nowhere"))

@@ -1,0 +1,50 @@
+"""Where weights come from: the part of a card that every training run shares."""
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from training.data.images import SOURCES
+
+
+def provenance(parts: Sequence[str]) -> dict[str, Any]:
+    """Return the data files of some parts with subjects and licences, and the commit.
+
+    A part that is none of the open ones is a file itself: of k-space, or a volume of the user's.
+    """
+    known = {source.part for source in SOURCES}
+    others = [{"file": part, "licence": "unknown here"} for part in parts if part not in known]
+    measured = bool(parts) and all(part.endswith(".h5") for part in parts)
+    return {
+        "data": [
+            {
+                "file": f"{source.file}.npz",
+                "subject": source.subject,
+                "slices": list(source.slices) if source.slices else "all",
+                "licence": source.licence,
+            }
+            for source in SOURCES
+            if source.part in parts
+        ]
+        + others,
+        "simulation": "none: measured k-space"
+        if measured
+        else "multi-coil k-space from magnitude images, see training/data/simulate.py",
+        "commit": commit(),
+    }
+
+
+def commit() -> str:
+    """Return the commit of the checkout, marked where files differ from it."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return "unknown: not a git checkout"
+    return done.stdout.strip()

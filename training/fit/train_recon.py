@@ -1,0 +1,263 @@
+"""Train a reconstructor, MoDL or a U-Net: on mixed masks, or on the masks of one sampler.
+
+    python -m training.fit.train_recon --config FILE
+
+One reconstructor trained on mixed masks serves every sampler and acceleration; a learned row of the
+table is post-trained from it on its own masks. Data consistency decouples over x, so a step takes a
+band of rows of a scan: exact, and as cheap as a small image.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mnet.masks import line_plan
+from mnet.masks.line_plan import Bool, LinePlan
+from mnet.physics import sense
+from mnet.recon.linear import cg_sense, zero_filled
+from mnet.recon.modl import MoDL
+from mnet.recon.unet import UNetReconstructor
+from mnet.weight_files import load_weights, save_weights
+from training.config import read_config
+from training.data.corpus import Sample, load
+from training.data.mask_file import read_masks
+from training.fit.card import provenance
+from training.fit.loop import Fit, Party, device, fit, is_first, join_processes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """One run."""
+
+    scans: str  # folder of cohorts
+    cohorts: tuple[str, ...]
+    validation: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()  # of training.data.images, for the card
+    run: str
+    weights: str  # where they go, without suffix
+    kind: str = "modl"  # or "unet"
+    masks: str = ""  # folder of mask files by cohort; mixed masks without
+    start: str = ""  # weights to go on from
+    n_steps: int = 8000
+    batch: int = 1
+    n_rows: int = 40  # of the band in x
+    n_channels: int = 16
+    n_levels: int = 3
+    n_unrolls: int = 5
+    n_unrolls_at_first: int = 2  # for the first third: a short chain learns faster
+    n_cg: int = 8
+    lam: float = 0.05  # where learning starts
+    learn_lam: bool = True  # the published MoDL keeps 100
+    learning_rate: float = 1e-3
+    decay: float = 0.998
+    seed: int = 0
+    every: int = 250  # steps between checkpoints
+    n_validation: int = 8  # scans of every validation cohort
+
+
+def train(config: Config) -> dict[str, Any]:
+    """Run or resume; returns the validation figures."""
+    join_processes()
+    torch.manual_seed(config.seed)
+    model = build(config).to(device())
+    party = Party.adam(model, config.learning_rate)
+    files = {cohort: cohort_files(Path(config.scans) / cohort) for cohort in config.cohorts}
+    known = given_masks(config)
+    scans = [
+        (cohort, number)
+        for cohort in files
+        for number in range(len(files[cohort]))
+        if not known or number in known[cohort]
+    ]
+    mask_for = mask_source(known)
+
+    def loss_of(_: str, step: int, rng: np.random.Generator) -> Tensor:
+        cohort, number = scans[int(rng.integers(len(scans)))]
+        sample = load(files[cohort][number])
+        mask = torch.from_numpy(mask_for(cohort, number, sample, rng)).float()[None]
+        kspace, csm = (part.to(device()) for part in band(sample, config.n_rows, rng))
+        set_unrolls(model, config, step)
+        return recon_loss(model, kspace, csm, mask.to(device()))
+
+    settings = Fit(
+        run=Path(config.run),
+        n_steps=config.n_steps,
+        batch=config.batch,
+        seed=config.seed,
+        every=config.every,
+        decay=config.decay,
+    )
+    average = party.average
+
+    def validation() -> dict[str, float]:
+        set_unrolls(average, config, config.n_steps)
+        return validate(average, config)
+
+    fit({"reconstructor": party}, loss_of, settings, validation)
+    if not is_first():
+        return {}
+    figures = validation()
+    card = {
+        "training": asdict(config),
+        "n_scans": len(scans),
+        "validation": figures,
+        "masks": mask_digests(Path(config.masks), config.cohorts) if config.masks else {},
+        **provenance(config.parts),
+    }
+    save_weights(average.eval().cpu(), Path(config.weights), card)
+    return figures
+
+
+def build(config: Config) -> nn.Module:
+    """Make the network, with the weights it starts from."""
+    model: nn.Module
+    if config.start:
+        model = load_weights(config.start)[0].requires_grad_(True)
+    elif config.kind == "unet":
+        model = UNetReconstructor(config.n_channels, config.n_levels)
+    elif config.kind == "modl":
+        model = MoDL(
+            config.n_channels,
+            config.n_levels,
+            config.n_unrolls,
+            config.n_cg,
+            initial_lam=config.lam,
+        )
+    else:
+        raise ValueError(f"unknown reconstructor {config.kind!r}, expected modl or unet")
+    if isinstance(model, MoDL):
+        model.raw_lam.requires_grad_(config.learn_lam)
+    return model
+
+
+def set_unrolls(model: nn.Module, config: Config, step: int) -> None:
+    """Shorten the chain of an MoDL that starts from nothing, for its first third."""
+    if isinstance(model, MoDL) and not config.start:
+        short = step < config.n_steps / 3
+        model.n_unrolls = config.n_unrolls_at_first if short else config.n_unrolls
+
+
+def cohort_files(folder: Path) -> list[Path]:
+    """Return the scans of a cohort in order.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are none.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"no scans in {folder}: make the cohort first")
+    return files
+
+
+def given_masks(config: Config) -> dict[str, dict[int, Bool]]:
+    """Return the masks to train with, by cohort and scan; none for mixed ones."""
+    if not config.masks:
+        return {}
+    return {c: read_masks(Path(config.masks) / f"{c}.npz").masks for c in config.cohorts}
+
+
+def mask_digests(folder: Path, cohorts: Iterable[str]) -> dict[str, str]:
+    """Return, by cohort, the sha256 of what the masks in a folder follow from."""
+    return {cohort: read_masks(folder / f"{cohort}.npz").digest for cohort in cohorts}
+
+
+def mask_source(
+    known: Mapping[str, Mapping[int, Bool]],
+) -> Callable[[str, int, Sample, np.random.Generator], Bool]:
+    """Return which mask a scan of a cohort is trained with."""
+    if not known:
+        return lambda _cohort, _number, sample, rng: draw_mask(sample.lines(), rng)
+    return lambda cohort, number, _sample, _rng: known[cohort][number]
+
+
+def draw_mask(lines: LinePlan, rng: np.random.Generator) -> Bool:
+    """Draw a mask of one of the families that a scan may meet."""
+    kind = rng.choice(["uniform", "density", "even", "comb", "low"], p=[0.1, 0.25, 0.5, 0.1, 0.05])
+    if kind == "uniform":
+        return line_plan.uniform_random(lines, rng)
+    if kind == "density":
+        return line_plan.variable_density(lines, rng, power=float(rng.uniform(1, 6)))
+    if kind == "comb":
+        return line_plan.equispaced(lines, float(rng.uniform()))
+    if kind == "low":
+        return line_plan.low_pass(lines)
+    power = float(rng.uniform(0, 8))
+    mask = line_plan.from_density(
+        lines, line_plan.power_law(lines, power, float(rng.uniform(0.4, 1.0)))
+    )
+    return swapped(mask, lines, rng, n_swaps=int(rng.integers(0, 12)))
+
+
+def swapped(mask: Bool, lines: LinePlan, rng: np.random.Generator, n_swaps: int) -> Bool:
+    """Move some movable lines to free rows."""
+    taken = np.flatnonzero(mask & lines.movable)
+    free = np.flatnonzero(~mask & lines.movable)
+    n = min(n_swaps, taken.size, free.size)
+    mask = mask.copy()
+    mask[rng.choice(taken, n, replace=False)] = False
+    mask[rng.choice(free, n, replace=False)] = True
+    return mask
+
+
+def nrmse(image: Tensor, reference: Tensor) -> Tensor:
+    """Return |image - reference| / |reference| of complex images."""
+    return (image - reference).abs().square().sum().sqrt() / reference.abs().square().sum().sqrt()
+
+
+def band(sample: Sample, n_rows: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Cut a band of rows: k-space and maps (1, coils, rows, ky); a random global phase."""
+    n_x = sample.kspace.shape[-2]
+    start = int(rng.integers(0, max(n_x - n_rows, 0) + 1))
+    cut = slice(start, start + n_rows)
+    phase = complex(np.exp(2j * np.pi * rng.random()))
+    kspace, csm = sample.kspace[:, cut] * phase, sample.csm[:, cut]
+    if rng.random() < 0.5:  # mirror in x
+        kspace, csm = kspace.flip(1), csm.flip(1)
+    return kspace[None], csm[None]
+
+
+def recon_loss(model: nn.Module, kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
+    """Return the relative L2 error against the image of all lines."""
+    return nrmse(model(kspace, csm, mask), sense.adjoint(kspace, csm, torch.ones_like(mask)))
+
+
+@torch.no_grad()
+def validate(model: nn.Module, config: Config) -> dict[str, float]:
+    """Return the mean NRMSE of the network, CG-SENSE and zero-filling on validation scans."""
+    sums: dict[str, list[float]] = {config.kind: [], "cg_sense": [], "zero_filled": []}
+    mask_for = mask_source(given_masks(replace(config, cohorts=config.validation)))
+    for cohort in config.validation:
+        files = cohort_files(Path(config.scans) / cohort)[: config.n_validation]
+        for number, path in enumerate(files):
+            sample, rng = load(path), np.random.default_rng([99, number])
+            kspace, csm = (part.to(device()) for part in band(sample, 2 * config.n_rows, rng))
+            mask = torch.from_numpy(mask_for(cohort, number, sample, rng)).float()[None]
+            mask = mask.to(device())
+            truth = sense.adjoint(kspace, csm, torch.ones_like(mask))
+            for name, method in (
+                (config.kind, model),
+                ("cg_sense", cg_sense),
+                ("zero_filled", zero_filled),
+            ):
+                sums[name].append(float(nrmse(method(kspace, csm, mask), truth)))
+    return {name: round(float(np.mean(values)), 4) for name, values in sums.items() if values}
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    print(json.dumps(train(read_config(Config, parser.parse_args().config))))
+
+
+if __name__ == "__main__":
+    main()
