@@ -26,10 +26,11 @@ from .host.node_session import ExternalSession, node_configuration
 from .host.session import Services
 from .host.worker_handle import Worker, WorkerScan
 from .mask.curve_keys import ClientKeys
-from .mask.ports import Observer, ReconLink, RemoteReconPort
+from .mask.recon_end import Observer
+from .mask.recon_port import ReconLink, RemoteReconPort
 from .mrd.items import Image
 from .mrd.messages import ConfigScript, Header
-from .pipeline.gadget import Models
+from .pipeline.models import Models
 
 SETTINGS = {"mask_endpoint": "tcp://127.0.0.1:9004", "mask_keys": "", "device": "auto"}
 

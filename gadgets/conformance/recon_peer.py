@@ -16,7 +16,8 @@ from ..mask.curve_keys import ClientKeys
 from ..mask.messages import Ack, Applied, Hello, MaskMessage, Message, Nack, Scope
 from ..mask.zmq_thread import open_socket
 from ..mrd.geometry import SCAN_TOKEN, header_xml, with_user_parameter
-from ..mrd.items import ACQUISITION_HEADER, Acquisition, Flag, Image
+from ..mrd.header_layouts import ACQUISITION_HEADER, Flag
+from ..mrd.items import Acquisition, Image
 from ..scanner.client import MrdClient
 
 N_X, N_KY, CENTER, N_COILS = 64, 64, 32, 4

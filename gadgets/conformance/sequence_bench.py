@@ -28,7 +28,8 @@ from ..mask.messages import (
     Welcome,
 )
 from ..mrd.geometry import Geometry
-from ..mrd.items import Acquisition, is_imaging
+from ..mrd.header_layouts import is_imaging
+from ..mrd.items import Acquisition
 from ..mrd.messages import Close, Header
 from ..mrd.messages import Message as MrdMessage
 from .masks import Frames, MaskMaker

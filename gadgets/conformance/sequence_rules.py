@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from ..mask.messages import Hello, MaskMessage, NackReason
-from ..mrd.items import Flag
+from ..mrd.header_layouts import Flag
 from .sequence_trace import Line, ScanTrace, ScopeTrace, Trial
 from .verdicts import Rule, Verdict, verdict
 

@@ -85,7 +85,8 @@ def models(device: str) -> Iterator[Finding]:
     from ..host.rehearsal import header, rehearse
     from ..mrd.geometry import Geometry
     from ..pipeline.build import load, parse, split
-    from ..pipeline.gadget import Models, Scan
+    from ..pipeline.models import Models
+    from ..pipeline.scan import Scan
 
     front, heavy = split(parse(load("adaptive_modl.xml")))
     why = rehearse(front, Models())

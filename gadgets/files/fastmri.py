@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ..errors import HeaderError, ProtocolError
 from ..mrd.geometry import Geometry, header_xml
+from ..mrd.header_layouts import ACQUISITION_HEADER, Flag
 from ..mrd.header_xml import without_patient
-from ..mrd.items import ACQUISITION_HEADER, Acquisition, Bool, Complex, Flag, Ints
+from ..mrd.items import Acquisition, Bool, Complex, Ints
 
 log = logging.getLogger(__name__)
 

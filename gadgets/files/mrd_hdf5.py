@@ -16,15 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ProtocolError
+from ..mrd.header_layouts import ACQUISITION_HEADER, IMAGE_HEADER, WAVEFORM_HEADER
 from ..mrd.image_attributes import meta_from_xml, meta_to_xml
-from ..mrd.items import (
-    ACQUISITION_HEADER,
-    IMAGE_HEADER,
-    WAVEFORM_HEADER,
-    Acquisition,
-    Image,
-    Waveform,
-)
+from ..mrd.items import Acquisition, Image, Waveform
 
 _BLOCK = 512  # rows written at a time
 _TEXT = h5py.string_dtype("ascii")  # what C++ readers expect

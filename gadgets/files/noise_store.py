@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ConfigError, GadgetError
-from ..mrd.items import ACQUISITION_HEADER, Acquisition, Complex, Flag
+from ..mrd.header_layouts import ACQUISITION_HEADER, Flag
+from ..mrd.items import Acquisition, Complex
 
 log = logging.getLogger(__name__)
 KEEP = 256  # measurements

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, HeaderError, ProtocolError
+from ..mrd.header_layouts import ACQUISITION_HEADER, Flag, is_imaging
 from ..mrd.header_xml import header_xml
-from ..mrd.items import ACQUISITION_HEADER, Acquisition, Flag, is_imaging
+from ..mrd.items import Acquisition
 from .fastmri import channel_mask
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from ..errors import ConfigError, GadgetError, GadgetsError, ProtocolError
-from ..mrd.items import Acquisition, Image, ImageKey, Item, image_key, is_imaging
+from ..mrd.header_layouts import ImageKey, image_key, is_imaging
+from ..mrd.items import Acquisition, Image, Item
 from ..mrd.messages import Close, ConfigScript, Error, Message, message_buffers
 from .session import Services, Session
 

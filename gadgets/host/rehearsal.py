@@ -8,8 +8,13 @@ import numpy as np
 from mnet.weight_files import WeightsError
 
 from ..mrd.geometry import Geometry, header_xml
-from ..mrd.items import ACQUISITION_HEADER, Acquisition, Mask
-from ..pipeline.gadget import Gadget, Models, Scan, chain, intake
+from ..mrd.header_layouts import ACQUISITION_HEADER
+from ..mrd.items import Acquisition, Mask
+from ..pipeline.chain import chain
+from ..pipeline.gadget import Gadget
+from ..pipeline.intake import intake
+from ..pipeline.models import Models
+from ..pipeline.scan import Scan
 from ..steps.predict_mask import PredictMask
 
 N, N_COILS = 64, 2

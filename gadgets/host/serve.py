@@ -24,7 +24,7 @@ from ..mask.binder import MaskService
 from ..mask.curve_keys import ServerKeys
 from ..mrd.items import Image
 from ..pipeline.build import load, parse, split
-from ..pipeline.gadget import Models
+from ..pipeline.models import Models
 from .health_server import StatusServer
 from .host_info import answer
 from .logs import scan_id

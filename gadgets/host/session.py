@@ -19,7 +19,7 @@ from ..errors import ConfigError, GadgetError, GadgetsError, ProtocolError
 from ..files.noise_store import NoiseStore
 from ..files.scan_record import Record
 from ..mask.in_band import HELLO, in_band_link
-from ..mask.ports import ReconLink, ReconPort
+from ..mask.recon_port import ReconLink, ReconPort
 from ..mrd.geometry import Geometry
 from ..mrd.item_bytes import decode
 from ..mrd.items import Acquisition, Burst, Image, Item, Waveform
@@ -34,7 +34,10 @@ from ..mrd.messages import (
     describe,
 )
 from ..pipeline.build import Stream, load, parse_stream, split
-from ..pipeline.gadget import Models, Scan, chain, intake
+from ..pipeline.chain import chain
+from ..pipeline.intake import intake
+from ..pipeline.models import Models
+from ..pipeline.scan import Scan
 from . import fire_dialect, gadgetron_queries
 from .connection import Connection
 from .logs import new_scan

@@ -21,19 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ProtocolError
-from ..mrd.items import (
-    ACQUISITION_HEADER,
-    IMAGE_HEADER,
-    WAVEFORM_HEADER,
-    Acquisition,
-    Frame,
-    Image,
-    ImageKey,
-    Item,
-    Mask,
-    PreScan,
-    Waveform,
-)
+from ..mrd.header_layouts import ACQUISITION_HEADER, IMAGE_HEADER, WAVEFORM_HEADER, ImageKey
+from ..mrd.items import Acquisition, Frame, Image, Item, Mask, PreScan, Waveform
 
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (Acquisition, Waveform, PreScan, Mask, Frame, Image)

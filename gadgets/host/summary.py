@@ -7,18 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..mrd.items import (
-    Acquisition,
-    Burst,
-    Frame,
-    Image,
-    Item,
-    Mask,
-    flags_of,
-    image_key,
-    is_imaging,
-)
-from ..pipeline.gadget import Scan
+from ..mrd.header_layouts import flags_of, image_key, is_imaging
+from ..mrd.items import Acquisition, Burst, Frame, Image, Item, Mask
+from ..pipeline.scan import Scan
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from ..mrd.geometry import Geometry
 from ..mrd.items import Image, Item
 from ..pipeline.build import parse, split
-from ..pipeline.gadget import Models, Scan, chain
+from ..pipeline.chain import chain
+from ..pipeline.models import Models
+from ..pipeline.scan import Scan
 from . import logs
 from .shared_memory import Json, SharedMemoryPipe, pack, unpack
 

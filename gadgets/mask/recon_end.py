@@ -43,7 +43,7 @@ class Unpaired(RuntimeError):  # noqa: N818  the word of the contract
 class ReconSession:
     """What one reconstruction knows of its scan, and the masks that are still unanswered.
 
-    Implements `gadgets.mask.ports.ReconLink`; may be used from any thread. `post` hands a message
+    Implements `recon_port.ReconLink`; may be used from any thread. `post` hands a message
     to the thread that owns the socket. That thread calls `receive`, and `due` to learn what to
     send again. `observe(direction, record)` sees every message, under a lock: never two calls at
     once and none after `close`; it must be quick and leave the link alone.

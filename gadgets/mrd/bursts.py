@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .items import ACQUISITION_HEADER, Acquisition, Burst, Flag, flags_of, is_imaging
+from .header_layouts import ACQUISITION_HEADER, Flag, flags_of, is_imaging
+from .items import Acquisition, Burst
 from .messages import ACQUISITION, Message, read_message
 from .sockets import SocketReader
 

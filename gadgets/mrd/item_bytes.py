@@ -12,16 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ProtocolError
+from .header_layouts import ACQUISITION_HEADER, IMAGE_HEADER, WAVEFORM_HEADER, Flag
 from .image_attributes import meta_from_xml, meta_to_xml
-from .items import (
-    ACQUISITION_HEADER,
-    IMAGE_HEADER,
-    WAVEFORM_HEADER,
-    Acquisition,
-    Flag,
-    Image,
-    Waveform,
-)
+from .items import Acquisition, Image, Waveform
 from .nhlbi import decompress
 
 Buffer = bytes | bytearray | memoryview

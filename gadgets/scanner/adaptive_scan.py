@@ -19,8 +19,10 @@ from ..errors import ConfigError
 from ..files.scan_record import read_record
 from ..files.source import Source
 from ..host.child_host import Address
-from ..mrd.items import Acquisition, Frame, Image, is_imaging
-from ..pipeline.gadget import Scan, run
+from ..mrd.header_layouts import is_imaging
+from ..mrd.items import Acquisition, Frame, Image
+from ..pipeline.chain import run
+from ..pipeline.scan import Scan
 from ..steps.accumulate import AccumulateFrame
 from ..steps.image_finish import SERIES, kept
 from ..steps.noise_adjust import NoiseAdjust

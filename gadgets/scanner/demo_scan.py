@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ..files.source import write_mrd
 from ..mrd.geometry import Geometry, header_xml
-from ..mrd.items import ACQUISITION_HEADER, Acquisition, Bool, Complex, Flag
+from ..mrd.header_layouts import ACQUISITION_HEADER, Flag
+from ..mrd.items import Acquisition, Bool, Complex
 from . import demo_head
 from .demo_head import Floats, grid
 

@@ -20,7 +20,7 @@ from ..files.scan_record import MASKS, NOISE, is_record
 from ..files.source import open_source
 from ..host.child_host import Address
 from ..mask.messages import Hello, Scope
-from ..mask.ports import SequencePort
+from ..mask.sequence_port import SequencePort
 from ..mrd.geometry import SCAN_TOKEN, with_user_parameter
 from ..mrd.items import Image
 from .client import MrdClient

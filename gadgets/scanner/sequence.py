@@ -19,9 +19,10 @@ from mnet.masks.line_plan import Bool, LinePlan
 from ..files.source import Source
 from ..host.child_host import Address
 from ..mask.messages import Hello, Scope
-from ..mask.ports import SequencePort
+from ..mask.sequence_port import SequencePort
 from ..mrd.geometry import SCAN_TOKEN, Geometry, with_user_parameter
-from ..mrd.items import Acquisition, Flag, Image, is_imaging
+from ..mrd.header_layouts import Flag, is_imaging
+from ..mrd.items import Acquisition, Image
 from .client import MrdClient
 
 Order = Literal["linear", "centre-out"]

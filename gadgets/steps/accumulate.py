@@ -9,21 +9,10 @@ import numpy as np
 from mnet.masks.line_plan import Bool
 
 from ..mask.messages import Scope
-from ..mrd.items import (
-    Acquisition,
-    Burst,
-    Flag,
-    Frame,
-    ImageKey,
-    Ints,
-    Item,
-    Mask,
-    PreScan,
-    flags_of,
-    image_key,
-    is_imaging,
-)
-from ..pipeline.gadget import Gadget, Scan
+from ..mrd.header_layouts import Flag, ImageKey, flags_of, image_key, is_imaging
+from ..mrd.items import Acquisition, Burst, Frame, Ints, Item, Mask, PreScan
+from ..pipeline.gadget import Gadget
+from ..pipeline.scan import Scan
 from .kspace_buffer import KspaceBuffer
 from .readout import to_hybrid
 

@@ -12,7 +12,8 @@ from mnet.physics.coil_maps import coil_maps
 
 from ..errors import GadgetError
 from ..mrd.items import Complex, Frame, Item, PreScan
-from ..pipeline.gadget import Gadget, Scan
+from ..pipeline.gadget import Gadget
+from ..pipeline.scan import Scan
 
 log = logging.getLogger(__name__)
 OFF_CENTRE = "frames with their strongest line away from the header's centre"

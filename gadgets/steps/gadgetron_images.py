@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..mrd.items import Image, Item
-from ..pipeline.gadget import Gadget, Scan
+from ..pipeline.gadget import Gadget
+from ..pipeline.scan import Scan
 from .image_finish import FLOAT, MAGNITUDE, USHORT
 
 SHORT = 2

@@ -10,7 +10,8 @@ from mnet.physics.fourier import inverse_fourier
 
 from ..errors import GadgetError
 from ..mrd.items import Frame, Image, Item, PreScan
-from ..pipeline.gadget import Gadget, Scan
+from ..pipeline.gadget import Gadget
+from ..pipeline.scan import Scan
 from .accumulate import AccumulateFrame
 from .image_finish import CXFLOAT, directions, image_header
 

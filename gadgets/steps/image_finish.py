@@ -13,8 +13,10 @@ from mnet.physics.fov import finish
 
 from ..errors import GadgetError
 from ..mrd.geometry import Geometry
-from ..mrd.items import IMAGE_HEADER, Complex, Frame, Image, Item, Mask, PreScan
-from ..pipeline.gadget import Gadget, Scan
+from ..mrd.header_layouts import IMAGE_HEADER
+from ..mrd.items import Complex, Frame, Image, Item, Mask, PreScan
+from ..pipeline.gadget import Gadget
+from ..pipeline.scan import Scan
 
 SERIES, SERIES_INCOMPLETE, SERIES_MASK = 1, 10, 20
 USHORT, FLOAT, CXFLOAT = 1, 5, 7

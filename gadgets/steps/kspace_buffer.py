@@ -6,7 +6,8 @@ from itertools import repeat
 import numpy as np
 
 from ..mrd.geometry import Geometry
-from ..mrd.items import Acquisition, Burst, Complex, Flag, Ints, flags_of
+from ..mrd.header_layouts import Flag, flags_of
+from ..mrd.items import Acquisition, Burst, Complex, Ints
 
 
 @dataclass(slots=True)

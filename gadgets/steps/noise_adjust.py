@@ -11,8 +11,10 @@ from mnet.physics.prewhiten import gadgetron_scale, noise_covariance, whitening_
 
 from ..errors import GadgetError
 from ..files.noise_store import Noise, Unusable, matched, to_json
-from ..mrd.items import Acquisition, Burst, Complex, Flag, Item, flags_of
-from ..pipeline.gadget import Gadget, Scan
+from ..mrd.header_layouts import Flag, flags_of
+from ..mrd.items import Acquisition, Burst, Complex, Item
+from ..pipeline.gadget import Gadget
+from ..pipeline.scan import Scan
 
 log = logging.getLogger(__name__)
 

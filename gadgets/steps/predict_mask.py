@@ -10,27 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mnet.masks.line_plan import Bool, LinePlan, low_pass
+from mnet.masks.densities import low_pass
+from mnet.masks.line_plan import Bool, LinePlan
 from mnet.sampler.features import N_COIL_POINTS, coil_features, coil_points, line_features
 from mnet.sampler.mnet import mask_of
 
 from ..mask.messages import Hello, Scope
 from ..mask.recon_end import Unpaired
 from ..mrd.geometry import Geometry
-from ..mrd.items import (
-    Acquisition,
-    Burst,
-    Complex,
-    ImageKey,
-    Ints,
-    Item,
-    Mask,
-    PreScan,
-    flags_of,
-    image_key,
-    is_imaging,
-)
-from ..pipeline.gadget import Gadget, Scan
+from ..mrd.header_layouts import ImageKey, flags_of, image_key, is_imaging
+from ..mrd.items import Acquisition, Burst, Complex, Ints, Item, Mask, PreScan
+from ..pipeline.gadget import Gadget
+from ..pipeline.scan import Scan
 from .readout import to_hybrid
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from ..errors import GadgetError
 from ..mrd.geometry import Geometry
-from ..mrd.items import Acquisition, Burst, Complex, Flag, Item, flags_of, is_imaging
-from ..pipeline.gadget import Gadget, Scan
+from ..mrd.header_layouts import Flag, flags_of, is_imaging
+from ..mrd.items import Acquisition, Burst, Complex, Item
+from ..pipeline.gadget import Gadget
+from ..pipeline.scan import Scan
 
 OneOrMore = TypeVar("OneOrMore", bound=Acquisition | Burst)
 

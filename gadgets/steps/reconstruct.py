@@ -14,7 +14,9 @@ from mnet.recon.modl import MoDL
 
 from ..errors import GadgetError
 from ..mrd.items import Complex, Frame, Item
-from ..pipeline.gadget import Gadget, Models, Scan
+from ..pipeline.gadget import Gadget
+from ..pipeline.models import Models
+from ..pipeline.scan import Scan
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .line_plan import Bool, LinePlan, from_density, power_law
+from .densities import from_density, power_law
+from .line_plan import Bool, LinePlan
 from .patterns import Pattern
 
 # (power, cutoff) of the densities

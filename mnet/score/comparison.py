@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..masks import line_plan
+from ..masks import densities
 from ..masks.line_plan import Bool, LinePlan
 from ..physics import fov, sense
 from ..physics.coil_maps import coil_maps
@@ -135,15 +135,15 @@ def sampler_masks(volume: Volume, model: MNetSelect, seeds: Sequence[int]) -> Ma
     if n > 1:
         drawn["shuffled"] = [np.roll(adaptive, -1, axis=0)]
     for name, draw in (
-        ("uniform_random", line_plan.uniform_random),
-        ("variable_density", line_plan.variable_density),
+        ("uniform_random", densities.uniform_random),
+        ("variable_density", densities.variable_density),
     ):
         drawn[name] = [
             np.stack([draw(plan, np.random.default_rng([seed, i])) for i in range(n)])
             for seed in seeds
         ]
-    drawn["equispaced"] = [_repeat(line_plan.equispaced(plan), n)]
-    drawn["low_pass"] = [_repeat(line_plan.low_pass(plan), n)]
+    drawn["equispaced"] = [_repeat(densities.equispaced(plan), n)]
+    drawn["low_pass"] = [_repeat(densities.low_pass(plan), n)]
     return drawn
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, fft, nn
 from torch.nn import functional
 
 from gadgets.scanner.demo_scan import demo_volume
-from mnet.masks.line_plan import LinePlan, variable_density
+from mnet.masks.densities import variable_density
+from mnet.masks.line_plan import LinePlan
 from mnet.physics import sense
 from mnet.physics.coil_maps import coil_maps
 from mnet.physics.coils import compress_rows

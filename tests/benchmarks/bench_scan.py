@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 
 from gadgets.files.source import Source, open_source
-from gadgets.mrd.items import Acquisition, Flag, Image
+from gadgets.mrd.header_layouts import Flag
+from gadgets.mrd.items import Acquisition, Image
 from gadgets.scanner.adaptive_scan import fully_sampled, plan_lines
 from gadgets.scanner.client import MrdClient
 from gadgets.scanner.demo_scan import demo_volume, write_demo
-from mnet.masks.line_plan import equispaced
+from mnet.masks.densities import equispaced
 from tests.benchmarks.bench import Check, Curve, Figure
 from tests.benchmarks.hosts import Running, ours
 

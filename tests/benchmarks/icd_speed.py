@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, fft, nn
 
-from mnet.masks import line_plan
+from mnet.masks import densities
 from mnet.masks.family import family
 from mnet.masks.line_plan import Bool, LinePlan
 from mnet.physics import sense
@@ -76,7 +76,7 @@ def starts(loss: Loss, lines: LinePlan, seed: int) -> dict[str, Bool]:
     """Return the masks that searches start from."""
     members = family(lines)
     best = members[int(np.argmin(losses_of(loss, [*members], 4)))]
-    random = line_plan.variable_density(lines, np.random.default_rng(seed))
+    random = densities.variable_density(lines, np.random.default_rng(seed))
     return {"variable density": random, "best of the family": best}
 
 
@@ -144,7 +144,7 @@ def times(
     for name in ("same network", "cheap ranking network"):
         began = time.perf_counter()
         loss = atom_loss(sample, unet, CROP, CROP)
-        start = line_plan.variable_density(lines, np.random.default_rng(0))
+        start = densities.variable_density(lines, np.random.default_rng(0))
         if name == "same network":
             label = descend(loss, lines, start)
         else:
@@ -213,7 +213,7 @@ def network(path: str | None, n_channels: int, samples: list[Sample], n_steps: i
     rng = np.random.default_rng(0)
     for _ in range(n_steps):
         sample = samples[rng.integers(len(samples))]
-        mask = line_plan.variable_density(sample.lines(), rng, power=float(rng.uniform(0, 4)))
+        mask = densities.variable_density(sample.lines(), rng, power=float(rng.uniform(0, 4)))
         loss = atom_loss(sample, unet, 48)(torch.from_numpy(mask[None]).float()).sum()
         optimiser.zero_grad()
         loss.backward()

@@ -23,7 +23,9 @@ from gadgets.mrd.bursts import LineReader
 from gadgets.mrd.geometry import Geometry
 from gadgets.mrd.messages import Close
 from gadgets.mrd.sockets import SocketReader
-from gadgets.pipeline.gadget import Scan, chain, intake
+from gadgets.pipeline.chain import chain
+from gadgets.pipeline.intake import intake
+from gadgets.pipeline.scan import Scan
 from gadgets.steps.accumulate import AccumulateFrame
 from gadgets.steps.readout import RemoveReadoutOversampling
 from mnet.masks.line_plan import LinePlan

@@ -20,11 +20,12 @@ from gadgets.cli import main
 from gadgets.mask.binder import MaskService
 from gadgets.mask.curve_keys import ClientKeys, ServerKeys, make_keys
 from gadgets.mask.messages import Scope
-from gadgets.mask.ports import SequencePort
+from gadgets.mask.sequence_port import SequencePort
 from gadgets.mrd.geometry import SCAN_TOKEN, with_user_parameter
 from gadgets.mrd.items import Image
 from gadgets.pipeline.build import load, parse
-from gadgets.pipeline.gadget import Scan, run
+from gadgets.pipeline.chain import run
+from gadgets.pipeline.scan import Scan
 from gadgets.scanner.sequence import hello_of
 from tests.gadgets.helpers import closed_loop
 from tests.gadgets.helpers.external_parent import (

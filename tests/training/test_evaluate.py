@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mnet.masks.line_plan import low_pass, uniform_random, variable_density
+from mnet.masks.densities import low_pass, uniform_random, variable_density
 from mnet.recon import linear
 from mnet.recon.modl import MoDL
 from mnet.sampler.mnet_select import MNetSelect

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mnet.masks import line_plan
+from mnet.masks import densities
 from mnet.masks.line_plan import Bool, LinePlan
 from mnet.physics import sense
 from mnet.recon.linear import cg_sense, zero_filled
@@ -183,16 +183,16 @@ def draw_mask(lines: LinePlan, rng: np.random.Generator) -> Bool:
     """Draw a mask of one of the families that a scan may meet."""
     kind = rng.choice(["uniform", "density", "even", "comb", "low"], p=[0.1, 0.25, 0.5, 0.1, 0.05])
     if kind == "uniform":
-        return line_plan.uniform_random(lines, rng)
+        return densities.uniform_random(lines, rng)
     if kind == "density":
-        return line_plan.variable_density(lines, rng, power=float(rng.uniform(1, 6)))
+        return densities.variable_density(lines, rng, power=float(rng.uniform(1, 6)))
     if kind == "comb":
-        return line_plan.equispaced(lines, float(rng.uniform()))
+        return densities.equispaced(lines, float(rng.uniform()))
     if kind == "low":
-        return line_plan.low_pass(lines)
+        return densities.low_pass(lines)
     power = float(rng.uniform(0, 8))
-    mask = line_plan.from_density(
-        lines, line_plan.power_law(lines, power, float(rng.uniform(0.4, 1.0)))
+    mask = densities.from_density(
+        lines, densities.power_law(lines, power, float(rng.uniform(0.4, 1.0)))
     )
     return swapped(mask, lines, rng, n_swaps=int(rng.integers(0, 12)))
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from mnet.masks import line_plan
+from mnet.masks import densities
 from mnet.masks.line_plan import Bool, LinePlan
 from mnet.masks.patterns import Pattern
 from mnet.sampler.features import coil_features, features
@@ -38,10 +38,10 @@ class Population:
 
 
 SIMPLE: Mapping[str, Sampler] = {
-    "uniform_random": lambda sample, rng: line_plan.uniform_random(sample.lines(), rng),
-    "variable_density": lambda sample, rng: line_plan.variable_density(sample.lines(), rng),
-    "equispaced": lambda sample, rng: line_plan.equispaced(sample.lines()),
-    "low_pass": lambda sample, rng: line_plan.low_pass(sample.lines()),
+    "uniform_random": lambda sample, rng: densities.uniform_random(sample.lines(), rng),
+    "variable_density": lambda sample, rng: densities.variable_density(sample.lines(), rng),
+    "equispaced": lambda sample, rng: densities.equispaced(sample.lines()),
+    "low_pass": lambda sample, rng: densities.low_pass(sample.lines()),
 }
 
 

@@ -11,7 +11,7 @@ from gadgets.conformance.verdicts import Verdict
 from gadgets.host.serve import Host
 from gadgets.mask.binder import MaskService
 from gadgets.mask.curve_keys import ClientKeys, ServerKeys, make_keys
-from gadgets.mask.ports import RemoteReconPort
+from gadgets.mask.recon_port import RemoteReconPort
 from tests.gadgets.helpers.fake_recon import MaskdRecon, fake_recon
 
 DEFECTS = sorted(RULES.keys() - {"wrong-key"})

@@ -14,7 +14,8 @@ from gadgets.files.convert import convert
 from gadgets.files.source import open_source
 from gadgets.mrd.items import Image
 from gadgets.pipeline.build import load, parse
-from gadgets.pipeline.gadget import Scan, run
+from gadgets.pipeline.chain import run
+from gadgets.pipeline.scan import Scan
 from tests.gadgets.helpers.synthetic import Array, crop, fft, ifft
 
 PIXEL = 0.6875  # mm

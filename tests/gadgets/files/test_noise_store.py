@@ -17,7 +17,7 @@ from gadgets.files.noise_store import (
     default_folder,
     matched,
 )
-from gadgets.mrd.items import Flag
+from gadgets.mrd.header_layouts import Flag
 from gadgets.mrd.messages import buffer_reader, read_message, write_message
 from mnet.physics.prewhiten import noise_covariance
 

@@ -18,7 +18,8 @@ from gadgets.files.scan_record import MASKS, MESSAGES, SUMMARY, Record, is_recor
 from gadgets.files.source import open_source
 from gadgets.host.serve import new_record
 from gadgets.mrd.geometry import header_xml
-from gadgets.mrd.items import ACQUISITION_HEADER, WAVEFORM_HEADER, Acquisition, Waveform
+from gadgets.mrd.header_layouts import ACQUISITION_HEADER, WAVEFORM_HEADER
+from gadgets.mrd.items import Acquisition, Waveform
 from gadgets.mrd.messages import Close, ConfigFile, Header, Message, message_buffers, write_message
 
 HEADER = header_xml(

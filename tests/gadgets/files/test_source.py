@@ -12,16 +12,9 @@ import pytest
 from gadgets.errors import HeaderError, ProtocolError
 from gadgets.files.source import Source, open_source, read_images, write_images, write_mrd
 from gadgets.mrd.geometry import header_xml
+from gadgets.mrd.header_layouts import ACQUISITION_HEADER, IMAGE_HEADER, WAVEFORM_HEADER, Flag
 from gadgets.mrd.item_bytes import PIXEL_TYPES
-from gadgets.mrd.items import (
-    ACQUISITION_HEADER,
-    IMAGE_HEADER,
-    WAVEFORM_HEADER,
-    Acquisition,
-    Flag,
-    Image,
-    Waveform,
-)
+from gadgets.mrd.items import Acquisition, Image, Waveform
 
 with warnings.catch_warnings():  # importing ismrmrd changes the warning filters
     import ismrmrd

@@ -11,9 +11,11 @@ pytest.importorskip("twixtools")
 from gadgets.errors import ConfigError, HeaderError, ProtocolError
 from gadgets.files.convert import convert
 from gadgets.files.source import Source, open_source
-from gadgets.mrd.items import Flag, Image
+from gadgets.mrd.header_layouts import Flag
+from gadgets.mrd.items import Image
 from gadgets.pipeline.build import load, parse
-from gadgets.pipeline.gadget import Scan, run
+from gadgets.pipeline.chain import run
+from gadgets.pipeline.scan import Scan
 from tests.gadgets.helpers.fake_twix import PERSONAL, block, write
 from tests.gadgets.helpers.synthetic import Array, crop, ifft
 

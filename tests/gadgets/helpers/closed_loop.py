@@ -7,9 +7,11 @@ import torch
 
 from gadgets.files.source import Source
 from gadgets.mrd.geometry import header_xml
-from gadgets.mrd.items import ACQUISITION_HEADER, Acquisition, Flag
+from gadgets.mrd.header_layouts import ACQUISITION_HEADER, Flag
+from gadgets.mrd.items import Acquisition
 from gadgets.scanner.sequence import SequenceParameters
-from mnet.masks.line_plan import LinePlan, low_pass, variable_density
+from mnet.masks.densities import low_pass, variable_density
+from mnet.masks.line_plan import LinePlan
 from mnet.physics.fourier import fourier
 
 N_X, N_KY, N_COILS = 48, 64, 4

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from gadgets.mrd.items import Acquisition, Image
 from gadgets.pipeline.build import parse
-from gadgets.pipeline.gadget import Scan, run
+from gadgets.pipeline.chain import run
+from gadgets.pipeline.scan import Scan
 from tests.gadgets.helpers.synthetic import Array, Scanned, acquisition, crop, fft, ifft
 
 CONFIG, HEADER, CLOSE, ERROR, ACQUISITION, IMAGE = 2, 3, 4, 8, 1008, 1022

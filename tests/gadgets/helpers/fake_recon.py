@@ -28,9 +28,11 @@ from gadgets.mask.messages import (
     Scope,
     Welcome,
 )
-from gadgets.mask.ports import ReconLink, RemoteReconPort, Unpaired
+from gadgets.mask.recon_end import Unpaired
+from gadgets.mask.recon_port import ReconLink, RemoteReconPort
 from gadgets.mrd.geometry import Geometry
-from gadgets.mrd.items import IMAGE_HEADER, Acquisition, Image
+from gadgets.mrd.header_layouts import IMAGE_HEADER
+from gadgets.mrd.items import Acquisition, Image
 from gadgets.mrd.messages import Close, Header, read_message, write_message
 from gadgets.mrd.sockets import SocketReader
 

@@ -14,7 +14,8 @@ import zmq
 from gadgets.mask.binder import MaskService
 from gadgets.mask.codec import Codec, Hello, Message, Scope
 from gadgets.mask.daemon import serve_masks
-from gadgets.mask.ports import ReconLink, ReconPort, RemoteReconPort, SequencePort
+from gadgets.mask.recon_port import ReconLink, ReconPort, RemoteReconPort
+from gadgets.mask.sequence_port import SequencePort
 
 ANYWHERE = "tcp://127.0.0.1:0"
 PATIENCE = 20.0  # seconds until a test gives up; none waits that long when all is well

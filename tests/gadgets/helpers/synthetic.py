@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from gadgets.mrd.geometry import Geometry, header_xml
-from gadgets.mrd.items import ACQUISITION_HEADER, Acquisition, Flag
-from gadgets.pipeline.gadget import Models
+from gadgets.mrd.header_layouts import ACQUISITION_HEADER, Flag
+from gadgets.mrd.items import Acquisition
+from gadgets.pipeline.models import Models
 
 Array = NDArray[Any]
 

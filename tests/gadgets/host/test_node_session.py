@@ -14,9 +14,10 @@ from gadgets.errors import ConfigError, ProtocolError
 from gadgets.external import OneScan, read_settings
 from gadgets.host.node_session import ExternalSession, node_pipeline
 from gadgets.host.session import Services
-from gadgets.mrd.items import IMAGE_HEADER, Image
+from gadgets.mrd.header_layouts import IMAGE_HEADER
+from gadgets.mrd.items import Image
 from gadgets.pipeline.build import load, parse
-from gadgets.pipeline.gadget import Models
+from gadgets.pipeline.models import Models
 from tests.gadgets.helpers.external_parent import (
     CAPTURES,
     CLOSE,

@@ -12,8 +12,9 @@ from gadgets.errors import ConfigError
 from gadgets.host import host_info
 from gadgets.host.child_host import Address
 from gadgets.host.serve import Host
+from gadgets.mrd.header_layouts import Flag
 from gadgets.mrd.image_attributes import meta_from_xml
-from gadgets.mrd.items import Acquisition, Flag, Image
+from gadgets.mrd.items import Acquisition, Image
 from gadgets.mrd.messages import (
     Close,
     ConfigFile,

@@ -17,9 +17,11 @@ from gadgets.cli import main
 from gadgets.files.source import open_source, write_mrd
 from gadgets.host.child_host import Address
 from gadgets.mrd.geometry import Geometry
-from gadgets.mrd.items import WAVEFORM_HEADER, Acquisition, Flag, Frame, Image, Waveform
+from gadgets.mrd.header_layouts import WAVEFORM_HEADER, Flag
+from gadgets.mrd.items import Acquisition, Frame, Image, Waveform
 from gadgets.mrd.messages import Close, ConfigFile, Header, Text
-from gadgets.pipeline.gadget import Scan, run
+from gadgets.pipeline.chain import run
+from gadgets.pipeline.scan import Scan
 from gadgets.steps.accumulate import AccumulateFrame
 from gadgets.steps.coil_maps import OFF_CENTRE, CoilMaps
 from gadgets.steps.readout import RemoveReadoutOversampling

@@ -15,7 +15,9 @@ from gadgets.errors import GadgetError
 from gadgets.host.worker_handle import IN_FLIGHT, Worker, WorkerPool, WorkerScan
 from gadgets.mrd.items import Acquisition, Frame, Image, Item, Waveform
 from gadgets.pipeline.build import load, parse, split
-from gadgets.pipeline.gadget import Scan, chain, intake, run
+from gadgets.pipeline.chain import chain, run
+from gadgets.pipeline.intake import intake
+from gadgets.pipeline.scan import Scan
 from tests.gadgets.helpers.synthetic import Scanned, noise, scanned
 
 XML = load("zero_filled.xml")

@@ -26,7 +26,9 @@ from gadgets.mask.codec import (
     Welcome,
 )
 from gadgets.mask.daemon import serve_masks
-from gadgets.mask.ports import RemoteReconPort, SequencePort, Unpaired
+from gadgets.mask.recon_end import Unpaired
+from gadgets.mask.recon_port import RemoteReconPort
+from gadgets.mask.sequence_port import SequencePort
 from tests.gadgets.helpers.mask_bench import (
     ANYWHERE,
     CHOSEN,

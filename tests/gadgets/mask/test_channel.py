@@ -13,7 +13,8 @@ import pytest
 
 from gadgets.mask.binder import MaskService
 from gadgets.mask.codec import Ack, MaskMessage, Scope
-from gadgets.mask.ports import SequencePort, Unpaired
+from gadgets.mask.recon_end import Unpaired
+from gadgets.mask.sequence_port import SequencePort
 from tests.gadgets.helpers.mask_bench import (
     ANYWHERE,
     CHOSEN,

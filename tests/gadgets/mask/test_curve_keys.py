@@ -16,7 +16,8 @@ from gadgets.host.serve import Host
 from gadgets.mask.binder import Binder, MaskService
 from gadgets.mask.codec import ErrorMessage, Hello, ReconHello, Welcome
 from gadgets.mask.curve_keys import ClientKeys, ServerKeys, make_keys
-from gadgets.mask.ports import RemoteReconPort, SequencePort
+from gadgets.mask.recon_port import RemoteReconPort
+from gadgets.mask.sequence_port import SequencePort
 from gadgets.scanner.sequence import play
 from tests.gadgets.helpers.closed_loop import sequence, source
 from tests.gadgets.helpers.mask_bench import (

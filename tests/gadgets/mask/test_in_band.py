@@ -13,7 +13,8 @@ from gadgets.mask.codec import Hello, MaskMessage, Scope
 from gadgets.mask.in_band import HELLO, in_band_link, pack_mask, read_hello, unpack_mask
 from gadgets.mask.recon_end import Unpaired
 from gadgets.mrd.geometry import SCAN_TOKEN, with_user_parameter
-from gadgets.mrd.items import Acquisition, Flag, Image
+from gadgets.mrd.header_layouts import Flag
+from gadgets.mrd.items import Acquisition, Image
 from gadgets.mrd.messages import Close, ConfigFile, ConfigScript, Feedback, Header, Message, Text
 from gadgets.pipeline.build import load
 from tests.gadgets.helpers.closed_loop import N_KY, source

@@ -11,20 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gadgets.mrd.bursts import MOST, LineReader
-from gadgets.mrd.items import (
-    WAVEFORM_HEADER,
-    Acquisition,
-    Burst,
-    Flag,
-    Frame,
-    Item,
-    Mask,
-    PreScan,
-    Waveform,
-)
+from gadgets.mrd.header_layouts import WAVEFORM_HEADER, Flag
+from gadgets.mrd.items import Acquisition, Burst, Frame, Item, Mask, PreScan, Waveform
 from gadgets.mrd.messages import Close, Message, write_message
 from gadgets.mrd.sockets import SocketReader
-from gadgets.pipeline.gadget import Scan, apart, run
+from gadgets.pipeline.chain import apart, run
+from gadgets.pipeline.scan import Scan
 from gadgets.steps.accumulate import AccumulateFrame
 from gadgets.steps.noise_adjust import NoiseAdjust
 from gadgets.steps.predict_mask import PredictMask

@@ -13,17 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gadgets.errors import ProtocolError
+from gadgets.mrd.header_layouts import ACQUISITION_HEADER, IMAGE_HEADER, WAVEFORM_HEADER, Flag
 from gadgets.mrd.image_attributes import meta_from_xml, meta_to_xml
 from gadgets.mrd.item_bytes import MAX_TEXT, PIXEL_TYPES, Read
-from gadgets.mrd.items import (
-    ACQUISITION_HEADER,
-    IMAGE_HEADER,
-    WAVEFORM_HEADER,
-    Acquisition,
-    Flag,
-    Image,
-    Waveform,
-)
+from gadgets.mrd.items import Acquisition, Image, Waveform
 from gadgets.mrd.messages import (
     Close,
     ConfigFile,

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gadgets.mrd.geometry import Geometry, header_xml
-from gadgets.mrd.items import Acquisition, Flag, ImageKey, flags_of, image_key
+from gadgets.mrd.header_layouts import Flag, ImageKey, flags_of, image_key
+from gadgets.mrd.items import Acquisition
 from gadgets.mrd.messages import Close, Message, buffer_reader, read_message, write_message
 from gadgets.mrd.sockets import SocketReader, put_all
-from gadgets.pipeline.gadget import Scan, intake
+from gadgets.pipeline.intake import intake
+from gadgets.pipeline.scan import Scan
 from tests.gadgets.helpers.synthetic import acquisition
 
 

@@ -10,16 +10,9 @@ import pytest
 from gadgets.errors import GadgetError
 from gadgets.host.child_host import Address
 from gadgets.mrd.geometry import Geometry, header_xml
+from gadgets.mrd.header_layouts import ACQUISITION_HEADER, IMAGE_HEADER, WAVEFORM_HEADER, Flag
 from gadgets.mrd.image_attributes import meta_from_xml
-from gadgets.mrd.items import (
-    ACQUISITION_HEADER,
-    IMAGE_HEADER,
-    WAVEFORM_HEADER,
-    Acquisition,
-    Flag,
-    Image,
-    Waveform,
-)
+from gadgets.mrd.items import Acquisition, Image, Waveform
 from gadgets.mrd.messages import (
     Close,
     ConfigFile,
@@ -35,7 +28,8 @@ from gadgets.mrd.messages import (
     write_message,
 )
 from gadgets.pipeline.build import load, parse
-from gadgets.pipeline.gadget import Scan, run
+from gadgets.pipeline.chain import run
+from gadgets.pipeline.scan import Scan
 from gadgets.steps.gadgetron_images import AutoScale, Extract, FloatToShort, FloatToUShort
 from gadgets.steps.image_finish import FLOAT, MAGNITUDE
 from tests.gadgets.helpers.closed_loop import source

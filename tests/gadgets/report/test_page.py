@@ -13,7 +13,8 @@ from skimage.io import imread
 from gadgets.report.page import Findings, write_report
 from gadgets.report.pictures import grey_png, heat_png, mask_svg
 from gadgets.report.verdict import verdict
-from mnet.masks.line_plan import LinePlan, equispaced, low_pass, uniform_random
+from mnet.masks.densities import equispaced, low_pass, uniform_random
+from mnet.masks.line_plan import LinePlan
 from mnet.score.comparison import Volume
 
 N_SLICES, N_X, N_KY, CENTER = 3, 24, 40, 17

@@ -6,7 +6,7 @@ import pytest
 from gadgets.errors import ConfigError
 from gadgets.files.source import open_source
 from gadgets.mrd.geometry import Geometry
-from gadgets.mrd.items import Flag
+from gadgets.mrd.header_layouts import Flag
 from gadgets.scanner.demo_scan import DemoVolume, demo_volume, write_demo
 
 needs_template = pytest.mark.skipif(

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from gadgets.mask.messages import Applied, Scope
-from gadgets.mrd.items import Acquisition, Flag, Frame, ImageKey, Item, Mask, PreScan, image_key
-from gadgets.pipeline.gadget import Scan, run
+from gadgets.mrd.header_layouts import Flag, ImageKey, image_key
+from gadgets.mrd.items import Acquisition, Frame, Item, Mask, PreScan
+from gadgets.pipeline.chain import run
+from gadgets.pipeline.scan import Scan
 from gadgets.steps.accumulate import AccumulateFrame
 from gadgets.steps.readout import RemoveReadoutOversampling
 from tests.gadgets.helpers.synthetic import Scanned, changed, scanned

@@ -8,10 +8,12 @@ from scipy.signal import resample
 
 from gadgets.errors import GadgetError
 from gadgets.mrd.geometry import Geometry, header_xml
+from gadgets.mrd.header_layouts import ImageKey, image_key
 from gadgets.mrd.image_attributes import meta_to_xml
-from gadgets.mrd.items import Frame, Image, ImageKey, Item, Mask, PreScan, image_key
+from gadgets.mrd.items import Frame, Image, Item, Mask, PreScan
 from gadgets.mrd.messages import message_buffers, read_message
-from gadgets.pipeline.gadget import Scan, run
+from gadgets.pipeline.chain import run
+from gadgets.pipeline.scan import Scan
 from gadgets.steps.image_finish import FULL_SCALE, ImageFinish, to_recon_matrix
 from tests.gadgets.helpers.synthetic import (
     Scanned,

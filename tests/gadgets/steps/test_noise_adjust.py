@@ -6,8 +6,10 @@ import pytest
 from gadgets.errors import GadgetError
 from gadgets.files.noise_store import NoiseStore
 from gadgets.mrd.geometry import Geometry
-from gadgets.mrd.items import Acquisition, Flag, Item, Mask, image_key
-from gadgets.pipeline.gadget import Scan, run
+from gadgets.mrd.header_layouts import Flag, image_key
+from gadgets.mrd.items import Acquisition, Item, Mask
+from gadgets.pipeline.chain import run
+from gadgets.pipeline.scan import Scan
 from gadgets.steps.noise_adjust import NoiseAdjust
 from tests.gadgets.helpers.synthetic import acquisition, changed, noise, scanned
 

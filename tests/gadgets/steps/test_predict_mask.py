@@ -9,13 +9,17 @@ from torch import Tensor, nn
 
 from gadgets.mask.messages import Bye, Hello, MaskMessage, Message, Nack, Scope, Welcome
 from gadgets.mask.recon_end import ReconSession
-from gadgets.mrd.items import Acquisition, Flag, Frame, Item, Mask, PreScan
-from gadgets.pipeline.gadget import Models, Scan, run
+from gadgets.mrd.header_layouts import Flag
+from gadgets.mrd.items import Acquisition, Frame, Item, Mask, PreScan
+from gadgets.pipeline.chain import run
+from gadgets.pipeline.models import Models
+from gadgets.pipeline.scan import Scan
 from gadgets.steps.accumulate import AccumulateFrame
 from gadgets.steps.noise_adjust import NoiseAdjust
 from gadgets.steps.predict_mask import PredictMask
 from gadgets.steps.readout import RemoveReadoutOversampling
-from mnet.masks.line_plan import LinePlan, budget, centre_block, low_pass, n_calibration
+from mnet.masks.densities import low_pass
+from mnet.masks.line_plan import LinePlan, budget, centre_block, n_calibration
 from mnet.sampler.features import features
 from mnet.sampler.mnet import mask_of
 from mnet.sampler.mnet_select import MNetSelect

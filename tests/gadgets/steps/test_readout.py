@@ -5,8 +5,10 @@ import pytest
 
 from gadgets.errors import GadgetError
 from gadgets.mrd.geometry import Geometry, header_xml
-from gadgets.mrd.items import Acquisition, Flag
-from gadgets.pipeline.gadget import Scan, run
+from gadgets.mrd.header_layouts import Flag
+from gadgets.mrd.items import Acquisition
+from gadgets.pipeline.chain import run
+from gadgets.pipeline.scan import Scan
 from gadgets.steps.readout import RemoveReadoutOversampling, centred, to_hybrid
 from tests.gadgets.helpers.synthetic import acquisition, crop, fft, ifft, scanned
 

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from gadgets.errors import GadgetError
-from gadgets.mrd.items import Frame, ImageKey, Item, PreScan, image_key
-from gadgets.pipeline.gadget import Models, Scan, run
+from gadgets.mrd.header_layouts import ImageKey, image_key
+from gadgets.mrd.items import Frame, Item, PreScan
+from gadgets.pipeline.chain import run
+from gadgets.pipeline.models import Models
+from gadgets.pipeline.scan import Scan
 from gadgets.steps.coil_maps import CoilMaps
 from gadgets.steps.reconstruct import Reconstruct
 from mnet.recon.modl import MoDL

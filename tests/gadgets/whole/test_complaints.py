@@ -28,7 +28,8 @@ from hypothesis import strategies as st
 from gadgets.cli import main
 from gadgets.files.source import open_source, read_images, write_mrd
 from gadgets.host.child_host import Address
-from gadgets.mrd.items import IMAGE_HEADER, Acquisition, Flag, Frame, Image, image_key
+from gadgets.mrd.header_layouts import IMAGE_HEADER, Flag, image_key
+from gadgets.mrd.items import Acquisition, Frame, Image
 from gadgets.mrd.messages import (
     Close,
     ConfigFile,
@@ -40,7 +41,8 @@ from gadgets.mrd.messages import (
     write_message,
 )
 from gadgets.pipeline.build import load, parse
-from gadgets.pipeline.gadget import Scan, run
+from gadgets.pipeline.chain import run
+from gadgets.pipeline.scan import Scan
 from gadgets.scanner.client import MrdClient, PeerError
 from gadgets.steps.image_finish import ImageFinish
 from gadgets.steps.reconstruct import Reconstruct

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mnet.masks import line_plan
+from mnet.masks import densities, line_plan
 from mnet.masks.line_plan import LinePlan
 
 
@@ -21,11 +21,11 @@ def plans(draw: st.DrawFn) -> LinePlan:
 
 
 DRAWS = {
-    "uniform_random": lambda p, seed: line_plan.uniform_random(p, np.random.default_rng(seed)),
-    "variable_density": lambda p, seed: line_plan.variable_density(p, np.random.default_rng(seed)),
-    "equispaced": lambda p, seed: line_plan.equispaced(p, (seed % 10) / 10),
-    "low_pass": lambda p, seed: line_plan.low_pass(p),
-    "from_density": lambda p, seed: line_plan.from_density(p, (1 - p.distance()) ** (seed % 9)),
+    "uniform_random": lambda p, seed: densities.uniform_random(p, np.random.default_rng(seed)),
+    "variable_density": lambda p, seed: densities.variable_density(p, np.random.default_rng(seed)),
+    "equispaced": lambda p, seed: densities.equispaced(p, (seed % 10) / 10),
+    "low_pass": lambda p, seed: densities.low_pass(p),
+    "from_density": lambda p, seed: densities.from_density(p, (1 - p.distance()) ** (seed % 9)),
 }
 
 
@@ -43,7 +43,7 @@ def test_every_mask_has_exactly_the_budget_the_calibration_and_no_other_rows(nam
 def test_any_density_gives_exactly_the_budget(plan, seed):
     density = np.random.default_rng(seed).exponential(size=plan.acquirable.size)
     density[:: 1 + seed % 5] = 0
-    assert line_plan.from_density(plan, density).sum() == plan.n_lines
+    assert densities.from_density(plan, density).sum() == plan.n_lines
 
 
 def test_the_centre_block_is_symmetric_for_odd_lengths_and_one_row_low_for_even_ones():
@@ -83,10 +83,10 @@ def test_a_centre_block_across_a_gap_is_refused():
 
 def test_a_comb_of_local_acceleration_two_alternates_exactly():
     plan = LinePlan.of(np.ones(128, dtype=bool), 2.0)
-    outside = line_plan.from_density(plan, np.ones(128))[plan.movable]
+    outside = densities.from_density(plan, np.ones(128))[plan.movable]
     gaps = np.diff(np.flatnonzero(outside))
     assert set(gaps.tolist()) <= {2, 3}
-    assert line_plan.equispaced(plan).sum() == 64
+    assert densities.equispaced(plan).sum() == 64
 
 
 def test_a_density_of_one_half_takes_either_a_row_or_its_mirror_image():
@@ -95,7 +95,7 @@ def test_a_density_of_one_half_takes_either_a_row_or_its_mirror_image():
     plan = LinePlan(
         acquirable=np.ones(n, dtype=bool), calibration=block, n_lines=17 + 56, center=center
     )
-    mask = line_plan.from_density(plan, np.ones(n))
+    mask = densities.from_density(plan, np.ones(n))
     mirrored = mask[2 * center - np.arange(n)]
     assert not np.any(mask & mirrored & plan.movable)
     assert np.all((mask | mirrored)[plan.movable])
@@ -133,7 +133,7 @@ def test_calibration_outside_the_acquirable_rows_is_refused():
 
 def test_random_masks_follow_their_seed():
     plan = LinePlan.of(np.ones(256, dtype=bool), 4.0)
-    for draw in (line_plan.uniform_random, line_plan.variable_density):
+    for draw in (densities.uniform_random, densities.variable_density):
         first, again, other = (draw(plan, np.random.default_rng(seed)) for seed in (1, 1, 2))
         assert np.array_equal(first, again)
         assert not np.array_equal(first, other)
@@ -147,12 +147,12 @@ def test_variable_density_prefers_the_centre_and_uniform_does_not():
         return float(np.mean([plan.distance()[mask].mean() for mask in drawn]))
 
     # movable rows lie between 0.08 and 1: a uniform draw averages 0.54
-    assert mean_distance(line_plan.uniform_random) == pytest.approx(0.54, abs=0.02)
-    assert mean_distance(line_plan.variable_density) < 0.35
+    assert mean_distance(densities.uniform_random) == pytest.approx(0.54, abs=0.02)
+    assert mean_distance(densities.variable_density) < 0.35
 
 
 def test_low_pass_is_one_block_at_the_centre():
-    mask = line_plan.low_pass(LinePlan.of(np.ones(100, dtype=bool), 4.0))
+    mask = densities.low_pass(LinePlan.of(np.ones(100, dtype=bool), 4.0))
     rows = np.flatnonzero(mask)
     assert np.array_equal(rows, np.arange(rows[0], rows[0] + 25))
     assert abs(rows.mean() - 50) <= 0.5

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnet.masks import line_plan
+from mnet.masks import densities
 from mnet.masks.line_plan import LinePlan
 from mnet.masks.patterns import Pattern
 
@@ -20,7 +20,7 @@ def plan(n, acceleration, first=0, last=None):
 @given(st.integers(48, 260), st.sampled_from([2.0, 4.0, 6.0, 8.0]), st.integers(0, 2**31))
 def test_a_pattern_realised_for_its_own_plan_is_its_mask(n, acceleration, seed):
     lines = plan(n, acceleration)
-    mask = line_plan.uniform_random(lines, np.random.default_rng(seed))
+    mask = densities.uniform_random(lines, np.random.default_rng(seed))
     pattern = Pattern.of(mask, lines)
     assert np.array_equal(pattern.realise(lines), mask)
     stored = Pattern.from_json(json.loads(json.dumps(pattern.to_json())))
@@ -37,7 +37,7 @@ def test_a_pattern_realised_for_its_own_plan_is_its_mask(n, acceleration, seed):
 )
 def test_a_pattern_realised_elsewhere_keeps_budget_and_window(n, other, acceleration, cut, seed):
     lines = plan(n, 4.0)
-    mask = line_plan.variable_density(lines, np.random.default_rng(seed))
+    mask = densities.variable_density(lines, np.random.default_rng(seed))
     there = plan(other, acceleration, cut, other - cut // 2)
     realised = Pattern.of(mask, lines).realise(there)
     assert realised.sum() == there.n_lines
@@ -47,7 +47,7 @@ def test_a_pattern_realised_elsewhere_keeps_budget_and_window(n, other, accelera
 
 def test_complementary_combs_stay_complementary_at_another_size():
     lines, there = plan(160, 4.0), plan(224, 4.0)
-    mask = line_plan.from_density(lines, line_plan.power_law(lines, 1.0))
+    mask = densities.from_density(lines, densities.power_law(lines, 1.0))
     realised = Pattern.of(mask, lines).realise(there)
     outer = there.distance() > 0.35  # where density is below 1/2
     mirrored = realised[(2 * there.center - np.arange(224)) % 224]

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnet.masks import line_plan
+from mnet.masks import densities
 from mnet.masks.family import FAMILY, family
 from mnet.masks.line_plan import LinePlan
 from mnet.masks.patterns import Pattern
@@ -31,7 +31,7 @@ def slices(lines: LinePlan, n: int = 2, n_x: int = 40, seed: int = 0) -> torch.T
 def patterns(n: int = 3) -> list[dict]:
     lines = plan(128)
     rng = np.random.default_rng(0)
-    return [Pattern.of(line_plan.uniform_random(lines, rng), lines).to_json() for _ in range(n)]
+    return [Pattern.of(densities.uniform_random(lines, rng), lines).to_json() for _ in range(n)]
 
 
 def scrambled(strength: float = 2.0, n_patterns: int = 3, **config) -> MNetSelect:
@@ -269,7 +269,7 @@ def test_swaps_keep_budget_and_calibration_and_each_of_them_gains(
 ):
     lines = plan(n, acceleration, padded)
     rng = np.random.default_rng(seed)
-    mask, values = line_plan.uniform_random(lines, rng), rng.normal(size=n)
+    mask, values = densities.uniform_random(lines, rng), rng.normal(size=n)
     before = mask.copy()
     swapped = swap(mask, lines, values, n_swaps)
     assert np.array_equal(mask, before)
@@ -287,7 +287,7 @@ def test_unlimited_swaps_end_at_the_most_valued_rows():
     values = rng.normal(size=96)
     movable = np.flatnonzero(lines.movable)
     best = movable[np.argsort(-values[movable])][: lines.n_movable]
-    swapped = swap(line_plan.uniform_random(lines, rng), lines, values, 96)
+    swapped = swap(densities.uniform_random(lines, rng), lines, values, 96)
     assert np.array_equal(swapped, lines.mask(best))
 
 
@@ -301,7 +301,7 @@ def test_a_mask_of_the_most_valued_rows_is_left_alone():
 
 def test_one_swap_moves_the_worst_line_to_the_best_free_row():
     lines = plan(96)
-    mask = low = line_plan.low_pass(lines)
+    mask = low = densities.low_pass(lines)
     values = np.zeros(96)
     worst = int(np.flatnonzero(low & lines.movable)[3])
     values[worst], values[90] = -1.0, 1.0
@@ -326,7 +326,7 @@ def test_a_sampler_with_swaps_makes_those_that_its_values_say():
 
 def test_rows_are_described_beside_the_mask_and_its_mirror_image():
     lines = plan(96)
-    mask = line_plan.uniform_random(lines, np.random.default_rng(0))
+    mask = densities.uniform_random(lines, np.random.default_rng(0))
     taken, mirrored = swap_table(lines, mask)[:2]
     assert np.array_equal(taken > 0, mask)
     assert set(taken.tolist()) == {-1.0, 1.0}

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from mnet.masks.line_plan import LinePlan, equispaced
+from mnet.masks.densities import equispaced
+from mnet.masks.line_plan import LinePlan
 from mnet.physics.fourier import fourier
 from mnet.recon.linear import cg_sense, zero_filled
 from mnet.recon.modl import MoDL

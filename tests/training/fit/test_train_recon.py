@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mnet.masks.densities import uniform_random
 from mnet.masks.family import family
-from mnet.masks.line_plan import LinePlan, uniform_random
+from mnet.masks.line_plan import LinePlan
 from mnet.physics import sense
 from mnet.recon.modl import MoDL
 from mnet.recon.unet import UNetReconstructor

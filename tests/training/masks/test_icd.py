@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnet.masks import line_plan
+from mnet.masks import densities
 from mnet.masks.line_plan import Bool, LinePlan
 from mnet.physics import sense
 from training.masks import icd
@@ -45,7 +45,7 @@ def exact_pass(loss, lines: LinePlan, start: Bool) -> tuple[Bool, float]:
 @given(n=st.integers(40, 90), seed=st.integers(0, 100), shortlist=st.integers(1, 8))
 def test_a_label_is_never_worse_than_its_start_and_keeps_the_budget(n, seed, shortlist):
     lines = LinePlan.of(np.arange(n) >= seed % 5, 2.5)
-    start = line_plan.uniform_random(lines, np.random.default_rng(seed))
+    start = densities.uniform_random(lines, np.random.default_rng(seed))
     kept = start.copy()
     loss = quadratic(n, seed)
     found = icd.descend(loss, lines, start, shortlist=shortlist)
@@ -60,7 +60,7 @@ def test_a_label_is_never_worse_than_its_start_and_keeps_the_budget(n, seed, sho
 @pytest.mark.parametrize("seed", range(4))
 def test_the_reference_is_the_published_pass(seed):
     lines = LinePlan.of(np.ones(48, dtype=bool), 2.0)
-    start = line_plan.uniform_random(lines, np.random.default_rng(seed))
+    start = densities.uniform_random(lines, np.random.default_rng(seed))
     loss = quadratic(48, seed)
     mask, best = exact_pass(loss, lines, start)
     found = icd.descend_exact(loss, lines, start)
@@ -73,7 +73,7 @@ def test_the_reference_is_the_published_pass(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_short_list_finds_most_of_what_the_published_pass_finds(seed):
     lines = LinePlan.of(np.ones(96, dtype=bool), 3.0)
-    start = line_plan.uniform_random(lines, np.random.default_rng(seed))
+    start = densities.uniform_random(lines, np.random.default_rng(seed))
     loss = quadratic(96, seed)
     full = icd.descend_exact(loss, lines, start)
     short = icd.descend(loss, lines, start, shortlist=4)
@@ -85,7 +85,7 @@ def test_a_tenth_of_the_evaluations_of_a_published_pass_finds_better_masks():
     exact, fast = [], []
     for seed in range(12):
         lines = LinePlan.of(np.ones(112, dtype=bool), 4.0)
-        start = line_plan.variable_density(lines, np.random.default_rng(seed))
+        start = densities.variable_density(lines, np.random.default_rng(seed))
         loss = quadratic(112, seed)
         full = icd.descend_exact(loss, lines, start)
         limit = full.n_evaluations // 10
@@ -99,7 +99,7 @@ def test_a_tenth_of_the_evaluations_of_a_published_pass_finds_better_masks():
 @pytest.mark.parametrize("seed", range(3))
 def test_after_enough_passes_no_single_move_improves_the_mask(seed):
     lines = LinePlan.of(np.ones(24, dtype=bool), 2.0)
-    start = line_plan.uniform_random(lines, np.random.default_rng(seed))
+    start = densities.uniform_random(lines, np.random.default_rng(seed))
     loss = quadratic(24, seed)
     found = icd.descend_exact(loss, lines, start, n_passes=20)
     for line, row in itertools.product(
@@ -123,7 +123,7 @@ def test_a_separable_loss_is_brought_to_the_best_of_all_masks(search, seed):
     rows = np.flatnonzero(lines.movable)
     every = [lines.mask(np.array(c)) for c in itertools.combinations(rows, lines.n_movable)]
     best = min(float(loss(torch.from_numpy(mask[None]).float())) for mask in every)
-    start = line_plan.uniform_random(lines, rng)
+    start = densities.uniform_random(lines, rng)
     assert search(loss, lines, start, n_passes=9).loss == pytest.approx(best, rel=1e-6)
 
 
@@ -137,7 +137,7 @@ def test_no_mask_is_evaluated_twice():
             asked.extend(row.numpy().tobytes() for row in mask)
         return inner(mask)
 
-    start = line_plan.uniform_random(lines, np.random.default_rng(1))
+    start = densities.uniform_random(lines, np.random.default_rng(1))
     icd.descend(loss, lines, start, shortlist=12, n_passes=5)
     assert len(asked) == len(set(asked))
 
@@ -145,7 +145,7 @@ def test_no_mask_is_evaluated_twice():
 def test_a_useless_ranking_cannot_make_a_mask_worse():
     lines = LinePlan.of(np.ones(64, dtype=bool), 3.0)
     loss = quadratic(64, 2)
-    start = icd.descend(loss, lines, line_plan.low_pass(lines), shortlist=8, n_passes=9).mask
+    start = icd.descend(loss, lines, densities.low_pass(lines), shortlist=8, n_passes=9).mask
     found = icd.descend(loss, lines, start, ranking=lambda m: -loss(m), shortlist=2)
     assert found.loss <= found.start_loss
     assert found.mask.sum() == lines.n_lines
@@ -160,7 +160,7 @@ def test_a_similar_ranking_saves_evaluations_of_the_loss(seed):
     def ranking(mask: torch.Tensor) -> torch.Tensor:
         return loss(mask) + 0.02 * (mask * tilt).sum(-1)
 
-    start = line_plan.uniform_random(lines, np.random.default_rng(seed))
+    start = densities.uniform_random(lines, np.random.default_rng(seed))
     alone = icd.descend(loss, lines, start, shortlist=8)
     aided = icd.descend(loss, lines, start, shortlist=1, ranking=ranking)
     assert aided.n_evaluations <= 1 + lines.n_movable
@@ -171,7 +171,7 @@ def test_a_similar_ranking_saves_evaluations_of_the_loss(seed):
 
 def test_a_pass_that_hardly_helps_is_the_last():
     lines = LinePlan.of(np.ones(96, dtype=bool), 3.0)
-    start = line_plan.uniform_random(lines, np.random.default_rng(3))
+    start = densities.uniform_random(lines, np.random.default_rng(3))
     loss = quadratic(96, 3)
     few = icd.descend(loss, lines, start, n_passes=20)
     many = icd.descend(loss, lines, start, n_passes=40)
@@ -180,7 +180,7 @@ def test_a_pass_that_hardly_helps_is_the_last():
 
 def test_the_optimum_stays_where_it_is():
     lines = LinePlan.of(np.ones(48, dtype=bool), 3.0)
-    best = line_plan.low_pass(lines)
+    best = densities.low_pass(lines)
     value = torch.from_numpy(np.where(best, 10.0, 1.0)).float()
     found = icd.descend(lambda m: ((1 - m) * value).sum(-1), lines, best)
     assert np.array_equal(found.mask, best)
@@ -189,14 +189,14 @@ def test_the_optimum_stays_where_it_is():
 
 def test_a_tie_is_not_a_reason_to_move():
     lines = LinePlan.of(np.ones(48, dtype=bool), 3.0)
-    start = line_plan.equispaced(lines)
+    start = densities.equispaced(lines)
     found = icd.descend(lambda m: (1 - m).sum(-1), lines, start)
     assert np.array_equal(found.mask, start)
 
 
 def test_a_limit_on_moves_limits_the_work():
     lines = LinePlan.of(np.ones(96, dtype=bool), 3.0)
-    start = line_plan.uniform_random(lines, np.random.default_rng(0))
+    start = densities.uniform_random(lines, np.random.default_rng(0))
     rng = np.random.default_rng(0)
     found = icd.descend(quadratic(96, 0), lines, start, shortlist=4, max_moves=3, rng=rng)
     assert found.n_evaluations == 1 + 3 + 3 * (3 + 4)  # a gradient first gives the order

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from mnet.masks.densities import equispaced, low_pass
 from mnet.masks.family import family
-from mnet.masks.line_plan import Bool, LinePlan, equispaced, low_pass
+from mnet.masks.line_plan import Bool, LinePlan
 from mnet.recon.modl import MoDL
 from mnet.weight_files import load_weights, save_weights
 from tests.training.helpers.generated import cohort, write_scans

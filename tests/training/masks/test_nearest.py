@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mnet.masks.line_plan import uniform_random
+from mnet.masks.densities import uniform_random
 from mnet.physics.fourier import inverse_fourier
 from training.data.corpus import Sample
 from training.data.fastmri import to_sample

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mnet.masks import line_plan
+from mnet.masks import densities
 from mnet.masks.line_plan import LinePlan
 from mnet.recon.modl import MoDL
 from mnet.weight_files import save_weights
@@ -50,7 +50,7 @@ def test_the_mask_that_is_best_on_the_mean_of_separable_losses_is_found():
     own = [min(every, key=lambda mask, f=f: mean_loss([f], mask)) for f in losses]
     assert all(mean_loss(losses, mask) > best for mask in own)  # no single scan's mask will do
     search = Search(n_screen=6, shortlist=5, n_passes=6)
-    (found,) = population(losses, lines, [line_plan.uniform_random(lines, rng)], search)
+    (found,) = population(losses, lines, [densities.uniform_random(lines, rng)], search)
     assert found.loss == pytest.approx(best, rel=1e-6)
 
 
@@ -58,7 +58,7 @@ def test_ends_are_masks_of_the_plan_and_never_worse_than_their_starts():
     lines = LinePlan.of(np.arange(60) >= 6, 3.0)
     losses = scan_losses(12, 60)
     rng = np.random.default_rng(1)
-    starts = [line_plan.low_pass(lines), line_plan.uniform_random(lines, rng)]
+    starts = [densities.low_pass(lines), densities.uniform_random(lines, rng)]
     for start, end in zip(starts, population(losses, lines, starts, SEARCH), strict=True):
         assert end.mask.sum() == lines.n_lines
         assert np.all(end.mask[lines.calibration])
@@ -71,7 +71,7 @@ def test_ends_are_masks_of_the_plan_and_never_worse_than_their_starts():
 def test_screening_on_a_few_scans_nearly_finds_what_all_scans_find():
     lines = LinePlan.of(np.ones(80, dtype=bool), 4.0)
     losses = scan_losses(30, 80, seed=2)
-    start = line_plan.variable_density(lines, np.random.default_rng(2))
+    start = densities.variable_density(lines, np.random.default_rng(2))
     (few,) = population(losses, lines, [start], Search(n_screen=5, n_passes=4))
     (full,) = population(losses, lines, [start], Search(n_screen=30, n_passes=4))
     assert few.start_loss - few.loss > 0.9 * (full.start_loss - full.loss)
@@ -86,7 +86,7 @@ class StoppedError(Exception):
 def test_a_search_that_is_stopped_and_resumed_ends_as_one_that_is_not(tmp_path, after):
     lines = LinePlan.of(np.ones(48, dtype=bool), 3.0)
     losses = scan_losses(8, 48, seed=3)
-    starts = [line_plan.low_pass(lines), line_plan.uniform_random(lines, np.random.default_rng(3))]
+    starts = [densities.low_pass(lines), densities.uniform_random(lines, np.random.default_rng(3))]
     expected = population(losses, lines, starts, SEARCH)
     calls = itertools.count()
 
@@ -112,7 +112,7 @@ def test_a_search_that_is_stopped_and_resumed_ends_as_one_that_is_not(tmp_path, 
 def test_a_finished_state_answers_without_evaluating_anything(tmp_path):
     lines = LinePlan.of(np.ones(48, dtype=bool), 3.0)
     losses, state = scan_losses(5, 48), tmp_path / "search.json"
-    starts = [line_plan.low_pass(lines)]
+    starts = [densities.low_pass(lines)]
     first = population(losses, lines, starts, SEARCH, state=state)
 
     def refused(mask):
@@ -125,7 +125,7 @@ def test_a_finished_state_answers_without_evaluating_anything(tmp_path):
 def test_a_state_of_another_search_is_refused_and_kept(tmp_path):
     lines = LinePlan.of(np.ones(48, dtype=bool), 3.0)
     losses, state = scan_losses(5, 48), tmp_path / "search.json"
-    starts = [line_plan.low_pass(lines)]
+    starts = [densities.low_pass(lines)]
     population(losses, lines, starts, SEARCH, state=state, about={"weights": "a"})
     content = state.read_bytes()
     with pytest.raises(ValueError, match="other scans, starts or settings"):
@@ -147,7 +147,7 @@ def test_a_start_of_another_plan_is_refused():
 def test_members_come_best_first_and_a_perturbed_mask_differs_in_as_many_lines_as_told():
     lines = LinePlan.of(np.ones(48, dtype=bool), 3.0)
     losses, rng = scan_losses(5, 48), np.random.default_rng(0)
-    members = [line_plan.uniform_random(lines, rng) for _ in range(6)]
+    members = [densities.uniform_random(lines, rng) for _ in range(6)]
     means = [mean_loss(losses, mask) for mask in best_first(losses, members, 5)]
     assert means == sorted(means)
     mask = perturbed(members[0], lines, 3, rng)

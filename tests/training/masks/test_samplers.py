@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mnet.masks.line_plan import LinePlan, low_pass, uniform_random
+from mnet.masks.densities import low_pass, uniform_random
+from mnet.masks.line_plan import LinePlan
 from mnet.masks.patterns import Pattern
 from tests.training.helpers import tiny_scans
 from tests.training.helpers.generated import cohort, write_scans

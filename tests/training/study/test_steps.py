@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnet.masks.line_plan import LinePlan, uniform_random
+from mnet.masks.densities import uniform_random
+from mnet.masks.line_plan import LinePlan
 from tests.training.helpers import fake_fastmri as fake
 from training import pipeline
 from training.data import fastmri

@@ -4,7 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from mnet.masks.line_plan import LinePlan, low_pass, uniform_random
+from mnet.masks.densities import low_pass, uniform_random
+from mnet.masks.line_plan import LinePlan
 from training.masks.diversity import distances
 from training.table.adaptivity import sentence, shares
 from training.table.bootstrap import Bootstrap, paired

@@ -1,0 +1,121 @@
+"""A sequence's end of the mask channel, as a scanner without threads of its own uses it."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import zmq
+
+from .codec import Bye, Codec, ErrorMessage, Hello, MaskMessage, MaskProtocolError, Message, Scope
+from .curve_keys import ClientKeys
+from .dealer import decode, send
+from .sequence_end import SequenceSession
+from .zmq_thread import open_socket
+
+
+class SequencePort:
+    """The sequence's end. One thread makes, uses and closes it; nothing runs in the background.
+
+    Raises ValueError for an endpoint that leaves this machine without keys.
+    """
+
+    def __init__(self, endpoint: str, hello: Hello, keys: ClientKeys | None = None) -> None:
+        self._codec = Codec()
+        self._session = SequenceSession(hello)
+        self._opened = open_socket(zmq.DEALER, endpoint, keys)
+        self._dealer, self._gate = self._opened.socket, self._opened.gate
+        self._poller = zmq.Poller()
+        for each in (self._dealer, *(self._gate.sockets if self._gate else ())):
+            self._poller.register(each, zmq.POLLIN)
+        self._closed = False
+        self._send(hello)
+
+    @property
+    def refused(self) -> str | None:
+        """Why no mask will come, if the other side said so or its handshake failed."""
+        keys = self._gate.reason if self._gate else None
+        return self._session.refused or (f"keys: {keys}" if keys else None)
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until a reconstruction is paired and warm; False after the time or a refusal."""
+        until = time.monotonic() + timeout_s
+        self._drain()
+        while not self._session.ready and self.refused is None and self._wait(until):
+            self._drain()
+        return self._session.ready
+
+    def poll(self, scope: Scope, until: float) -> MaskMessage | None:
+        """Look for the mask of a scope until it is there or `time.monotonic()` passes `until`.
+
+        With `until` in the past it looks exactly once and does not wait.
+        """
+        self._drain()
+        while self._session.mask(scope) is None and self._wait(until):
+            self._drain()
+        return self._session.mask(scope)
+
+    def applied(
+        self,
+        scope: Scope,
+        counters: Sequence[int],
+        *,
+        fallback: bool,
+        reason: str,
+        message_id: str | None = None,
+    ) -> None:
+        """Say what will be measured, before the first adaptive line; later masks are `late`.
+
+        Raises ValueError for lines that are no mask of this scan, or a scope closed before.
+        """
+        self._drain()  # what lies in the inbox now still came before the decision was sealed
+        self._send(
+            self._session.apply(
+                scope, counters, fallback=fallback, reason=reason, message_id=message_id
+            )
+        )
+
+    def close(self) -> None:
+        """Say bye and close the socket."""
+        if not self._closed:
+            self._closed = True
+            self._drain()
+            self._send(Bye(scan_token=self._session.hello.scan_token))
+            self._opened.close()
+            self._opened.context.term()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _wait(self, until: float) -> bool:
+        """Wait for anything to arrive; False once the instant has passed."""
+        left = until - time.monotonic()
+        return left > 0 and bool(self._poller.poll(max(1, int(left * 1000))))
+
+    def _drain(self) -> None:
+        if self._gate is not None:
+            self._gate.poll()
+        while True:
+            try:
+                frames = self._dealer.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            message = decode(self._codec, frames)
+            reply: Message | None
+            if isinstance(message, MaskProtocolError):
+                reply = ErrorMessage(reason=message.reason, detail=message.detail)
+            else:
+                reply = self._session.receive(message)
+            if reply is not None:
+                self._send(reply)
+
+    def _send(self, message: Message) -> None:
+        send(self._dealer, self._codec, message)
