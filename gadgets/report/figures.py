@@ -18,7 +18,7 @@ _BESIDE = (("uniform_random", "modl"), ("mnet_select", "cg_sense"), ("mnet_selec
 
 def masks(findings: Findings) -> str:
     """Draw the masks of the scan, slice by slice, and one of each other sampler below them."""
-    plan, fixed = findings.volume.lines, findings.samplers
+    plan, fixed = findings.volume.plan, findings.samplers
     population = fixed["best_single"][0][0] if "best_single" in fixed else None
     strips = []
     for entry, mask in zip(findings.scan["slices"], findings.masks, strict=True):

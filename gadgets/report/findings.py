@@ -45,7 +45,7 @@ class Findings:
     @property
     def masks(self) -> Bool:
         """The masks (slices, ky) in force during the scan."""
-        masks = np.zeros((self.volume.n_slices, self.volume.lines.acquirable.size), dtype=bool)
+        masks = np.zeros((self.volume.n_slices, self.volume.plan.acquirable.size), dtype=bool)
         for mask, entry in zip(masks, self.scan["slices"], strict=True):
-            mask[np.asarray(entry["mask"], dtype=int) + self.volume.lines.center - self.center] = 1
+            mask[np.asarray(entry["mask"], dtype=int) + self.volume.plan.center - self.center] = 1
         return masks

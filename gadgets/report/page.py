@@ -58,7 +58,7 @@ def _fallbacks(findings: Findings) -> str:
 
 
 def _tiles(findings: Findings) -> str:
-    entries, plan = findings.scan["slices"], findings.volume.lines
+    entries, plan = findings.scan["slices"], findings.volume.plan
     n_lines = sorted({int(entry["n_lines"]) for entry in entries})
     counts = "&ndash;".join(str(n) for n in n_lines[:: max(len(n_lines) - 1, 1)])
     acquirable, encoded = int(plan.acquirable.sum()), plan.acquirable.size

@@ -32,7 +32,7 @@ def heat_css() -> str:
     return f"linear-gradient(90deg, {colours})"
 
 
-def mask_svg(mask: Bool, lines: LinePlan, prior: Bool | None = None) -> str:
+def mask_svg(mask: Bool, plan: LinePlan, prior: Bool | None = None) -> str:
     """Draw the rows (ky,) of a mask as bars, left to right.
 
     Calibration lines, lines that `prior` has too, and other lines get a class each; rows that
@@ -40,11 +40,11 @@ def mask_svg(mask: Bool, lines: LinePlan, prior: Bool | None = None) -> str:
     """
     n = mask.size
     known = np.ones_like(mask) if prior is None else prior
-    taken = mask & ~lines.calibration
+    taken = mask & ~plan.calibration
     bars = "".join(
         f'<path class="{name}" d="{_bars(rows)}"/>'
         for name, rows in (
-            ("cal", mask & lines.calibration),
+            ("cal", mask & plan.calibration),
             ("line", taken & known),
             ("new", taken & ~known),
         )
@@ -52,7 +52,7 @@ def mask_svg(mask: Bool, lines: LinePlan, prior: Bool | None = None) -> str:
     )
     hatched = "".join(
         f'<rect x="{a}" width="{b - a}" height="20" fill="url(#hatch)"/>'
-        for a, b in _runs(~lines.acquirable)
+        for a, b in _runs(~plan.acquirable)
     )
     return (
         f'<svg class="mask" viewBox="0 0 {n} 20" preserveAspectRatio="none" role="img">'

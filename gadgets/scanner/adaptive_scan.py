@@ -84,15 +84,15 @@ def adaptive_scan(
     host received the calibration and the lines applied, and no others.
     """
     frames = fully_sampled(source)
-    lines = plan_lines(frames, options.acceleration, options.echo_train)
+    plan = plan_lines(frames, options.acceleration, options.echo_train)
     sampler, card = load_weights("mnet_select")
     if not isinstance(sampler, MNetSelect):
         raise ConfigError(
             f"weights 'mnet_select' are a {type(sampler).__name__}, expected MNetSelect"
         )
     sequence = SequenceParameters(
-        lines=lines,
-        fallback=sampler.population(lines),
+        plan=plan,
+        fallback=sampler.population(plan),
         deadline_ms=options.deadline_ms,
         tr_ms=options.tr_ms,
         order=options.order,
@@ -100,13 +100,13 @@ def adaptive_scan(
     )
     before = set() if records is None else {path.name for path in records.glob("*")}
     played, wire = play(source, sequence, address, options.config, on_slice)
-    volume = _volume(frames, lines, source)
+    volume = _volume(frames, plan, source)
     by_key = {p.key: p for p in played}
     applied = [by_key[f.key.slice, f.key.repetition] for f in frames]
     csm = maps(volume)
     truth, images = reference(volume, csm), _received(frames, wire, source)
-    entries = _entries(source, frames, lines, applied, wire, volume, images, truth, options)
-    summary: dict[str, Any] = _summary(entries, lines)
+    entries = _entries(source, frames, plan, applied, wire, volume, images, truth, options)
+    summary: dict[str, Any] = _summary(entries, plan)
     summary |= {"config": options.config, "deadline_ms": options.deadline_ms}
     summary["sampler_sha256"] = card["sha256"]
     if records is not None:
@@ -123,11 +123,11 @@ def adaptive_scan(
     )
 
 
-def _volume(frames: list[Frame], lines: LinePlan, source: Source) -> Volume:
+def _volume(frames: list[Frame], plan: LinePlan, source: Source) -> Volume:
     geometry = source.geometry
     kspace = torch.from_numpy(np.stack([frame.kspace for frame in frames]))
-    kspace[..., ~torch.from_numpy(lines.acquirable)] = 0
-    return Volume(kspace=kspace, lines=lines, crop=kept(geometry), matrix=geometry.recon[:2])
+    kspace[..., ~torch.from_numpy(plan.acquirable)] = 0
+    return Volume(kspace=kspace, plan=plan, crop=kept(geometry), matrix=geometry.recon[:2])
 
 
 def _received(frames: list[Frame], wire: list[Image], source: Source) -> Tensor:
@@ -153,7 +153,7 @@ def _image_key(image: Image) -> tuple[int, int, int]:
 def _entries(
     source: Source,
     frames: list[Frame],
-    lines: LinePlan,
+    plan: LinePlan,
     applied: list[Played],
     wire: list[Image],
     volume: Volume,
@@ -166,7 +166,7 @@ def _entries(
     series = [i for i in wire if int(i.header["image_series_index"]) == SERIES]
     meta = {_image_key(i): i.meta for i in series}
     received = [meta.get((f.key.slice, f.key.repetition, f.key.contrast)) for f in frames]
-    n_acquirable = int(lines.acquirable.sum())
+    n_acquirable = int(plan.acquirable.sum())
     return [
         {
             "slice": frame.key.slice,
@@ -193,7 +193,7 @@ def _entries(
     ]
 
 
-def _summary(entries: list[dict[str, Any]], lines: LinePlan) -> dict[str, Any]:
+def _summary(entries: list[dict[str, Any]], plan: LinePlan) -> dict[str, Any]:
     def mean(name: str) -> float:
         return float(np.mean([entry[name] for entry in entries]))
 
@@ -202,9 +202,9 @@ def _summary(entries: list[dict[str, Any]], lines: LinePlan) -> dict[str, Any]:
     return {
         **{name: mean(name) for name in ("nrmse", "nrmse_rss", "psnr", "ssim")},
         "n_slices": len(entries),
-        "n_lines": lines.n_lines,
-        "n_calibration": int(lines.calibration.sum()),
-        "n_acquirable": int(lines.acquirable.sum()),
+        "n_lines": plan.n_lines,
+        "n_calibration": int(plan.calibration.sum()),
+        "n_acquirable": int(plan.acquirable.sum()),
         "fallbacks": sum(entry["fallback"] for entry in entries),
         "images": sum(entry["image_received"] for entry in entries),
         "mask_latency_ms_median": float(np.median(latencies)) if latencies else None,

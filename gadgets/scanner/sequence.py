@@ -33,7 +33,7 @@ SliceKey = tuple[int, int]  # slice, repetition
 class SequenceParameters:
     """How the scanner plays a file."""
 
-    lines: LinePlan  # in rows: what may be acquired, what is calibration, how many in all
+    plan: LinePlan  # in rows: what may be acquired, what is calibration, how many in all
     fallback: Bool  # (ky,) rows taken where no mask comes in time
     deadline_ms: float = 1000.0  # after the last calibration line
     tr_ms: float = 0.0  # between lines; 0 plays as fast as the host takes them
@@ -95,7 +95,7 @@ def play(
         client.send_all(noise)
         first: dict[int, Played] = {}  # by slice, where one mask spans all repetitions
         for key, lines in scopes.items():
-            calibration = _counters(geometry, sequence.lines.calibration)
+            calibration = _counters(geometry, sequence.plan.calibration)
             begin = [line for line in lines if _counter(line) in calibration]
             client.send_all(_paced(_flagged(begin, Flag.MASK_CALIBRATION), sequence.tr_ms))
             if key[0] in first:
@@ -146,9 +146,9 @@ def hello_of(geometry: Geometry, sequence: SequenceParameters, token: str) -> He
         ky_min=geometry.ky_min,
         ky_max=geometry.ky_max,
         center=geometry.center,
-        acquirable=_counters(geometry, sequence.lines.acquirable),
-        calibration=_counters(geometry, sequence.lines.calibration),
-        n_lines=sequence.lines.n_lines,
+        acquirable=_counters(geometry, sequence.plan.acquirable),
+        calibration=_counters(geometry, sequence.plan.calibration),
+        n_lines=sequence.plan.n_lines,
         group_size=sequence.group_size,
         repetition=sequence.repetition,
         fallback=_counters(geometry, sequence.fallback),

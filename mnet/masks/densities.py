@@ -6,33 +6,33 @@ from numpy.typing import NDArray
 from .line_plan import Bool, LinePlan
 
 
-def uniform_random(lines: LinePlan, rng: np.random.Generator) -> Bool:
+def uniform_random(plan: LinePlan, rng: np.random.Generator) -> Bool:
     """Choose the movable lines with equal probability, without replacement."""
-    return lines.mask(rng.choice(np.flatnonzero(lines.movable), lines.n_movable, replace=False))
+    return plan.mask(rng.choice(np.flatnonzero(plan.movable), plan.n_movable, replace=False))
 
 
-def variable_density(lines: LinePlan, rng: np.random.Generator, power: float = 4.0) -> Bool:
+def variable_density(plan: LinePlan, rng: np.random.Generator, power: float = 4.0) -> Bool:
     """Choose lines without replacement, with probability (1 - distance)^power."""
-    rows = np.flatnonzero(lines.movable)
-    weight = (1 - lines.distance()[rows]) ** power + 1e-6  # the outermost line can be chosen too
-    return lines.mask(rng.choice(rows, lines.n_movable, replace=False, p=weight / weight.sum()))
+    rows = np.flatnonzero(plan.movable)
+    weight = (1 - plan.distance()[rows]) ** power + 1e-6  # the outermost line can be chosen too
+    return plan.mask(rng.choice(rows, plan.n_movable, replace=False, p=weight / weight.sum()))
 
 
-def equispaced(lines: LinePlan, offset: float = 0.5) -> Bool:
+def equispaced(plan: LinePlan, offset: float = 0.5) -> Bool:
     """Choose the movable lines at equal spacing; `offset` in [0, 1) shifts the comb."""
-    rows = np.flatnonzero(lines.movable)
-    places = np.floor((np.arange(lines.n_movable) + offset) * rows.size / lines.n_movable)
-    return lines.mask(rows[places.astype(int)])
+    rows = np.flatnonzero(plan.movable)
+    places = np.floor((np.arange(plan.n_movable) + offset) * rows.size / plan.n_movable)
+    return plan.mask(rows[places.astype(int)])
 
 
-def low_pass(lines: LinePlan) -> Bool:
+def low_pass(plan: LinePlan) -> Bool:
     """Choose the movable lines nearest to the centre."""
-    rows = np.flatnonzero(lines.movable)
-    nearest = np.argsort(lines.distance()[rows], kind="stable")
-    return lines.mask(rows[nearest[: lines.n_movable]])
+    rows = np.flatnonzero(plan.movable)
+    nearest = np.argsort(plan.distance()[rows], kind="stable")
+    return plan.mask(rows[nearest[: plan.n_movable]])
 
 
-def from_density(lines: LinePlan, density: NDArray[np.float64]) -> Bool:
+def from_density(plan: LinePlan, density: NDArray[np.float64]) -> Bool:
     """Place lines evenly along a density over rows (n,), complementary on the sides of the centre.
 
     Outwards from the calibration, a line is taken wherever the cumulative density crosses a step;
@@ -41,14 +41,14 @@ def from_density(lines: LinePlan, density: NDArray[np.float64]) -> Bool:
     of k-space carry nearly the same, up to the phase of the object. Random draws have neither.
     The density is scaled to the budget and cut at one line per row.
     """
-    rows = np.flatnonzero(lines.movable)
-    share = _fill(np.maximum(density[rows], 1e-9), lines.n_movable)
-    below = rows < lines.center
+    rows = np.flatnonzero(plan.movable)
+    share = _fill(np.maximum(density[rows], 1e-9), plan.n_movable)
+    below = rows < plan.center
     n_below = min(round(float(share[below].sum())), int(below.sum()))
-    n_below = max(n_below, lines.n_movable - int((~below).sum()))
+    n_below = max(n_below, plan.n_movable - int((~below).sum()))
     lower = _place(rows[below][::-1], share[below][::-1], n_below, 0.75)
-    upper = _place(rows[~below], share[~below], lines.n_movable - n_below, 0.25)
-    return lines.mask(np.concatenate([lower, upper]))
+    upper = _place(rows[~below], share[~below], plan.n_movable - n_below, 0.25)
+    return plan.mask(np.concatenate([lower, upper]))
 
 
 def _place(
@@ -61,10 +61,10 @@ def _place(
     return rows[np.diff(steps, prepend=0.0) > 0]
 
 
-def power_law(lines: LinePlan, power: float, cutoff: float = 1.0) -> NDArray[np.float64]:
+def power_law(plan: LinePlan, power: float, cutoff: float = 1.0) -> NDArray[np.float64]:
     """Return the density (1 - distance / cutoff)^power over rows (n,), 0 beyond the cutoff."""
-    density: NDArray[np.float64] = np.maximum(1 - lines.distance() / cutoff, 0.0) ** power
-    return np.where(lines.distance() < cutoff, density, 0.0)
+    density: NDArray[np.float64] = np.maximum(1 - plan.distance() / cutoff, 0.0) ** power
+    return np.where(plan.distance() < cutoff, density, 0.0)
 
 
 def _fill(weight: NDArray[np.float64], total: int) -> NDArray[np.float64]:

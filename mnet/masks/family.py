@@ -17,9 +17,9 @@ FAMILY = (
 
 
 @lru_cache(maxsize=8)  # all slices of a scan share a plan, and milliseconds count
-def family(lines: LinePlan) -> tuple[Bool, ...]:
+def family(plan: LinePlan) -> tuple[Bool, ...]:
     """Return the masks (n,) along the densities of FAMILY."""
-    return tuple(from_density(lines, power_law(lines, *member)) for member in FAMILY)
+    return tuple(from_density(plan, power_law(plan, *member)) for member in FAMILY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,6 @@ class Vetted:
 
     patterns: tuple[Pattern, ...] = ()
 
-    def __call__(self, lines: LinePlan) -> tuple[Bool, ...]:
+    def __call__(self, plan: LinePlan) -> tuple[Bool, ...]:
         """Return all masks (n,)."""
-        return family(lines) + tuple(pattern.realise(lines) for pattern in self.patterns)
+        return family(plan) + tuple(pattern.realise(plan) for pattern in self.patterns)

@@ -24,7 +24,7 @@ class Pattern:
     upper: tuple[bool, ...]  # whether it lies above k = 0
 
     @classmethod
-    def of(cls, mask: Bool, lines: LinePlan) -> "Pattern":
+    def of(cls, mask: Bool, plan: LinePlan) -> "Pattern":
         """Describe a mask (n,) of a plan.
 
         Raises
@@ -32,24 +32,24 @@ class Pattern:
         ValueError
             If the mask is not one of the plan.
         """
-        if mask.sum() != lines.n_lines or np.any(lines.calibration & ~mask):
+        if mask.sum() != plan.n_lines or np.any(plan.calibration & ~mask):
             raise ValueError(
-                f"mask has {mask.sum()} lines, {(mask & lines.calibration).sum()} of them "
-                f"calibration; expected {lines.n_lines} and {lines.calibration.sum()}"
+                f"mask has {mask.sum()} lines, {(mask & plan.calibration).sum()} of them "
+                f"calibration; expected {plan.n_lines} and {plan.calibration.sum()}"
             )
-        rows = np.flatnonzero(mask & lines.movable)
-        reach = _reach(lines)[rows]
+        rows = np.flatnonzero(mask & plan.movable)
+        reach = _reach(plan)[rows]
         order = np.lexsort((rows, reach))
         return cls(
             reach=tuple(float(r) for r in reach[order]),
-            upper=tuple(bool(u) for u in rows[order] >= lines.center),
+            upper=tuple(bool(u) for u in rows[order] >= plan.center),
         )
 
-    def realise(self, lines: LinePlan) -> Bool:
+    def realise(self, plan: LinePlan) -> Bool:
         """Return the mask (n,) of this pattern for a plan, of exactly its budget."""
-        n = lines.n_movable
+        n = plan.n_movable
         if n == 0 or not self.reach:
-            return lines.mask(np.flatnonzero(lines.movable)[:n])
+            return plan.mask(np.flatnonzero(plan.movable)[:n])
         place = (np.arange(n) + 0.5) * len(self.reach) / n - 0.5
         known = np.arange(len(self.reach))
         wanted = np.interp(place, known, self.reach)
@@ -59,7 +59,7 @@ class Pattern:
             (np.arange(n) + 1.0) * len(self.reach) / n, np.arange(counts.size), counts
         )
         target = share * n / len(self.reach)
-        return lines.mask(_snap(wanted, target, lines))
+        return plan.mask(_snap(wanted, target, plan))
 
     def to_json(self) -> dict[str, Any]:
         """Return the pattern as JSON has it."""
@@ -77,29 +77,29 @@ class Pattern:
         )
 
 
-def _reach(lines: LinePlan) -> NDArray[np.float64]:
+def _reach(plan: LinePlan) -> NDArray[np.float64]:
     """Return how far every row (n,) is from the calibration, in units of the furthest movable."""
-    rows = np.arange(lines.acquirable.size)
-    block = np.flatnonzero(lines.calibration)
+    rows = np.arange(plan.acquirable.size)
+    block = np.flatnonzero(plan.calibration)
     if block.size:
         away = np.maximum(block[0] - rows, rows - block[-1]).astype(float)
     else:
-        away = np.abs(rows - lines.center).astype(float)
-    furthest = max(float(away[lines.movable].max(initial=1.0)), 1.0)
+        away = np.abs(rows - plan.center).astype(float)
+    furthest = max(float(away[plan.movable].max(initial=1.0)), 1.0)
     reach: NDArray[np.float64] = away / furthest
     return reach
 
 
 def _snap(
-    wanted: NDArray[np.float64], target: NDArray[np.float64], lines: LinePlan
+    wanted: NDArray[np.float64], target: NDArray[np.float64], plan: LinePlan
 ) -> NDArray[np.intp]:
     """Choose distinct rows near the wanted distances, inside out, `target` of them above."""
-    reach = _reach(lines)
+    reach = _reach(plan)
     free = [
         [int(row) for row in rows[np.argsort(reach[rows], kind="stable")]]
         for rows in (
-            np.flatnonzero(lines.movable & (np.arange(reach.size) < lines.center)),
-            np.flatnonzero(lines.movable & (np.arange(reach.size) >= lines.center)),
+            np.flatnonzero(plan.movable & (np.arange(reach.size) < plan.center)),
+            np.flatnonzero(plan.movable & (np.arange(reach.size) >= plan.center)),
         )
     ]
     chosen: list[int] = []

@@ -33,14 +33,14 @@ from .features import (
 N_TABLE = 10
 
 
-def line_table(lines: LinePlan) -> NDArray[np.float32]:
+def line_table(plan: LinePlan) -> NDArray[np.float32]:
     """Describe every row to a head along ky: (10, n) float32."""
-    n = lines.acquirable.size
-    signed = np.arange(n) - lines.center
-    position = signed / max(float(np.abs(signed[lines.acquirable]).max()), 1.0)
+    n = plan.acquirable.size
+    signed = np.arange(n) - plan.center
+    position = signed / max(float(np.abs(signed[plan.acquirable]).max()), 1.0)
     rows = [
-        lines.calibration.astype(float),
-        lines.acquirable.astype(float),
+        plan.calibration.astype(float),
+        plan.acquirable.astype(float),
         position,
         np.abs(position),
     ]
@@ -89,16 +89,16 @@ class Body(nn.Module):
             nn.Dropout(0.2) if rich else nn.Identity(),
         )
 
-    def forward(self, z: Tensor, lines: LinePlan, coils: Tensor) -> Tensor:
+    def forward(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Return embeddings (batch, n_embedding) of features (batch, 3, x, L) and (batch, 19)."""
-        return self.embedding(*self.inputs(z, lines, coils))
+        return self.embedding(*self.inputs(z, plan, coils))
 
-    def inputs(self, z: Tensor, lines: LinePlan, coils: Tensor) -> tuple[Tensor, Tensor]:
+    def inputs(self, z: Tensor, plan: LinePlan, coils: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the network sees: (batch, channels, 64, L), and numbers (batch, n_known).
 
         Without a CNN the first has no channels.
         """
-        n_calibration = int(lines.calibration.sum())
+        n_calibration = int(plan.calibration.sum())
         if z.shape[-1] != n_calibration or z.shape[-3] != N_FEATURES:
             raise ValueError(
                 f"features have shape {tuple(z.shape)}, expected (batch, {N_FEATURES}, x, "
@@ -109,7 +109,7 @@ class Body(nn.Module):
                 f"coil features have shape {tuple(coils.shape)}, expected "
                 f"({z.shape[0]}, {N_COIL_FEATURES})"
             )
-        scalars = torch.tensor(plan_scalars(lines)).to(z).expand(z.shape[0], -1)
+        scalars = torch.tensor(plan_scalars(plan)).to(z).expand(z.shape[0], -1)
         coils = coils.to(z).expand(z.shape[0], -1)
         if self.trunk is None:
             image = z.new_zeros(z.shape[0], 0, GRID_X, n_calibration)
@@ -217,31 +217,31 @@ class MNet(nn.Module):
         # all slices of a scan share a plan, and milliseconds count
         self.known: Callable[[LinePlan], tuple[Bool, ...]] = lru_cache(maxsize=8)(known)
 
-    def forward(self, z: Tensor, lines: LinePlan, coils: Tensor) -> Tensor:
+    def forward(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Return logits (batch, n) from `features` and `coil_features` of the calibration lines."""
-        embedding = self.body(z, lines, coils)
-        masks = 2 * np.stack(self.known(lines)).astype(np.float32) - 1
-        table = torch.from_numpy(np.concatenate([line_table(lines), masks])).to(z)
+        embedding = self.body(z, plan, coils)
+        masks = 2 * np.stack(self.known(plan)).astype(np.float32) - 1
+        table = torch.from_numpy(np.concatenate([line_table(plan), masks])).to(z)
         logits: Tensor = self.head(table.expand(z.shape[0], -1, -1), embedding)
         return logits
 
 
-def top_lines(logits: Tensor, lines: LinePlan) -> Tensor:
+def top_lines(logits: Tensor, plan: LinePlan) -> Tensor:
     """Return masks (batch, n) float: calibration and the highest logits, exactly the budget.
 
     Differentiable by the straight-through estimator: the gradient of the logits is that of the
     mask, on movable lines (Bengio et al. 2013, arXiv:1308.3432).
     """
-    movable = torch.from_numpy(lines.movable).to(logits.device)
+    movable = torch.from_numpy(plan.movable).to(logits.device)
     open_logits = logits.masked_fill(~movable, -torch.inf)
-    best = open_logits.topk(lines.n_movable, dim=-1).indices
-    fixed = torch.from_numpy(lines.calibration).to(logits).expand_as(logits)
+    best = open_logits.topk(plan.n_movable, dim=-1).indices
+    fixed = torch.from_numpy(plan.calibration).to(logits).expand_as(logits)
     hard = fixed.scatter(-1, best, 1.0)
     soft = torch.where(movable, logits, 0.0)
     return hard + (soft - soft.detach())
 
 
-def mask_of(logits: Tensor, lines: LinePlan) -> Bool:
+def mask_of(logits: Tensor, plan: LinePlan) -> Bool:
     """Return the bool mask (n,) of one slice's logits (n,) or (1, n)."""
-    mask: Bool = (top_lines(logits.reshape(1, -1), lines)[0] > 0.5).cpu().numpy()
+    mask: Bool = (top_lines(logits.reshape(1, -1), plan)[0] > 0.5).cpu().numpy()
     return mask

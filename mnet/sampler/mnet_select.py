@@ -75,9 +75,9 @@ class MNetSelect(nn.Module):
         # all slices of a scan share a plan, and milliseconds count
         self.vetted: Callable[[LinePlan], tuple[Bool, ...]] = lru_cache(maxsize=8)(vetted)
 
-    def mean_losses(self, lines: LinePlan) -> NDArray[np.float64]:
+    def mean_losses(self, plan: LinePlan) -> NDArray[np.float64]:
         """Return the mean relative losses of the vetted masks on training slices, for a plan."""
-        acceleration = float(lines.acquirable.sum()) / lines.n_lines
+        acceleration = float(plan.acquirable.sum()) / plan.n_lines
         known, losses = self.table["acceleration"], np.array(self.table["loss"])
         at = float(np.interp(acceleration, known, np.arange(len(known))))
         low = int(at)
@@ -85,67 +85,67 @@ class MNetSelect(nn.Module):
         between: NDArray[np.float64] = losses[low] + (at - low) * (losses[high] - losses[low])
         return between
 
-    def population(self, lines: LinePlan) -> Bool:
+    def population(self, plan: LinePlan) -> Bool:
         """Return the best fixed mask (n,) for a plan, the one with the lowest mean loss."""
-        return self.vetted(lines)[int(self.mean_losses(lines).argmin())].copy()
+        return self.vetted(plan)[int(self.mean_losses(plan).argmin())].copy()
 
-    def relative_losses(self, z: Tensor, lines: LinePlan, coils: Tensor) -> Tensor:
+    def relative_losses(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Predict by how much each vetted mask is worse than the best: (members, batch, masks)."""
-        known = torch.from_numpy(self.mean_losses(lines)).to(z)
+        known = torch.from_numpy(self.mean_losses(plan)).to(z)
         bodies = cast(list[Body], list(self.bodies))
-        inputs = bodies[0].inputs(z, lines, coils)  # the same for all members
+        inputs = bodies[0].inputs(z, plan, coils)  # the same for all members
         chosen = linears(self.choose, embeddings(bodies, *inputs))
         corrected: Tensor = known + SCALE * chosen
         return corrected
 
-    def line_values(self, z: Tensor, lines: LinePlan, coils: Tensor, mask: Bool) -> Tensor:
+    def line_values(self, z: Tensor, plan: LinePlan, coils: Tensor, mask: Bool) -> Tensor:
         """Predict what each row is worth beside the others of a mask: (members, batch, n)."""
-        table = torch.from_numpy(swap_table(lines, mask)).to(z).expand(z.shape[0], -1, -1)
+        table = torch.from_numpy(swap_table(plan, mask)).to(z).expand(z.shape[0], -1, -1)
         values = [
-            value(table, body(z, lines, coils))
+            value(table, body(z, plan, coils))
             for body, value in zip(self.bodies, self.value, strict=True)
         ]
         return torch.stack(values)
 
-    def choice(self, z: Tensor, lines: LinePlan, coils: Tensor) -> Tensor:
+    def choice(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Return which vetted mask every slice gets: (batch,) indices."""
-        predicted = self.relative_losses(z, lines, coils).mean(0)
+        predicted = self.relative_losses(z, plan, coils).mean(0)
         if not torch.isfinite(predicted).all():
             raise ValueError("MNet-select predicts losses that are not numbers: check the input")
-        fixed = int(self.mean_losses(lines).argmin())
+        fixed = int(self.mean_losses(plan).argmin())
         best = predicted.argmin(1)
         gain = predicted[:, fixed] - predicted.gather(1, best[:, None])[:, 0]
         return torch.where(gain > self.margin, best, torch.full_like(best, fixed))
 
-    def forward(self, z: Tensor, lines: LinePlan, coils: Tensor) -> Tensor:
+    def forward(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Return logits (batch, n), 1 on chosen rows and -1 elsewhere, from features."""
-        masks = self.vetted(lines)
+        masks = self.vetted(plan)
         coils = coils.expand(z.shape[0], -1)
-        chosen = [masks[int(i)] for i in self.choice(z, lines, coils)]
+        chosen = [masks[int(i)] for i in self.choice(z, plan, coils)]
         if self.n_swaps:
             chosen = [
-                self._swapped(z[i : i + 1], lines, coils[i : i + 1], mask)
+                self._swapped(z[i : i + 1], plan, coils[i : i + 1], mask)
                 for i, mask in enumerate(chosen)
             ]
         return 2.0 * torch.from_numpy(np.stack(chosen)).to(z) - 1.0
 
-    def _swapped(self, z: Tensor, lines: LinePlan, coils: Tensor, mask: Bool) -> Bool:
-        values = self.line_values(z, lines, coils, mask).mean(0)[0].detach().cpu().numpy()
-        return swap(mask, lines, values, self.n_swaps)
+    def _swapped(self, z: Tensor, plan: LinePlan, coils: Tensor, mask: Bool) -> Bool:
+        values = self.line_values(z, plan, coils, mask).mean(0)[0].detach().cpu().numpy()
+        return swap(mask, plan, values, self.n_swaps)
 
 
-def swap_table(lines: LinePlan, mask: Bool) -> NDArray[np.float32]:
+def swap_table(plan: LinePlan, mask: Bool) -> NDArray[np.float32]:
     """Describe every row beside the others of a mask: (12, n)."""
     n = mask.size
-    mirrored = mask[np.clip(2 * lines.center - np.arange(n), 0, n - 1)]
+    mirrored = mask[np.clip(2 * plan.center - np.arange(n), 0, n - 1)]
     around = np.stack([mask * 2.0 - 1.0, mirrored * 2.0 - 1.0]).astype(np.float32)
-    return np.concatenate([around, line_table(lines)])
+    return np.concatenate([around, line_table(plan)])
 
 
-def swap(mask: Bool, lines: LinePlan, values: NDArray[np.floating[Any]], n_swaps: int) -> Bool:
+def swap(mask: Bool, plan: LinePlan, values: NDArray[np.floating[Any]], n_swaps: int) -> Bool:
     """Replace the least valued movable lines by the most valued free rows, while that gains."""
-    taken = np.flatnonzero(mask & lines.movable)
-    free = np.flatnonzero(~mask & lines.movable)
+    taken = np.flatnonzero(mask & plan.movable)
+    free = np.flatnonzero(~mask & plan.movable)
     taken = taken[np.argsort(values[taken], kind="stable")][:n_swaps]
     free = free[np.argsort(-values[free], kind="stable")][:n_swaps]
     swapped = mask.copy()

@@ -38,15 +38,15 @@ class PaperMNet(nn.Module):
             layers += [nn.Linear(a, b), nn.LeakyReLU()]
         self.layers = nn.Sequential(*layers[:-1])
 
-    def forward(self, z: Tensor, lines: LinePlan, coils: Tensor) -> Tensor:
+    def forward(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Return logits (batch, n) from features (batch, 3, x, L)."""
-        if z.shape[-2] != self.n_x or lines.acquirable.size != self.n_ky:
+        if z.shape[-2] != self.n_x or plan.acquirable.size != self.n_ky:
             raise ValueError(
-                f"built for {self.n_x} x {self.n_ky}, got {z.shape[-2]} x {lines.acquirable.size}"
+                f"built for {self.n_x} x {self.n_ky}, got {z.shape[-2]} x {plan.acquirable.size}"
             )
         mean = torch.complex(z[:, 0], z[:, 1])
         canvas = mean.new_zeros(z.shape[0], self.n_x, self.n_ky)
-        canvas[..., torch.from_numpy(np.flatnonzero(lines.calibration))] = mean
+        canvas[..., torch.from_numpy(np.flatnonzero(plan.calibration))] = mean
         canvas = canvas / canvas.abs().amax((-2, -1), keepdim=True).clamp_min(1e-20)
         logits: Tensor = self.layers(torch.stack([canvas.real, canvas.imag], dim=1))
         return logits

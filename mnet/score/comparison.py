@@ -37,12 +37,12 @@ class Volume:
     """All acquirable lines of several slices, whitened, and one plan for all of them."""
 
     kspace: Tensor  # (slices, coils, x, ky) complex64, hybrid, zero on rows that are not acquirable
-    lines: LinePlan
+    plan: LinePlan
     crop: tuple[int, int] | None = None  # pixels (x, y) that stay of the encoded field of view
     matrix: tuple[int, int] | None = None  # of the final image, over the same field of view
 
     def __post_init__(self) -> None:
-        n_ky = self.lines.acquirable.size
+        n_ky = self.plan.acquirable.size
         if self.kspace.ndim != 4 or self.kspace.shape[-1] != n_ky:
             raise ValueError(
                 f"k-space has shape {tuple(self.kspace.shape)}, expected (slices, coils, x, {n_ky})"
@@ -54,7 +54,7 @@ class Volume:
     @property
     def calibration(self) -> Tensor:
         """The calibration lines (slices, coils, x, L), a copy without any other line."""
-        return self.kspace[..., torch.from_numpy(self.lines.calibration).to(self.kspace.device)]
+        return self.kspace[..., torch.from_numpy(self.plan.calibration).to(self.kspace.device)]
 
     @property
     def n_slices(self) -> int:
@@ -69,7 +69,7 @@ class Volume:
 def maps(volume: Volume) -> Tensor:
     """Estimate coil maps (slices, coils, x, ky) from the calibration lines."""
     n_ky = volume.kspace.shape[-1]
-    return torch.cat([coil_maps(lines[None], n_ky) for lines in volume.calibration])
+    return torch.cat([coil_maps(plan[None], n_ky) for plan in volume.calibration])
 
 
 def reference(volume: Volume, csm: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ def sampler_masks(volume: Volume, model: MNetSelect, seeds: Sequence[int]) -> Ma
     belongs to its slice, and is absent with one slice. Random samplers draw anew for every slice
     and seed; the others do not depend on a seed and have one entry.
     """
-    plan, n = volume.lines, volume.n_slices
+    plan, n = volume.plan, volume.n_slices
     z = features(volume.calibration)
     logits = model(z, plan, coil_features(volume.calibration))
     adaptive = np.stack([mask_of(row, plan) for row in logits])
@@ -200,7 +200,7 @@ def _repeat(mask: Bool, n_slices: int) -> Bool:
 
 
 def _check(mask: Bool, volume: Volume, name: str) -> None:
-    plan = volume.lines
+    plan = volume.plan
     if mask.shape != (volume.n_slices, plan.acquirable.size):
         raise ValueError(
             f"masks of {name} have shape {mask.shape}, expected "
@@ -215,7 +215,7 @@ def _check(mask: Bool, volume: Volume, name: str) -> None:
 
 
 def _summary(scores: list[Scores], volume: Volume) -> dict[str, Any]:
-    plan = volume.lines
+    plan = volume.plan
     names = Scores.__slots__
     means = {name: torch.stack([getattr(s, name) for s in scores]).mean(0) for name in names}
     return {

@@ -56,9 +56,9 @@ def make(n_coils: int = 15, n_x: int = 320, n_ky: int = 368) -> Slice:
     )
     hybrid = inverse_fourier(torch.from_numpy(volume.kspace[0]).to(torch.complex64), dim=-2)
     hybrid = hybrid / inverse_fourier(hybrid, dim=-1).abs().max()
-    lines = LinePlan.of(volume.acquirable, 4.0)
-    csm = coil_maps(hybrid[None, :, :, torch.from_numpy(lines.calibration)], n_ky)[0]
-    mask = torch.from_numpy(variable_density(lines, np.random.default_rng(0))).float()
+    plan = LinePlan.of(volume.acquirable, 4.0)
+    csm = coil_maps(hybrid[None, :, :, torch.from_numpy(plan.calibration)], n_ky)[0]
+    mask = torch.from_numpy(variable_density(plan, np.random.default_rng(0))).float()
     return Slice(hybrid=hybrid, csm=csm, mask=mask)
 
 

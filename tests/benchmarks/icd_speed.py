@@ -72,11 +72,11 @@ def slices(volumes: list[Volume], n: int, smallest: int, largest: int, seed: int
     return found
 
 
-def starts(loss: Loss, lines: LinePlan, seed: int) -> dict[str, Bool]:
+def starts(loss: Loss, plan: LinePlan, seed: int) -> dict[str, Bool]:
     """Return the masks that searches start from."""
-    members = family(lines)
+    members = family(plan)
     best = members[int(np.argmin(losses_of(loss, [*members], 4)))]
-    random = densities.variable_density(lines, np.random.default_rng(seed))
+    random = densities.variable_density(plan, np.random.default_rng(seed))
     return {"variable density": random, "best of the family": best}
 
 
@@ -84,13 +84,13 @@ def quality(samples: list[Sample], unet: nn.Module, n_rows: int | None) -> list[
     """Run both searches on all slices; large ones on a band of `n_rows`."""
     pairs = []
     for number, sample in enumerate(samples):
-        lines = sample.lines()
-        n_ky = lines.acquirable.size
+        plan = sample.plan()
+        n_ky = plan.acquirable.size
         loss = atom_loss(sample, unet, n_rows if n_ky > 128 else None, CROP)
-        for name, start in starts(loss, lines, number).items():
-            exact = descend_exact(loss, lines, start, batch=8)
+        for name, start in starts(loss, plan, number).items():
+            exact = descend_exact(loss, plan, start, batch=8)
             limit = exact.n_evaluations // 10
-            fast = descend(loss, lines, start, n_passes=30, max_evaluations=limit, enough=0.0)
+            fast = descend(loss, plan, start, n_passes=30, max_evaluations=limit, enough=0.0)
             pairs.append(Pair(n_columns=n_ky, start=name, exact=exact, fast=fast))
             print(
                 f"{number}: {n_ky} columns, {name}: {exact.start_loss:.5f} -> exact "
@@ -138,18 +138,18 @@ def times(
     sample: Sample, unet: nn.Module, small: nn.Module, n_candidates: int
 ) -> list[dict[str, Any]]:
     """Time the searches of one large slice against the published candidates, by turns."""
-    lines = sample.lines()
+    plan = sample.plan()
     per_candidate = [published_candidates(unet, n_candidates)]
     labels: dict[str, tuple[float, Label]] = {}
     for name in ("same network", "cheap ranking network"):
         began = time.perf_counter()
         loss = atom_loss(sample, unet, CROP, CROP)
-        start = densities.variable_density(lines, np.random.default_rng(0))
+        start = densities.variable_density(plan, np.random.default_rng(0))
         if name == "same network":
-            label = descend(loss, lines, start)
+            label = descend(loss, plan, start)
         else:
             ranking = atom_loss(sample, small, 96, CROP)
-            label = descend(loss, lines, start, ranking=ranking, screen=12, shortlist=1)
+            label = descend(loss, plan, start, ranking=ranking, screen=12, shortlist=1)
         labels[name] = (time.perf_counter() - began, label)
         per_candidate.append(published_candidates(unet, n_candidates))
     candidate = float(np.median(per_candidate))
@@ -213,7 +213,7 @@ def network(path: str | None, n_channels: int, samples: list[Sample], n_steps: i
     rng = np.random.default_rng(0)
     for _ in range(n_steps):
         sample = samples[rng.integers(len(samples))]
-        mask = densities.variable_density(sample.lines(), rng, power=float(rng.uniform(0, 4)))
+        mask = densities.variable_density(sample.plan(), rng, power=float(rng.uniform(0, 4)))
         loss = atom_loss(sample, unet, 48)(torch.from_numpy(mask[None]).float()).sum()
         optimiser.zero_grad()
         loss.backward()

@@ -24,9 +24,9 @@ from training.table.spec import read_table
 
 CPU = torch.device("cpu")
 DRAWS = {
-    "best_single": lambda lines, i: variable_density(lines, np.random.default_rng(5)),
-    "mnet_select": lambda lines, i: variable_density(lines, np.random.default_rng(i)),
-    "uniform_random": lambda lines, i: uniform_random(lines, np.random.default_rng(i)),
+    "best_single": lambda plan, i: variable_density(plan, np.random.default_rng(5)),
+    "mnet_select": lambda plan, i: variable_density(plan, np.random.default_rng(i)),
+    "uniform_random": lambda plan, i: uniform_random(plan, np.random.default_rng(i)),
 }
 
 
@@ -41,9 +41,9 @@ def fill(study):
         )
         for i in range(4):
             save(draw(anatomy, described, i), scan_path(folder, i))
-        plans = {i: load(scan_path(folder, i)).lines() for i in range(4)}
+        plans = {i: load(scan_path(folder, i)).plan() for i in range(4)}
         for sampler, choose in DRAWS.items():
-            masks = {i: choose(lines, i) for i, lines in plans.items()}
+            masks = {i: choose(plan, i) for i, plan in plans.items()}
             write_masks(study / "masks" / sampler / f"{name}.npz", masks, {"cohort": name})
     torch.manual_seed(0)
     (study / "weights").mkdir()
@@ -153,7 +153,7 @@ def test_what_is_scored_is_not_scored_again(study, monkeypatch):
     # another mask of one scan: this one alone is scored anew, by its two reconstructors
     path = study / "masks" / "mnet_select" / "test-a.npz"
     masks = read_masks(path).masks
-    masks[2] = low_pass(load(scan_path(study / "scans" / "test-a", 2)).lines())
+    masks[2] = low_pass(load(scan_path(study / "scans" / "test-a", 2)).plan())
     write_masks(path, masks, {"cohort": "test-a"}, replace=True)
     assert main(["--study", str(study)]) == 0
     assert len(calls) == 2
@@ -239,19 +239,19 @@ def test_weights_of_another_network_are_refused(study, capsys):
 
 
 def test_a_mask_outside_the_plan_is_refused(study, capsys):
-    lines = load(scan_path(study / "scans" / "test-a", 0)).lines()
-    mask = low_pass(lines)
-    movable = np.flatnonzero(lines.movable & ~mask)
+    plan = load(scan_path(study / "scans" / "test-a", 0)).plan()
+    mask = low_pass(plan)
+    movable = np.flatnonzero(plan.movable & ~mask)
     for change, message in (
         (lambda m: m.__setitem__(movable[0], True), "the budget is"),
-        (lambda m: m.__setitem__(np.flatnonzero(lines.calibration)[0], False), "leaves out 1"),
+        (lambda m: m.__setitem__(np.flatnonzero(plan.calibration)[0], False), "leaves out 1"),
     ):
         wrong = mask.copy()
         change(wrong)
         with pytest.raises(ValueError, match=message):
-            check_mask(wrong, lines, "here")
+            check_mask(wrong, plan, "here")
     with pytest.raises(ValueError, match="here: mask of"):
-        check_mask(mask[:-1], lines, "here")
+        check_mask(mask[:-1], plan, "here")
     path = study / "masks" / "best_single" / "test-a.npz"
     masks = read_masks(path).masks
     masks[0][:] = mask
@@ -263,18 +263,18 @@ def test_a_mask_outside_the_plan_is_refused(study, capsys):
 def test_lines_that_cannot_be_acquired_are_refused():
     acquirable = np.ones(64, dtype=bool)
     acquirable[:4] = False
-    lines = scores.Sample(
+    plan = scores.Sample(
         kspace=torch.zeros(1, 1, 64),
         clean=torch.zeros(1, 1, 64),
         csm=torch.zeros(1, 1, 64),
         acquirable=acquirable,
         acceleration=4.0,
-    ).lines()
-    mask = low_pass(lines)
-    mask[np.flatnonzero(mask & ~lines.calibration)[0]] = False
+    ).plan()
+    mask = low_pass(plan)
+    mask[np.flatnonzero(mask & ~plan.calibration)[0]] = False
     mask[0] = True
     with pytest.raises(ValueError, match="1 lines of the mask cannot be acquired"):
-        check_mask(mask, lines, "here")
+        check_mask(mask, plan, "here")
 
 
 def test_redrawn_noise_is_as_strong_and_independent(evaluated):

@@ -48,7 +48,7 @@ class Sample:
     acquirable: Bool  # (ky,)
     acceleration: float  # nominal; the maps are from its calibration lines
 
-    def lines(self, acceleration: float | None = None) -> LinePlan:
+    def plan(self, acceleration: float | None = None) -> LinePlan:
         """Plan budget and calibration."""
         return LinePlan.of(self.acquirable, acceleration or self.acceleration)
 
@@ -60,8 +60,8 @@ def draw(volumes: list[Volume], cohort: Cohort, number: int) -> Sample:
     scan = simulate(volumes, draw_size(rng, cohort.reference, cohort.largest, cohort.share), rng)
     kspace = scan.measure(rng)
     acceleration = cohort.accelerations[number % n]
-    lines = LinePlan.of(scan.acquirable, acceleration)
-    calibration = kspace[..., torch.from_numpy(lines.calibration)]
+    plan = LinePlan.of(scan.acquirable, acceleration)
+    calibration = kspace[..., torch.from_numpy(plan.calibration)]
     return Sample(
         kspace=kspace,
         clean=scan.signal,

@@ -76,14 +76,14 @@ def _sample(
 
 def to_sample(kspace: Tensor, acquirable: Bool, acceleration: float) -> Sample:
     """Scale one slice (coils, x, ky) and estimate its maps, both from the calibration lines."""
-    lines = LinePlan.of(acquirable, acceleration)
-    block = torch.from_numpy(lines.calibration)
+    plan = LinePlan.of(acquirable, acceleration)
+    block = torch.from_numpy(plan.calibration)
     rms = kspace[..., block].abs().square().mean().sqrt()
     if not rms > 0:
         raise ValueError("calibration lines: expected signal, got nothing but zeros")
     kspace = kspace / rms  # raw values of 1e-6 are small for single precision
     csm = coil_maps(kspace[..., block], kspace.shape[-1])
-    kspace = kspace / brightness(kspace[..., block], csm, lines)
+    kspace = kspace / brightness(kspace[..., block], csm, plan)
     return Sample(
         kspace=kspace,
         clean=kspace.clone(),
@@ -93,14 +93,14 @@ def to_sample(kspace: Tensor, acquirable: Bool, acceleration: float) -> Sample:
     )
 
 
-def brightness(calibration: Tensor, csm: Tensor, lines: LinePlan) -> float:
+def brightness(calibration: Tensor, csm: Tensor, plan: LinePlan) -> float:
     """Return the mean magnitude inside the object, of the image of the calibration lines alone.
 
     `calibration` (coils, x, L) and maps (coils, x, y); inside is where the maps are, and more than
     a twentieth of the brightest.
     """
     zero_filled = calibration.new_zeros(csm.shape)
-    zero_filled[..., torch.from_numpy(lines.calibration)] = calibration
+    zero_filled[..., torch.from_numpy(plan.calibration)] = calibration
     image = sense.combine(inverse_fourier(zero_filled, dim=-1), csm).abs()
     local = functional.avg_pool2d(image[None, None], 5, stride=1, padding=2)[0, 0]
     inside = (local > 0.05 * local.max()) & csm.abs().any(0)

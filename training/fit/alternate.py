@@ -213,14 +213,14 @@ def sampler_loss(
 ) -> Tensor:
     """Return the loss of Eq. 2 for a scan, differentiable by the sampler."""
     sample = load(scan.path)
-    lines = sample.lines()
+    plan = sample.plan()
     kspace, csm = (part.to(device()) for part in band(sample, config.n_rows, rng))
     sampler.train()
-    logits = scan_logits(sampler, sample, lines, phase=2 * np.pi * rng.random())
+    logits = scan_logits(sampler, sample, plan, phase=2 * np.pi * rng.random())
     over_all = config.bce_over == "all"
-    loss = label_loss(logits[0], scan.icd_mask(lines), lines, over_all=over_all)
+    loss = label_loss(logits[0], scan.icd_mask(plan), plan, over_all=over_all)
     if weight > 0:
-        loss = loss + weight * recon_loss(reconstructor, kspace, csm, top_lines(logits, lines))
+        loss = loss + weight * recon_loss(reconstructor, kspace, csm, top_lines(logits, plan))
     return loss
 
 
@@ -233,18 +233,18 @@ def reconstructor_loss(
 ) -> Tensor:
     """Return the loss of Eq. 3 for a scan on the mask that the sampler chooses now."""
     sample = load(scan.path)
-    lines = sample.lines()
+    plan = sample.plan()
     kspace, csm = (part.to(device()) for part in band(sample, config.n_rows, rng))
     with torch.no_grad():
-        mask = top_lines(scan_logits(sampler.eval(), sample, lines), lines)
+        mask = top_lines(scan_logits(sampler.eval(), sample, plan), plan)
     return recon_loss(reconstructor, kspace, csm, mask)
 
 
-def scan_logits(model: nn.Module, sample: Sample, lines: LinePlan, phase: float = 0.0) -> Tensor:
+def scan_logits(model: nn.Module, sample: Sample, plan: LinePlan, phase: float = 0.0) -> Tensor:
     """Return logits (1, ky) from the calibration lines of a scan, turned by a global phase."""
-    calibration = sample.kspace[None, ..., torch.from_numpy(lines.calibration)]
+    calibration = sample.kspace[None, ..., torch.from_numpy(plan.calibration)]
     calibration = (calibration * complex(np.exp(1j * phase))).to(device_of(model))
-    logits: Tensor = model(features(calibration), lines, coil_features(calibration))
+    logits: Tensor = model(features(calibration), plan, coil_features(calibration))
     return logits.float()  # under autocast they are halves
 
 
@@ -264,11 +264,11 @@ def validate(
     n_judged: Counter[Path] = Counter()
     for number, scan in enumerate(scans):
         sample = load(scan.path)
-        lines = sample.lines()
-        logits = scan_logits(sampler, sample, lines)
-        mask = mask_of(logits, lines)
-        label = scan.icd_mask(lines) if scan.label is not None else None
-        chosen.append(Chosen(lines=lines, logits=logits[0].cpu(), mask=mask, label=label))
+        plan = sample.plan()
+        logits = scan_logits(sampler, sample, plan)
+        mask = mask_of(logits, plan)
+        label = scan.icd_mask(plan) if scan.label is not None else None
+        chosen.append(Chosen(plan=plan, logits=logits[0].cpu(), mask=mask, label=label))
         if n_judged[scan.path.parent] < config.n_validation:
             n_judged[scan.path.parent] += 1
             cut = band(sample, 2 * config.n_rows, np.random.default_rng([99, number]))
@@ -289,8 +289,8 @@ def predict_masks(model: nn.Module, scans: Path, cohort: str) -> dict[int, Bool]
     masks = {}
     for path in cohort_files(scans / cohort):
         sample = load(path)
-        lines = sample.lines()
-        masks[int(path.stem)] = mask_of(scan_logits(model, sample, lines), lines)
+        plan = sample.plan()
+        masks[int(path.stem)] = mask_of(scan_logits(model, sample, plan), plan)
     return masks
 
 

@@ -100,9 +100,9 @@ def train(config: Config) -> dict[str, Any]:
     def loss_of(_: str, __: int, rng: np.random.Generator) -> Tensor:
         sample = load(files[int(rng.integers(len(files)))])
         kspace, csm = (part.to(device()) for part in band(sample, config.n_rows, rng))
-        lines = sample.lines()
-        uniform = torch.from_numpy(rng.random(lines.acquirable.size)).float().to(device())
-        return recon_loss(unet, kspace, csm, loupe.draw(lines, uniform)[None])
+        plan = sample.plan()
+        uniform = torch.from_numpy(rng.random(plan.acquirable.size)).float().to(device())
+        return recon_loss(unet, kspace, csm, loupe.draw(plan, uniform)[None])
 
     settings = Fit(
         run=Path(config.run),
@@ -147,18 +147,18 @@ def validate(joint: Joint, config: Config) -> dict[str, float]:
     for cohort in config.validation:
         for path in cohort_files(Path(config.scans) / cohort)[: config.n_validation]:
             sample = load(path)
-            lines = sample.lines()
+            plan = sample.plan()
             cut = band(sample, 2 * config.n_rows, np.random.default_rng([99, int(path.stem)]))
             kspace, csm = (part.to(device()) for part in cut)
-            masks = joint.mask.random_masks(lines, config.n_draws, rng)
+            masks = joint.mask.random_masks(plan, config.n_draws, rng)
             losses = [
                 float(recon_loss(joint.reconstructor, kspace, csm, as_tensor(mask)))
-                for mask in [joint.mask.mask(lines), *masks]
+                for mask in [joint.mask.mask(plan), *masks]
             ]
             if np.all(np.isfinite(losses)):  # a band of air says nothing
                 errors.append(losses[0])
                 draws.append(losses[1:])
-            p = joint.mask.probabilities(lines).cpu().numpy()[lines.movable]
+            p = joint.mask.probabilities(plan).cpu().numpy()[plan.movable]
             uncertain.append(float((4 * p * (1 - p)).mean()))
     if not errors:
         return {}
@@ -177,7 +177,7 @@ def as_tensor(mask: Bool) -> Tensor:
 def predict_masks(loupe: LoupeMask, scans: Path, cohort: str) -> dict[int, Bool]:
     """Return the deployed mask (ky,) for the plan of every scan of a cohort."""
     files = cohort_files(scans / cohort)
-    return {int(path.stem): loupe.mask(load(path).lines()) for path in files}
+    return {int(path.stem): loupe.mask(load(path).plan()) for path in files}
 
 
 def main() -> None:

@@ -73,7 +73,7 @@ class LabelledScan:
     path: Path
     label: Bool | None
 
-    def icd_mask(self, lines: LinePlan) -> Bool:
+    def icd_mask(self, plan: LinePlan) -> Bool:
         """Return the ICD mask (ky,).
 
         Raises
@@ -84,11 +84,11 @@ class LabelledScan:
         label = self.label
         if label is None:
             raise ValueError(f"{self.path} has no ICD mask")
-        fits = label.shape == lines.acquirable.shape and int(label.sum()) == lines.n_lines
-        if not fits or np.any(lines.calibration & ~label) or np.any(label & ~lines.acquirable):
+        fits = label.shape == plan.acquirable.shape and int(label.sum()) == plan.n_lines
+        if not fits or np.any(plan.calibration & ~label) or np.any(label & ~plan.acquirable):
             raise ValueError(
                 f"the label of {self.path} has {label.sum()} of {label.size} rows, expected "
-                f"{lines.n_lines} of {lines.acquirable.size} with the calibration: make it again"
+                f"{plan.n_lines} of {plan.acquirable.size} with the calibration: make it again"
             )
         return label
 

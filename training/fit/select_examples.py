@@ -24,7 +24,7 @@ class Example:
     """One labelled scan."""
 
     path: Path
-    lines: LinePlan
+    plan: LinePlan
     z: Tensor  # (1, 3, x, L)
     coils: Tensor  # (1, 19)
     image: Tensor  # what the body sees, (channels, 64, L)
@@ -54,23 +54,23 @@ def read_examples(labels: Path, scans: Path, cohorts: Sequence[str], body: Body)
 
 def _example(path: Path, start: Bool, arrays: dict[str, NDArray[Any]], body: Body) -> Example:
     sample = load(path)
-    lines = sample.lines()
-    calibration = sample.kspace[None, ..., torch.from_numpy(lines.calibration)]
+    plan = sample.plan()
+    calibration = sample.kspace[None, ..., torch.from_numpy(plan.calibration)]
     z, coils = features(calibration), coil_features(calibration)
-    image, known = body.inputs(z, lines, coils)
+    image, known = body.inputs(z, plan, coils)
     value = -torch.from_numpy(arrays["gradient"][: start.size]).float()
-    movable = torch.from_numpy(lines.movable)
+    movable = torch.from_numpy(plan.movable)
     spread = value[movable].abs().mean().clamp_min(1e-12)
     return Example(
         path=path,
-        lines=lines,
+        plan=plan,
         z=z,
         coils=coils,
         image=image[0],
         known=known[0],
         losses=torch.from_numpy(arrays["dictionary_loss"]).float(),
         target=torch.zeros(0),
-        table=torch.from_numpy(swap_table(lines, start)),
+        table=torch.from_numpy(swap_table(plan, start)),
         value=torch.where(movable, value / spread, 0.0),
         movable=movable,
     )
@@ -84,7 +84,7 @@ def relative(examples: Sequence[Example]) -> Tensor:
 
 def mean_table(examples: Sequence[Example], n_least: int = 8) -> Table:
     """Return, by acceleration, the mean relative loss of every vetted mask."""
-    accelerations = np.array([nominal(e.lines) for e in examples])
+    accelerations = np.array([nominal(e.plan) for e in examples])
     losses = relative(examples).numpy()
     table: Table = {"acceleration": [], "loss": []}
     for acceleration in sorted(set(accelerations.tolist())):
@@ -97,6 +97,6 @@ def mean_table(examples: Sequence[Example], n_least: int = 8) -> Table:
     return table
 
 
-def nominal(lines: LinePlan) -> float:
+def nominal(plan: LinePlan) -> float:
     """Return the acceleration of a plan as its table names it."""
-    return float(round(float(lines.acquirable.sum()) / lines.n_lines))
+    return float(round(float(plan.acquirable.sum()) / plan.n_lines))

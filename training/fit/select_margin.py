@@ -30,8 +30,8 @@ class Unseen:
         """Let a model predict."""
         return cls(
             examples=examples,
-            predicted=[model.relative_losses(e.z, e.lines, e.coils).mean(0)[0] for e in examples],
-            fixed=[int(model.mean_losses(e.lines).argmin()) for e in examples],
+            predicted=[model.relative_losses(e.z, e.plan, e.coils).mean(0)[0] for e in examples],
+            fixed=[int(model.mean_losses(e.plan).argmin()) for e in examples],
         )
 
     def choices(self, margin: float) -> list[int]:
@@ -89,10 +89,10 @@ def settle_swaps(
     pairs = zip(scans.examples, choices, strict=True) if swapped else ()
     for example, choice in tqdm(pairs, desc="swaps"):
         loss = scan_loss(load(example.path), modl, n_rows)
-        mask = model.vetted(example.lines)[choice]
-        values = model.line_values(example.z, example.lines, example.coils, mask).mean(0)[0]
+        mask = model.vetted(example.plan)[choice]
+        values = model.line_values(example.z, example.plan, example.coils, mask).mean(0)[0]
         for n in swapped:
-            moved = swap(mask, example.lines, values.numpy(), n)
+            moved = swap(mask, example.plan, values.numpy(), n)
             swapped[n].append(float(loss(torch.from_numpy(moved).float()[None])[0]))
     for n, losses in swapped.items():
         figures[f"{n} swaps"] = _gain(np.array(losses), base)

@@ -175,32 +175,32 @@ def mask_source(
 ) -> Callable[[str, int, Sample, np.random.Generator], Bool]:
     """Return which mask a scan of a cohort is trained with."""
     if not known:
-        return lambda _cohort, _number, sample, rng: draw_mask(sample.lines(), rng)
+        return lambda _cohort, _number, sample, rng: draw_mask(sample.plan(), rng)
     return lambda cohort, number, _sample, _rng: known[cohort][number]
 
 
-def draw_mask(lines: LinePlan, rng: np.random.Generator) -> Bool:
+def draw_mask(plan: LinePlan, rng: np.random.Generator) -> Bool:
     """Draw a mask of one of the families that a scan may meet."""
     kind = rng.choice(["uniform", "density", "even", "comb", "low"], p=[0.1, 0.25, 0.5, 0.1, 0.05])
     if kind == "uniform":
-        return densities.uniform_random(lines, rng)
+        return densities.uniform_random(plan, rng)
     if kind == "density":
-        return densities.variable_density(lines, rng, power=float(rng.uniform(1, 6)))
+        return densities.variable_density(plan, rng, power=float(rng.uniform(1, 6)))
     if kind == "comb":
-        return densities.equispaced(lines, float(rng.uniform()))
+        return densities.equispaced(plan, float(rng.uniform()))
     if kind == "low":
-        return densities.low_pass(lines)
+        return densities.low_pass(plan)
     power = float(rng.uniform(0, 8))
     mask = densities.from_density(
-        lines, densities.power_law(lines, power, float(rng.uniform(0.4, 1.0)))
+        plan, densities.power_law(plan, power, float(rng.uniform(0.4, 1.0)))
     )
-    return swapped(mask, lines, rng, n_swaps=int(rng.integers(0, 12)))
+    return swapped(mask, plan, rng, n_swaps=int(rng.integers(0, 12)))
 
 
-def swapped(mask: Bool, lines: LinePlan, rng: np.random.Generator, n_swaps: int) -> Bool:
+def swapped(mask: Bool, plan: LinePlan, rng: np.random.Generator, n_swaps: int) -> Bool:
     """Move some movable lines to free rows."""
-    taken = np.flatnonzero(mask & lines.movable)
-    free = np.flatnonzero(~mask & lines.movable)
+    taken = np.flatnonzero(mask & plan.movable)
+    free = np.flatnonzero(~mask & plan.movable)
     n = min(n_swaps, taken.size, free.size)
     mask = mask.copy()
     mask[rng.choice(taken, n, replace=False)] = False

@@ -83,10 +83,10 @@ def batches(
 
 def with_targets(examples: Sequence[Example], model: MNetSelect, clip: float) -> list[Example]:
     """Return training examples with what the networks shall learn of them."""
-    accelerations = np.array([nominal(e.lines) for e in examples])
+    accelerations = np.array([nominal(e.plan) for e in examples])
     ratios = []
     for example in examples:
-        fixed = int(model.mean_losses(example.lines).argmin())
+        fixed = int(model.mean_losses(example.plan).argmin())
         ratios.append(torch.log(example.losses / example.losses[fixed]).clamp(-clip, clip))
     logs = torch.stack(ratios)
     found = []
@@ -117,7 +117,7 @@ def train(config: Config) -> dict[str, Any]:
     card = {
         "training": asdict(config),
         "n_scans": len(everything),
-        "vetted": ["family"] * (len(model.vetted(everything[0].lines)) - len(patterns))
+        "vetted": ["family"] * (len(model.vetted(everything[0].plan)) - len(patterns))
         + [pattern["name"] for pattern in patterns],
         "validation": figures,
         "reconstructor": modl_card["sha256"],
@@ -179,7 +179,7 @@ def batch_loss(
     embedding = model.bodies[member].embedding(
         torch.stack([e.image for e in examples]), torch.stack([e.known for e in examples])
     )
-    mean = torch.from_numpy(np.stack([model.mean_losses(e.lines) for e in examples]))
+    mean = torch.from_numpy(np.stack([model.mean_losses(e.plan) for e in examples]))
     near = torch.exp(-mean.to(embedding) / config.nearness)
     near = near / near.sum(1, keepdim=True)
     target = torch.stack([e.target for e in examples])

@@ -26,35 +26,35 @@ N_LEAST = 8  # labels of a plan, for their mean to say something
 class Chosen:
     """What a sampler chose for a scan, and the ICD mask where there is one."""
 
-    lines: LinePlan
+    plan: LinePlan
     logits: Tensor  # (ky,)
     mask: Bool  # (ky,)
     label: Bool | None  # (ky,)
 
 
-def label_loss(logits: Tensor, label: Bool, lines: LinePlan, *, over_all: bool = False) -> Tensor:
+def label_loss(logits: Tensor, label: Bool, plan: LinePlan, *, over_all: bool = False) -> Tensor:
     """Return the mean binary cross-entropy (Eq. 4) of logits (ky,), over movable or all rows."""
     target = torch.from_numpy(label).to(logits)
     if over_all:
         return functional.binary_cross_entropy_with_logits(logits, target)
-    movable = torch.from_numpy(lines.movable).to(logits.device)
+    movable = torch.from_numpy(plan.movable).to(logits.device)
     return functional.binary_cross_entropy_with_logits(logits[movable], target[movable])
 
 
-def population_entropy(labels: NDArray[np.bool_], lines: LinePlan) -> float:
+def population_entropy(labels: NDArray[np.bool_], plan: LinePlan) -> float:
     """Return the mean entropy in nats of the movable rows, from labels (scans, ky) of one plan.
 
     It is the lowest BCE that one vector of logits for all of these scans can have.
     """
-    p = labels[:, lines.movable].mean(0)
+    p = labels[:, plan.movable].mean(0)
     inner = p[(p > 0) & (p < 1)]
     entropy = -(inner * np.log(inner) + (1 - inner) * np.log(1 - inner)).sum()
     return float(entropy / p.size)
 
 
-def plan_key(lines: LinePlan) -> Plan:
+def plan_key(plan: LinePlan) -> Plan:
     """Return what is equal of equal plans."""
-    return lines.acquirable.tobytes(), lines.calibration.tobytes(), lines.n_lines
+    return plan.acquirable.tobytes(), plan.calibration.tobytes(), plan.n_lines
 
 
 def distances(masks: Iterable[tuple[Bool, LinePlan]]) -> dict[str, Any] | None:
@@ -64,13 +64,13 @@ def distances(masks: Iterable[tuple[Bool, LinePlan]]) -> dict[str, Any] | None:
     twice. `share` is that of the most possible: 1 where no movable line is shared.
     """
     groups: dict[Plan, list[tuple[Bool, LinePlan]]] = {}
-    for mask, lines in masks:
-        groups.setdefault(plan_key(lines), []).append((mask, lines))
+    for mask, plan in masks:
+        groups.setdefault(plan_key(plan), []).append((mask, plan))
     found, most = [], []
     for group in groups.values():
-        for (a, lines), (b, _) in combinations(group, 2):
+        for (a, plan), (b, _) in combinations(group, 2):
             found.append(int((a != b).sum()))
-            most.append(2 * min(lines.n_movable, int(lines.movable.sum()) - lines.n_movable))
+            most.append(2 * min(plan.n_movable, int(plan.movable.sum()) - plan.n_movable))
     if not found:
         return None
     return {
@@ -90,28 +90,28 @@ def collapse_figures(chosen: Sequence[Chosen]) -> dict[str, float]:
     """
     plans: dict[Plan, list[Chosen]] = {}
     for c in chosen:
-        plans.setdefault(plan_key(c.lines), []).append(c)
+        plans.setdefault(plan_key(c.plan), []).append(c)
     values: dict[str, list[tuple[float, int]]] = {}  # figure -> (value, how many it is a mean of)
 
     def add(name: str, value: float, weight: int) -> None:
         values.setdefault(name, []).append((value, weight))
 
     for group in plans.values():
-        lines = group[0].lines
+        plan = group[0].plan
         labels = [c.label for c in group if c.label is not None]
-        losses = [float(label_loss(c.logits, c.label, lines)) for c in group if c.label is not None]
+        losses = [float(label_loss(c.logits, c.label, plan)) for c in group if c.label is not None]
         if labels:
             add("bce", float(np.mean(losses)), len(labels))
         if len(labels) >= N_LEAST:
             add("bce_shared", float(np.mean(losses)), len(labels))
-            add("entropy_shared", population_entropy(np.stack(labels), lines), len(labels))
+            add("entropy_shared", population_entropy(np.stack(labels), plan), len(labels))
     figures = {
         name: sum(v * w for v, w in pairs) / sum(w for _, w in pairs)
         for name, pairs in values.items()
     }
     for name, masks in (
-        ("hamming", [(c.mask, c.lines) for c in chosen]),
-        ("hamming_icd", [(c.label, c.lines) for c in chosen if c.label is not None]),
+        ("hamming", [(c.mask, c.plan) for c in chosen]),
+        ("hamming_icd", [(c.label, c.plan) for c in chosen if c.label is not None]),
     ):
         if apart := distances(masks):
             figures[name] = apart["hamming"]

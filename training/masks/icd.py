@@ -74,7 +74,7 @@ class Judge:
 
 
 def descend_exact(
-    loss: Loss, lines: LinePlan, start: Bool, *, n_passes: int = 1, batch: int = 32
+    loss: Loss, plan: LinePlan, start: Bool, *, n_passes: int = 1, batch: int = 32
 ) -> Label:
     """Improve a mask by the published procedure: every free row is tried for every movable line.
 
@@ -86,8 +86,8 @@ def descend_exact(
     n_evaluations = 1
     for _ in range(n_passes):
         before = best
-        for line in np.flatnonzero(mask & lines.movable):
-            free = np.flatnonzero(~mask & lines.movable)
+        for line in np.flatnonzero(mask & plan.movable):
+            free = np.flatnonzero(~mask & plan.movable)
             candidates = moved(mask, int(line), free)
             losses = losses_of(loss, candidates, batch)
             n_evaluations += free.size
@@ -101,7 +101,7 @@ def descend_exact(
 
 def descend(
     loss: Loss,
-    lines: LinePlan,
+    plan: LinePlan,
     start: Bool,
     *,
     shortlist: int = 4,
@@ -133,7 +133,7 @@ def descend(
         before = best
         if judge.n_evaluations + 2 * slope_cost + shortlist > limit:
             break
-        left = np.flatnonzero(mask & lines.movable)
+        left = np.flatnonzero(mask & plan.movable)
         if rng is not None and max_moves is not None and left.size > max_moves:
             left = rng.choice(left, max_moves, replace=False)
         _, slope = guide.slope(mask)
@@ -142,7 +142,7 @@ def descend(
                 break
             line = left[slope[left].argmax()]  # the one that is missed least
             left = left[left != line]
-            candidates, slope = _candidates(guide, judge, mask, line, lines, excess, widths)
+            candidates, slope = _candidates(guide, judge, mask, line, plan, excess, widths)
             losses = judge(candidates)
             if losses.size and losses.min() < best:
                 best, mask = float(losses.min()), candidates[losses.argmin()]
@@ -162,7 +162,7 @@ def _candidates(
     judge: Judge,
     mask: Bool,
     line: int,
-    lines: LinePlan,
+    plan: LinePlan,
     excess: Float,
     widths: tuple[int, int],
 ) -> tuple[Bool, Float]:
@@ -174,7 +174,7 @@ def _candidates(
     removed = mask.copy()
     removed[line] = False
     value, slope = guide.slope(removed)
-    free = np.flatnonzero(~mask & lines.movable)
+    free = np.flatnonzero(~mask & plan.movable)
     known = [judge.knows(candidate) for candidate in moved(mask, line, free)]
     free = free[~np.array(known, dtype=bool)]
     targets = promising(free, slope, excess, widths[0])

@@ -127,7 +127,7 @@ def label_settings(
     return {
         "reconstructor": card["sha256"],
         "dictionary": plan_digest(dictionary),
-        "start": plan_digest(lambda lines: (start(lines),)),
+        "start": plan_digest(lambda plan: (start(plan),)),
         "n_rows": config.n_rows,
         "icd_every": config.icd_every,
         "shortlist": config.shortlist,
@@ -145,9 +145,9 @@ def plan_digest(dictionary: Dictionary) -> str:
     return digest.hexdigest()
 
 
-def usual_start(lines: LinePlan) -> Bool:
+def usual_start(plan: LinePlan) -> Bool:
     """Return the member of the family that is never far from the best fixed one."""
-    return family(lines)[FAMILY.index((2.0, 1.0))]
+    return family(plan)[FAMILY.index((2.0, 1.0))]
 
 
 def is_done(settings: dict[str, Any], block: Block) -> bool:
@@ -166,15 +166,15 @@ def label_block(config: Config, dictionary: Dictionary, start: Start, block: Blo
         # counted by acceleration, which may follow the number in steps of their own
         with_icd = config.icd_every > 0 and seen[sample.acceleration] % config.icd_every == 0
         seen[sample.acceleration] += 1
-        lines = sample.lines()
-        plan = dictionary(lines), start(lines)
-        found.append(label_scan(sample, number, model, *plan, config, with_icd))
-    masks = dict(zip(block.scans, (entry.pop("mask") for entry in found), strict=True))
-    widest = max(mask.size for mask in masks.values())
+        plan = sample.plan()
+        masks, first = dictionary(plan), start(plan)
+        found.append(label_scan(sample, number, model, masks, first, config, with_icd))
+    chosen = dict(zip(block.scans, (entry.pop("mask") for entry in found), strict=True))
+    widest = max(mask.size for mask in chosen.values())
     for entry in found:
         entry["gradient"] = _padded(entry["gradient"], widest)
     arrays = {key: np.stack([entry[key] for entry in found]) for key in found[0]}
-    write_masks(block.path, masks, label_settings(config, card, dictionary, start), arrays)
+    write_masks(block.path, chosen, label_settings(config, card, dictionary, start), arrays)
 
 
 def label_scan(
@@ -203,7 +203,7 @@ def label_scan(
     if not with_icd:
         return entry
     label = descend(
-        loss, sample.lines(), start, shortlist=config.shortlist, max_moves=config.max_moves
+        loss, sample.plan(), start, shortlist=config.shortlist, max_moves=config.max_moves
     )
     noisy = redrawn(sample, np.random.default_rng(number))
     again = scan_loss(noisy, model, config.n_rows, config.device)

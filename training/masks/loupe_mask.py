@@ -48,57 +48,57 @@ class LoupeMask(nn.Module):
         start = torch.empty(len(accelerations), n_grid).uniform_(0.01, 0.99)
         self.weight = nn.Parameter(torch.logit(start) / slope)
 
-    def probabilities(self, lines: LinePlan) -> Tensor:
+    def probabilities(self, plan: LinePlan) -> Tensor:
         """Return p (ky,): 1 on calibration, 0 where nothing can be acquired; the sum is `n_lines`.
 
         Like LOUPE, too large a mean is scaled down, and too small a one is scaled in 1 - p.
         """
-        movable = torch.from_numpy(lines.movable).to(self.weight.device)
-        free = torch.sigmoid(self.slope * self.row_weights(lines)[movable])
-        share, mean = lines.n_movable / max(int(movable.sum()), 1), free.mean()
+        movable = torch.from_numpy(plan.movable).to(self.weight.device)
+        free = torch.sigmoid(self.slope * self.row_weights(plan)[movable])
+        share, mean = plan.n_movable / max(int(movable.sum()), 1), free.mean()
         if mean >= share:
             scaled = free * (share / mean)
         else:
             scaled = 1 - (1 - free) * ((1 - share) / (1 - mean))
-        fixed = torch.from_numpy(lines.calibration).to(self.weight)
+        fixed = torch.from_numpy(plan.calibration).to(self.weight)
         return fixed.masked_scatter(movable, scaled)
 
-    def row_weights(self, lines: LinePlan) -> Tensor:
+    def row_weights(self, plan: LinePlan) -> Tensor:
         """Return the weights (ky,) of the rows of a plan."""
-        acceleration = np.log(lines.acquirable.sum() / lines.n_lines)
+        acceleration = np.log(plan.acquirable.sum() / plan.n_lines)
         vectors = interpolation(np.array([acceleration]), np.log(self.accelerations))
-        rows = np.arange(lines.acquirable.size) - lines.center
-        furthest = max(float(np.abs(rows[lines.acquirable]).max()), 1.0)
+        rows = np.arange(plan.acquirable.size) - plan.center
+        furthest = max(float(np.abs(rows[plan.acquirable]).max()), 1.0)
         grid = interpolation(rows / furthest, np.linspace(-1, 1, self.weight.shape[1]))
         table = torch.from_numpy(vectors).to(self.weight) @ self.weight
         return torch.from_numpy(grid).to(self.weight) @ table[0]
 
-    def draw(self, lines: LinePlan, uniform: Tensor) -> Tensor:
+    def draw(self, plan: LinePlan, uniform: Tensor) -> Tensor:
         """Return a mask (ky,) of lines drawn with numbers (ky,) from (0, 1), straight through.
 
         As many lines as planned on average, not every time: that is the law that LOUPE learns with.
         """
-        p = self.probabilities(lines)
+        p = self.probabilities(plan)
         hard = (uniform < p).to(p)
         soft = torch.sigmoid(self.draw_slope * (p - uniform))
         return hard + (soft - soft.detach())
 
     @torch.no_grad()
-    def mask(self, lines: LinePlan) -> Bool:
+    def mask(self, plan: LinePlan) -> Bool:
         """Return the mask (ky,) of the most probable lines, exactly the budget."""
-        weight = self.row_weights(lines).cpu().numpy()
-        rows = np.flatnonzero(lines.movable)
+        weight = self.row_weights(plan).cpu().numpy()
+        rows = np.flatnonzero(plan.movable)
         best = np.argsort(-weight[rows], kind="stable")  # p grows with the weight
-        return lines.mask(rows[best[: lines.n_movable]])
+        return plan.mask(rows[best[: plan.n_movable]])
 
     @torch.no_grad()
-    def random_masks(self, lines: LinePlan, n: int, rng: np.random.Generator) -> list[Bool]:
+    def random_masks(self, plan: LinePlan, n: int, rng: np.random.Generator) -> list[Bool]:
         """Draw masks (ky,) with the probabilities until `n` of them have exactly the budget."""
-        p = self.probabilities(lines).cpu().double().numpy()
+        p = self.probabilities(plan).cpu().double().numpy()
         masks: list[Bool] = []
         while len(masks) < n:
             drawn: NDArray[np.bool_] = rng.random((256, p.size)) < p
-            masks += list(drawn[drawn.sum(1) == lines.n_lines])
+            masks += list(drawn[drawn.sum(1) == plan.n_lines])
         return masks[:n]
 
 

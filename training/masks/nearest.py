@@ -26,9 +26,9 @@ _SAME_ACCELERATION = 1.1  # ratio of nominal accelerations up to which plans are
 
 def feature(sample: Sample) -> Tensor:
     """Return the low-frequency image of a scan: magnitudes on GRID, at most about 1, flattened."""
-    lines = torch.from_numpy(sample.lines().calibration)
-    kspace = torch.where(lines, sample.kspace, 0)
-    image = sense.adjoint(kspace, sample.csm, lines.to(sample.csm.real.dtype)).abs()
+    plan = torch.from_numpy(sample.plan().calibration)
+    kspace = torch.where(plan, sample.kspace, 0)
+    image = sense.adjoint(kspace, sample.csm, plan.to(sample.csm.real.dtype)).abs()
     image = image / image.max().clamp_min(torch.finfo(image.dtype).tiny)
     small = functional.interpolate(image[None, None], GRID, mode="bilinear", antialias=True)
     return small.flatten()
@@ -59,17 +59,17 @@ class Nearest:
         self, examples: Iterable[tuple[Sample, Bool]], subjects: Sequence[str] | None = None
     ) -> None:
         features = []
-        self.lines: list[LinePlan] = []
+        self.plan: list[LinePlan] = []
         self.masks: list[Bool] = []
         self.patterns: list[Pattern] = []
         accelerations = []
         for sample, mask in examples:  # one at a time: a scan of 15 coils is large
-            lines = sample.lines()
+            plan = sample.plan()
             features.append(feature(sample))
             accelerations.append(sample.acceleration)
-            self.lines.append(lines)
+            self.plan.append(plan)
             self.masks.append(mask)
-            self.patterns.append(Pattern.of(mask, lines))  # refuses masks of other plans
+            self.patterns.append(Pattern.of(mask, plan))  # refuses masks of other plans
         if not features:
             raise ValueError("nearest neighbour: expected examples, got none")
         if subjects is not None and len(subjects) != len(features):
@@ -80,7 +80,7 @@ class Nearest:
         self.subjects = None if subjects is None else np.array(subjects, dtype=object)
         self.features = torch.stack(features)
         self.accelerations = np.array(accelerations)
-        self.n_rows = np.array([lines.acquirable.size for lines in self.lines])
+        self.n_rows = np.array([plan.acquirable.size for plan in self.plan])
 
     def __call__(
         self,
@@ -93,13 +93,13 @@ class Nearest:
 
     def mask(self, number: int, sample: Sample) -> Bool:
         """Return the mask of an example, carried over to the plan of a scan."""
-        lines, own = sample.lines(), self.lines[number]
+        plan, own = sample.plan(), self.plan[number]
         same = (
-            lines.n_lines == own.n_lines
-            and np.array_equal(lines.acquirable, own.acquirable)
-            and np.array_equal(lines.calibration, own.calibration)
+            plan.n_lines == own.n_lines
+            and np.array_equal(plan.acquirable, own.acquirable)
+            and np.array_equal(plan.calibration, own.calibration)
         )
-        return self.masks[number].copy() if same else self.patterns[number].realise(lines)
+        return self.masks[number].copy() if same else self.patterns[number].realise(plan)
 
     def neighbours(
         self,

@@ -78,7 +78,7 @@ class _State:
 
 def population(
     losses: Sequence[Loss],
-    lines: LinePlan,
+    plan: LinePlan,
     starts: Sequence[Bool],
     search: Search,
     *,
@@ -97,16 +97,16 @@ def population(
         If `state` is of another search, or a start is not a mask of the plan.
     """
     for start in starts:
-        if start.sum() != lines.n_lines or np.any(lines.calibration & ~start):
-            raise ValueError(f"a start of {start.sum()} lines, expected a mask of {lines.n_lines}")
-    now = _restore(state, _digest(losses, lines, starts, search, about))
+        if start.sum() != plan.n_lines or np.any(plan.calibration & ~start):
+            raise ValueError(f"a start of {start.sum()} lines, expected a mask of {plan.n_lines}")
+    now = _restore(state, _digest(losses, plan, starts, search, about))
     while len(now.ends) < len(starts):
-        _step(now, losses, lines, starts, search)
+        _step(now, losses, plan, starts, search)
         if state:
             _save(state, now)
         if report:
             report(_told(now, len(starts)))
-    return [_found(end, lines) for end in now.ends]
+    return [_found(end, plan) for end in now.ends]
 
 
 def best_first(
@@ -118,9 +118,9 @@ def best_first(
     return [members[i] for i in np.argsort(table.mean(0), kind="stable")]
 
 
-def perturbed(mask: Bool, lines: LinePlan, n: int, rng: np.random.Generator) -> Bool:
+def perturbed(mask: Bool, plan: LinePlan, n: int, rng: np.random.Generator) -> Bool:
     """Move `n` random lines of a mask to random free rows."""
-    taken, free = np.flatnonzero(mask & lines.movable), np.flatnonzero(~mask & lines.movable)
+    taken, free = np.flatnonzero(mask & plan.movable), np.flatnonzero(~mask & plan.movable)
     n = min(n, taken.size, free.size)
     result = mask.copy()
     result[rng.choice(taken, n, replace=False)] = False
@@ -129,7 +129,7 @@ def perturbed(mask: Bool, lines: LinePlan, n: int, rng: np.random.Generator) -> 
 
 
 def _step(
-    now: _State, losses: Sequence[Loss], lines: LinePlan, starts: Sequence[Bool], search: Search
+    now: _State, losses: Sequence[Loss], plan: LinePlan, starts: Sequence[Bool], search: Search
 ) -> None:
     """Evaluate a start, begin or end a pass, or take one line."""
     if now.mask is None:
@@ -138,7 +138,7 @@ def _step(
         now.mask, now.losses = np.flatnonzero(start).tolist(), values.tolist()
         now.start_loss = now.pass_loss = float(values.mean())
     elif now.queue:
-        _take(now, losses, lines, search)
+        _take(now, losses, plan, search)
     else:
         loss = float(np.mean(now.losses))
         idle = now.n_passes > 0 and loss > (1 - ENOUGH) * now.pass_loss
@@ -148,22 +148,22 @@ def _step(
             now.mask, now.losses, now.n_passes = None, [], 0
             now.n_lines = now.n_evaluations = 0
         else:
-            mask = _bool(now.mask, lines)
+            mask = _bool(now.mask, plan)
             slope = _mean_slope(now, losses, mask, _subset(now, losses, search))
-            rows = np.flatnonzero(mask & lines.movable)
+            rows = np.flatnonzero(mask & plan.movable)
             now.queue = rows[np.argsort(-slope[rows], kind="stable")].tolist()
             now.pass_loss, now.n_passes = loss, now.n_passes + 1
 
 
-def _take(now: _State, losses: Sequence[Loss], lines: LinePlan, search: Search) -> None:
+def _take(now: _State, losses: Sequence[Loss], plan: LinePlan, search: Search) -> None:
     """Take the next line of the queue: move it to where all scans are better, or leave it."""
     line, now.queue = now.queue[0], now.queue[1:]
     now.n_lines += 1
-    mask = _bool(now.mask, lines)
+    mask = _bool(now.mask, plan)
     few = _subset(now, losses, search)
     removed = mask.copy()
     removed[line] = False
-    free = np.flatnonzero(~mask & lines.movable)
+    free = np.flatnonzero(~mask & plan.movable)
     slope = _mean_slope(now, losses, removed, few)[free]
     targets = free[np.argsort(slope, kind="stable")[: search.shortlist]]
     if not targets.size:
@@ -201,14 +201,14 @@ def _evaluate(
     return np.array([losses_of(losses[s], masks, 8) for s in scans]).reshape(-1, len(masks))
 
 
-def _bool(rows: list[int] | None, lines: LinePlan) -> Bool:
-    mask = np.zeros(lines.acquirable.size, dtype=bool)
+def _bool(rows: list[int] | None, plan: LinePlan) -> Bool:
+    mask = np.zeros(plan.acquirable.size, dtype=bool)
     mask[rows] = True
     return mask
 
 
-def _found(end: dict[str, Any], lines: LinePlan) -> Found:
-    values = end | {"mask": _bool(end["mask"], lines), "losses": np.array(end["losses"])}
+def _found(end: dict[str, Any], plan: LinePlan) -> Found:
+    values = end | {"mask": _bool(end["mask"], plan), "losses": np.array(end["losses"])}
     return Found(**values)
 
 
@@ -223,12 +223,12 @@ def _told(now: _State, n_starts: int) -> str:
 
 def _digest(
     losses: Sequence[Loss],
-    lines: LinePlan,
+    plan: LinePlan,
     starts: Sequence[Bool],
     search: Search,
     about: Mapping[str, Any] | None,
 ) -> str:
-    rows = [np.flatnonzero(rows).tolist() for rows in (lines.acquirable, lines.calibration)]
+    rows = [np.flatnonzero(rows).tolist() for rows in (plan.acquirable, plan.calibration)]
     what = [*rows, [np.flatnonzero(start).tolist() for start in starts], len(losses)]
     return settings_digest({"of": what, "search": asdict(search), "about": dict(about or {})})
 
@@ -325,15 +325,15 @@ def run(config: Config, report: Callable[[str], None] | None = None) -> list[Fou
     if out.exists():
         return _written(out, about)
     samples = chosen(config)
-    lines = next(iter(samples.values())).lines()
+    plan = next(iter(samples.values())).plan()
     losses = [scan_loss(sample, model, config.n_rows) for sample in samples.values()]
     search = Search(**{key: getattr(config, key) for key in Search.__dataclass_fields__})
-    starts = best_first(losses, family(lines), 2 * config.n_screen, config.seed)[: config.n_members]
+    starts = best_first(losses, family(plan), 2 * config.n_screen, config.seed)[: config.n_members]
     rng = np.random.default_rng(config.seed)
     for _ in range(config.n_perturbed):
-        starts.append(perturbed(starts[0], lines, lines.n_movable // 4, rng))
+        starts.append(perturbed(starts[0], plan, plan.n_movable // 4, rng))
     state = out.with_suffix(".state.json")
-    ends = population(losses, lines, starts, search, state=state, about=about, report=report)
+    ends = population(losses, plan, starts, search, state=state, about=about, report=report)
     ends.sort(key=lambda end: end.loss)
     arrays = {
         "loss": np.array([end.loss for end in ends]),

@@ -30,24 +30,24 @@ class Population:
 
     patterns: tuple[tuple[float, Pattern], ...]  # acceleration, mask
 
-    def __call__(self, lines: LinePlan) -> Bool:
+    def __call__(self, plan: LinePlan) -> Bool:
         """Return the mask (n,) of a plan."""
-        acceleration = float(lines.acquirable.sum()) / lines.n_lines
+        acceleration = float(plan.acquirable.sum()) / plan.n_lines
         nearest = min(self.patterns, key=lambda p: abs(np.log2(p[0] / acceleration)))
-        return nearest[1].realise(lines)
+        return nearest[1].realise(plan)
 
 
 SIMPLE: Mapping[str, Sampler] = {
-    "uniform_random": lambda sample, rng: densities.uniform_random(sample.lines(), rng),
-    "variable_density": lambda sample, rng: densities.variable_density(sample.lines(), rng),
-    "equispaced": lambda sample, rng: densities.equispaced(sample.lines()),
-    "low_pass": lambda sample, rng: densities.low_pass(sample.lines()),
+    "uniform_random": lambda sample, rng: densities.uniform_random(sample.plan(), rng),
+    "variable_density": lambda sample, rng: densities.variable_density(sample.plan(), rng),
+    "equispaced": lambda sample, rng: densities.equispaced(sample.plan()),
+    "low_pass": lambda sample, rng: densities.low_pass(sample.plan()),
 }
 
 
 def fixed(mask_for: Callable[[LinePlan], Bool]) -> Sampler:
     """Return the sampler that gives every scan of a plan the same mask."""
-    return lambda sample, rng: mask_for(sample.lines())
+    return lambda sample, rng: mask_for(sample.plan())
 
 
 def network(model: nn.Module) -> Sampler:
@@ -55,10 +55,10 @@ def network(model: nn.Module) -> Sampler:
 
     @torch.no_grad()
     def choose(sample: Sample, rng: np.random.Generator) -> Bool:
-        lines = sample.lines()
-        calibration = sample.kspace[None, ..., torch.from_numpy(lines.calibration)]
-        logits = model(features(calibration), lines, coil_features(calibration))
-        return mask_of(logits, lines)
+        plan = sample.plan()
+        calibration = sample.kspace[None, ..., torch.from_numpy(plan.calibration)]
+        logits = model(features(calibration), plan, coil_features(calibration))
+        return mask_of(logits, plan)
 
     return choose
 
@@ -93,9 +93,9 @@ def shuffled(chosen: Mapping[int, Bool], plans: Sequence[LinePlan]) -> dict[int,
     return dict(sorted(given.items()))
 
 
-def medoids(patterns: Sequence[Pattern], lines: LinePlan, n: int, seed: int = 0) -> list[int]:
+def medoids(patterns: Sequence[Pattern], plan: LinePlan, n: int, seed: int = 0) -> list[int]:
     """Return `n` patterns that stand for all: k-medoids of their masks' Hamming distance."""
-    drawn = np.stack([pattern.realise(lines) for pattern in patterns])
+    drawn = np.stack([pattern.realise(plan) for pattern in patterns])
     apart = (drawn[:, None] != drawn[None]).sum(-1)
     n = min(n, len(patterns))
     rng = np.random.default_rng(seed)

@@ -208,11 +208,11 @@ def vetted(study: Study) -> None:
         for cohort in study.base:
             read = labels.read_labels(study.labels("icd") / cohort)
             for i, (number, mask) in enumerate(read.masks.items()):
-                plan = load(scan_path(study.scans(cohort), number)).lines()
+                plan = load(scan_path(study.scans(cohort), number)).plan()
                 if read.arrays["has_icd"][i] and read.arrays["acceleration"][i] == acceleration:
                     found.append((f"ICD, {cohort} {number}", Pattern.of(mask, plan)))
-        lines = LinePlan.of(reference_rows(study), acceleration)
-        for i in medoids([pattern for _, pattern in found], lines, n) if found else []:
+        plan = LinePlan.of(reference_rows(study), acceleration)
+        for i in medoids([pattern for _, pattern in found], plan, n) if found else []:
             name = f"{found[i][0]}, {acceleration:g}x"
             chosen.append({"name": name, "pattern": found[i][1].to_json()})
     path.write_text(json.dumps(chosen, indent=1) + "\n")

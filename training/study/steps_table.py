@@ -41,9 +41,9 @@ class BestSingle:
 
     weights: str  # of its MNet-select, whose table says which it is
 
-    def __call__(self, lines: LinePlan) -> Bool:
+    def __call__(self, plan: LinePlan) -> Bool:
         """Return the mask (n,)."""
-        return _select(self.weights).population(lines)
+        return _select(self.weights).population(plan)
 
 
 @lru_cache(maxsize=8)
@@ -80,7 +80,7 @@ def follows_from(study: Study, name: str, fold: str) -> str:
         return name
     if name in ("population", "best_single"):
         masks = read_population(study) if name == "population" else best_single(study, fold)
-        return labels.plan_digest(lambda lines: (masks(lines),))
+        return labels.plan_digest(lambda plan: (masks(plan),))
     if name == "suno_nn":
         folders = (study.labels("icd") / cohort for cohort in study.folds[fold].train)
         return ", ".join(labels.read_labels(folder).digest for folder in folders)
@@ -165,7 +165,7 @@ def _write_shuffled(study: Study, cohort: str) -> None:
     settings = {"cohort": cohort, "shuffled": source.digest}
     if is_written(path, settings):
         return
-    plans = [load(file).lines() for file in cohort_files(study.scans(cohort))]
+    plans = [load(file).plan() for file in cohort_files(study.scans(cohort))]
     write_masks(path, shuffled(source.masks, plans), settings)
 
 

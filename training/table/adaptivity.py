@@ -39,8 +39,8 @@ def adaptivity(
 
 def _distances(masks: Iterable[tuple[str, float, Bool, LinePlan]]) -> list[dict[str, Any]]:
     groups: dict[tuple[str, float], list[tuple[Bool, LinePlan]]] = {}
-    for sampler, acceleration, mask, lines in masks:
-        groups.setdefault((sampler, acceleration), []).append((mask, lines))
+    for sampler, acceleration, mask, plan in masks:
+        groups.setdefault((sampler, acceleration), []).append((mask, plan))
     found = []
     for (sampler, acceleration), members in groups.items():
         apart = distances(members)

@@ -69,7 +69,7 @@ def evaluate_files(files: Files, device: torch.device) -> dict[str, Any]:
             scan = _plan(volume, kspace, acceleration, device)
             masks = comparison.sampler_masks(scan, sampler, range(files.n_seeds))
             drawn += [
-                (name, acceleration, mask, scan.lines)
+                (name, acceleration, mask, scan.plan)
                 for name, seeds in masks.items()
                 for mask in seeds[0]
             ]
@@ -124,11 +124,11 @@ def _plan(
     volume: FastmriVolume, kspace: Tensor, acceleration: float, device: torch.device
 ) -> comparison.Volume:
     try:
-        lines = LinePlan.of(volume.acquirable, acceleration)
+        plan = LinePlan.of(volume.acquirable, acceleration)
     except ValueError as error:
         raise ValueError(f"{volume.path} at acceleration {acceleration:g}: {error}") from error
     return comparison.Volume(
-        kspace=kspace.to(device), lines=lines, crop=volume.crop, matrix=volume.matrix
+        kspace=kspace.to(device), plan=plan, crop=volume.crop, matrix=volume.matrix
     )
 
 

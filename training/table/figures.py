@@ -68,12 +68,12 @@ class Shown:
     figures: Mapping[str, float]  # nrmse, psnr, ssim
 
 
-def draw_masks(path: Path, masks: Mapping[str, Bool], lines: LinePlan) -> None:
+def draw_masks(path: Path, masks: Mapping[str, Bool], plan: LinePlan) -> None:
     """Draw one line pattern (ky,) per sampler, all for the same scan."""
     with rc_context(_STYLE):
         figure, axes = _figure(len(masks), 1, (8.5, 0.55 + 0.3 * len(masks)))
         for axis, (sampler, mask) in zip(axes[:, 0], masks.items(), strict=True):
-            kinds = np.where(lines.acquirable, 1, 0) + mask + (mask & lines.calibration)
+            kinds = np.where(plan.acquirable, 1, 0) + mask + (mask & plan.calibration)
             axis.imshow(
                 kinds[None], cmap=_LINES, vmin=0, vmax=3, aspect="auto", interpolation="nearest"
             )
@@ -81,9 +81,9 @@ def draw_masks(path: Path, masks: Mapping[str, Bool], lines: LinePlan) -> None:
             axis.tick_params(left=False, bottom=False, labelbottom=False)
             axis.spines[:].set_visible(False)
         last = axes[-1, 0]
-        ticks = [0, lines.center, lines.acquirable.size - 1]
+        ticks = [0, plan.center, plan.acquirable.size - 1]
         last.set_xticks(
-            ticks, [f"{tick - lines.center:+d}" if tick != lines.center else "0" for tick in ticks]
+            ticks, [f"{tick - plan.center:+d}" if tick != plan.center else "0" for tick in ticks]
         )
         last.tick_params(bottom=True, labelbottom=True)
         last.set_xlabel("phase-encode row, k = 0 at 0; red: calibration")
@@ -209,12 +209,12 @@ def _curves(log: Sequence[Mapping[str, float]]) -> dict[str, Floats]:
 def read_log(path: Path) -> list[dict[str, float]]:
     """Read a JSON-lines log; a last line that was cut by a stop is left out."""
     records = []
-    lines = path.read_text().splitlines()
-    for number, line in enumerate(lines):
+    plan = path.read_text().splitlines()
+    for number, line in enumerate(plan):
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:
-            if number < len(lines) - 1:
+            if number < len(plan) - 1:
                 raise ValueError(f"{path}, line {number + 1} is not JSON: {error}") from error
     return [record for record in records if "step" in record]
 

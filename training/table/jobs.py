@@ -100,7 +100,7 @@ def subjects(study: Path, cohort: TestCohort) -> dict[int, str]:
         ) from None
 
 
-def plan(study: Path, cohort: str, number: int) -> tuple[LinePlan, float]:
+def scan_plan(study: Path, cohort: str, number: int) -> tuple[LinePlan, float]:
     """Return what a mask of a scan may choose from, and the nominal acceleration."""
     path = scan_path(study / "scans" / cohort, number)
     try:
@@ -134,7 +134,9 @@ def read_checked(job: Job) -> dict[int, Bool]:
         shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
         raise ValueError(f"{path} lacks {len(missing)} of {len(numbers)} scans: {shown}")
     for number in numbers:
-        check_mask(file.masks[number], plan(job.study, cohort, number)[0], f"{path}, scan {number}")
+        check_mask(
+            file.masks[number], scan_plan(job.study, cohort, number)[0], f"{path}, scan {number}"
+        )
     return {number: file.masks[number] for number in numbers}
 
 
@@ -143,19 +145,19 @@ def held_out_masks(jobs: Sequence[Job]) -> Iterator[tuple[str, float, Bool, Line
     files = {job.mask_path: job for job in jobs if job.cohort.held_out}
     for job in files.values():
         for number, mask in read_checked(job).items():
-            lines, acceleration = plan(job.study, job.cohort.name, number)
-            yield job.entry.sampler, acceleration, mask, lines
+            plan, acceleration = scan_plan(job.study, job.cohort.name, number)
+            yield job.entry.sampler, acceleration, mask, plan
 
 
-def check_mask(mask: Bool, lines: LinePlan, where: str) -> None:
+def check_mask(mask: Bool, plan: LinePlan, where: str) -> None:
     """Refuse a mask (ky,) that the plan does not allow."""
-    if mask.shape != lines.acquirable.shape:
-        raise ValueError(f"{where}: mask of {mask.size} rows, the scan has {lines.acquirable.size}")
-    if np.any(mask & ~lines.acquirable):
-        outside = int((mask & ~lines.acquirable).sum())
+    if mask.shape != plan.acquirable.shape:
+        raise ValueError(f"{where}: mask of {mask.size} rows, the scan has {plan.acquirable.size}")
+    if np.any(mask & ~plan.acquirable):
+        outside = int((mask & ~plan.acquirable).sum())
         raise ValueError(f"{where}: {outside} lines of the mask cannot be acquired")
-    if np.any(lines.calibration & ~mask):
-        left = int((lines.calibration & ~mask).sum())
+    if np.any(plan.calibration & ~mask):
+        left = int((plan.calibration & ~mask).sum())
         raise ValueError(f"{where}: the mask leaves out {left} calibration lines")
-    if mask.sum() != lines.n_lines:
-        raise ValueError(f"{where}: mask of {mask.sum()} lines, the budget is {lines.n_lines}")
+    if mask.sum() != plan.n_lines:
+        raise ValueError(f"{where}: mask of {mask.sum()} lines, the budget is {plan.n_lines}")

@@ -90,7 +90,7 @@ def redraw(sample: Sample, number: int) -> Sample:
     generator = torch.Generator().manual_seed(number)
     noise = torch.randn(sample.kspace.shape, dtype=torch.complex64, generator=generator)
     kspace = sample.clean + strength * noise * rows
-    calibration = kspace[..., torch.from_numpy(sample.lines().calibration)]
+    calibration = kspace[..., torch.from_numpy(sample.plan().calibration)]
     return Sample(
         kspace=kspace,
         clean=sample.clean,
@@ -147,12 +147,12 @@ def score_job(
         sample = load(scan_path(folder, number))
         if job.entry.noise == "redrawn":
             sample = redraw(sample, number)
-        lines = sample.lines()
+        plan = sample.plan()
         done[str(number)] = {
             "mark": marks[number],
             "acceleration": sample.acceleration,
-            "acceleration_acquirable": float(lines.acquirable.sum() / lines.n_lines),
-            "acceleration_encoded": lines.acquirable.size / lines.n_lines,
+            "acceleration_acquirable": float(plan.acquirable.sum() / plan.n_lines),
+            "acceleration_encoded": plan.acquirable.size / plan.n_lines,
             **figures(*images(sample, masks[number], model, device)),
         }
         if time.monotonic() - saved > SAVE_EVERY:

@@ -89,14 +89,14 @@ def _scan(
         sampler: read_checked(Job(study=study, entry=s.entry, cohort=cohort))[number]
         for sampler, s in here.items()
     }
-    lines = sample.lines()
+    plan = sample.plan()
     about = (
         f"Scan {number} of {cohort.name} (1 subject), acceleration {acceleration:g}: "
-        f"{lines.n_lines} of {lines.acquirable.sum()} acquirable lines, "
-        f"{lines.calibration.sum()} of them calibration."
+        f"{plan.n_lines} of {plan.acquirable.sum()} acquirable lines, "
+        f"{plan.calibration.sum()} of them calibration."
     )
     path = folder / f"masks-{acceleration:g}.png"
-    draw_masks(path, masks, lines)
+    draw_masks(path, masks, plan)
     pictures = [(path, f"Masks. {about}")]
     shown = []
     truth = None

@@ -83,9 +83,9 @@ def source(
 
 
 def sequence(acceleration: float = 2.0, seed: int = 0, **options: object) -> SequenceParameters:
-    lines = LinePlan.of(np.ones(N_KY, dtype=bool), acceleration)
-    fallback = variable_density(lines, np.random.default_rng(seed)) if seed else low_pass(lines)
-    return replace(SequenceParameters(lines=lines, fallback=fallback), **options)  # type: ignore[arg-type]
+    plan = LinePlan.of(np.ones(N_KY, dtype=bool), acceleration)
+    fallback = variable_density(plan, np.random.default_rng(seed)) if seed else low_pass(plan)
+    return replace(SequenceParameters(plan=plan, fallback=fallback), **options)  # type: ignore[arg-type]
 
 
 def in_float32(pipeline: str) -> str:

@@ -49,24 +49,24 @@ def rows(adaptive: float, population: float, shuffled: float | None) -> list[dic
 
 
 @pytest.fixture
-def lines() -> LinePlan:
+def plan() -> LinePlan:
     acquirable = np.zeros(N_KY, dtype=bool)
     acquirable[3:37] = True  # counters 0..33, k = 0 at row 20
     return LinePlan.of(acquirable, 2.0)
 
 
 @pytest.fixture
-def masks(lines) -> np.ndarray:
+def masks(plan) -> np.ndarray:
     rng = np.random.default_rng(0)
-    return np.stack([uniform_random(lines, rng) for _ in range(N_SLICES)])
+    return np.stack([uniform_random(plan, rng) for _ in range(N_SLICES)])
 
 
 @pytest.fixture
-def findings(lines, masks) -> Findings:
-    return build(lines, masks)
+def findings(plan, masks) -> Findings:
+    return build(plan, masks)
 
 
-def build(lines: LinePlan, masks: np.ndarray, **changes) -> Findings:
+def build(plan: LinePlan, masks: np.ndarray, **changes) -> Findings:
     rng = torch.Generator().manual_seed(0)
     reference = 1 + torch.rand(N_SLICES, N_X, N_KY, generator=rng)
     noisy = reference + 0.1 * torch.randn(N_SLICES, N_X, N_KY, generator=rng)
@@ -91,14 +91,14 @@ def build(lines: LinePlan, masks: np.ndarray, **changes) -> Findings:
     kspace = torch.zeros(N_SLICES, 1, N_X, N_KY, dtype=torch.complex64)
     values = {
         "scan": {"slices": slices, "summary": {}},
-        "volume": Volume(kspace=kspace, lines=lines),
+        "volume": Volume(kspace=kspace, plan=plan),
         "center": CENTER,
         "reference": reference,
         "images": 3 * noisy,  # in a scale of its own, as images from a wire are
         "samplers": {
             "mnet_select": [masks],
-            "best_single": [np.stack([low_pass(lines)] * N_SLICES)],
-            "equispaced": [np.stack([equispaced(lines)] * N_SLICES)],
+            "best_single": [np.stack([low_pass(plan)] * N_SLICES)],
+            "equispaced": [np.stack([equispaced(plan)] * N_SLICES)],
         },
         "rows": rows(0.10, 0.11, 0.12),
         "kept": {("uniform_random", "modl"): noisy, ("mnet_select", "cg_sense"): noisy},
@@ -165,11 +165,11 @@ def test_no_plotting_library_is_needed(findings, tmp_path, monkeypatch) -> None:
     assert "<img" in page_of(findings, tmp_path)
 
 
-def test_hostile_text_from_files_stays_text(findings, lines, masks, tmp_path) -> None:
+def test_hostile_text_from_files_stays_text(findings, plan, masks, tmp_path) -> None:
     slices = [dict(s, fallback=True, reason=HOSTILE) for s in findings.scan["slices"]]
     slices[0]["slice"] = HOSTILE
     hostile = build(
-        lines,
+        plan,
         masks,
         scan={"slices": slices},
         title=HOSTILE,
@@ -196,10 +196,10 @@ def test_hostile_text_from_files_stays_text(findings, lines, masks, tmp_path) ->
     ],
 )
 def test_the_first_line_says_whether_adapting_helped(
-    lines, masks, tmp_path, figures, better, said
+    plan, masks, tmp_path, figures, better, said
 ) -> None:
     table = rows(*figures)
-    first = Page(page_of(build(lines, masks, rows=table), tmp_path)).texts[0]
+    first = Page(page_of(build(plan, masks, rows=table), tmp_path)).texts[0]
     assert first.startswith(f"The adaptive mask (mean NRMSE {figures[0]:.4f}) ")
     assert said in first
     assert verdict(table).better is better
@@ -220,23 +220,23 @@ def test_without_the_control_there_is_no_verdict() -> None:
         verdict([row("mnet_select", [0.1])])
 
 
-def test_fallbacks_are_announced_with_their_reasons(findings, lines, masks, tmp_path) -> None:
+def test_fallbacks_are_announced_with_their_reasons(findings, plan, masks, tmp_path) -> None:
     slices = [dict(s) for s in findings.scan["slices"]]
     slices[1] |= {"fallback": True, "reason": "deadline", "mask_latency_ms": None}
-    text = " ".join(Page(page_of(build(lines, masks, scan={"slices": slices}), tmp_path)).texts)
+    text = " ".join(Page(page_of(build(plan, masks, scan={"slices": slices}), tmp_path)).texts)
     assert "1 of 3 slices were measured with the fallback mask: deadline (1)" in text
     assert "slice 1 · fallback" in text
 
 
-def test_bars_stand_on_the_rows_of_the_counters_in_the_scan(findings, masks, lines) -> None:
+def test_bars_stand_on_the_rows_of_the_counters_in_the_scan(findings, masks, plan) -> None:
     assert np.array_equal(findings.masks, masks)
-    population = low_pass(lines)
-    svg = mask_svg(masks[0], lines, population)
+    population = low_pass(plan)
+    svg = mask_svg(masks[0], plan, population)
     drawn = {
         name: {float(x) - 0.5 for x in re.findall(r"M([\d.]+) ", path)}
         for name, path in re.findall(r'<path class="(\w+)" d="(.*?)"', svg)
     }
-    assert drawn["cal"] == set(np.flatnonzero(lines.calibration))
+    assert drawn["cal"] == set(np.flatnonzero(plan.calibration))
     assert drawn["new"] == set(np.flatnonzero(masks[0] & ~population))
     assert drawn["cal"] | drawn["line"] | drawn["new"] == set(np.flatnonzero(masks[0]))
     hatched = re.findall(r'<rect x="(\d+)" width="(\d+)"', svg)
@@ -260,22 +260,22 @@ def test_received_images_are_scored_after_one_scale(findings, tmp_path) -> None:
     assert len([x for x in shown if abs(x - 0.0655) < 0.005]) >= N_SLICES
 
 
-def test_counts_of_slices_must_agree(findings, lines, masks) -> None:
+def test_counts_of_slices_must_agree(findings, plan, masks) -> None:
     with pytest.raises(ValueError, match=r"needs 3 slices everywhere, got \{'received images': 2"):
-        build(lines, masks, images=findings.images[:2])
+        build(plan, masks, images=findings.images[:2])
 
 
-def test_images_of_another_size_are_refused(findings, lines, masks) -> None:
+def test_images_of_another_size_are_refused(findings, plan, masks) -> None:
     with pytest.raises(ValueError, match=r"received images are \(3, 12, 40\), the reference"):
-        build(lines, masks, images=findings.images[:, :12])
+        build(plan, masks, images=findings.images[:, :12])
 
 
-def test_one_slice_gives_a_report_without_distances(findings, lines, masks, tmp_path) -> None:
+def test_one_slice_gives_a_report_without_distances(findings, plan, masks, tmp_path) -> None:
     one = build(
-        lines,
+        plan,
         masks,
         scan={"slices": findings.scan["slices"][:1]},
-        volume=Volume(kspace=findings.volume.kspace[:1], lines=lines),
+        volume=Volume(kspace=findings.volume.kspace[:1], plan=plan),
         reference=findings.reference[:1],
         images=findings.images[:1],
         samplers={name: [mask[:1] for mask in m] for name, m in findings.samplers.items()},

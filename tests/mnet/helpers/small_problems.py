@@ -9,7 +9,7 @@ from mnet.sampler.features import N_COIL_FEATURES
 from tests.mnet.helpers.operator_checks import random_like
 
 
-def plan(n: int = 96, acceleration: float = 4.0, padded: int = 0) -> LinePlan:
+def make_plan(n: int = 96, acceleration: float = 4.0, padded: int = 0) -> LinePlan:
     acquirable = np.ones(n, dtype=bool)
     acquirable[:padded] = acquirable[n - padded :] = padded == 0
     return LinePlan.of(acquirable, acceleration)

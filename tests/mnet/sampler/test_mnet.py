@@ -9,12 +9,12 @@ from mnet.sampler import mnet
 from mnet.sampler.features import features
 from mnet.sampler.mnet import MNet
 from mnet.sampler.paper_mnet import PaperMNet
-from tests.mnet.helpers.small_problems import coils, plan
+from tests.mnet.helpers.small_problems import coils, make_plan
 
 
-def slices(lines: LinePlan, n: int = 2, n_x: int = 40, seed: int = 0) -> torch.Tensor:
+def slices(plan: LinePlan, n: int = 2, n_x: int = 40, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    size = (n, 5, n_x, int(lines.calibration.sum()))
+    size = (n, 5, n_x, int(plan.calibration.sum()))
     return features(torch.randn(size, dtype=torch.complex64, generator=generator))
 
 
@@ -44,98 +44,98 @@ def small(rich: bool = False) -> MNet:
 def test_any_size_coil_count_and_acceleration_gives_an_exact_mask(
     n, acceleration, padded, n_x, n_coils, rich
 ):
-    lines = plan(n, acceleration, padded)
+    plan = make_plan(n, acceleration, padded)
     with torch.no_grad():
-        logits = small(rich)(slices(lines, 1, n_x), lines, coils(n_coils))
+        logits = small(rich)(slices(plan, 1, n_x), plan, coils(n_coils))
     assert logits.shape == (1, n)
-    mask = mnet.mask_of(logits, lines)
-    assert mask.sum() == lines.n_lines
-    assert np.all(mask[lines.calibration])
-    assert not np.any(mask & ~lines.acquirable)
+    mask = mnet.mask_of(logits, plan)
+    assert mask.sum() == plan.n_lines
+    assert np.all(mask[plan.calibration])
+    assert not np.any(mask & ~plan.acquirable)
 
 
 @pytest.mark.parametrize("rich", [False, True])
 def test_the_prediction_depends_on_the_slice_and_not_on_its_scale(rich):
-    lines = plan(128)
+    plan = make_plan(128)
     model = small(rich)
     with torch.no_grad():
-        logits = model(slices(lines), lines, coils())
-        louder = model(slices(lines) * 1e4, lines, coils())
+        logits = model(slices(plan), plan, coils())
+        louder = model(slices(plan) * 1e4, plan, coils())
     assert not torch.allclose(logits[0], logits[1])
     torch.testing.assert_close(louder, logits, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("rich", [False, True])
 def test_the_energy_of_the_lines_is_seen_by_the_rich_sampler_alone(rich):
-    lines = plan(128)
-    z = slices(lines)
+    plan = make_plan(128)
+    z = slices(plan)
     other = z.clone()
     other[:, 2] = other[:, 2].flip(-1)  # the scale, its root mean square, stays
     with torch.no_grad():
         same = torch.allclose(
-            small(rich)(z, lines, coils()), small(rich)(other, lines, coils()), atol=1e-5
+            small(rich)(z, plan, coils()), small(rich)(other, plan, coils()), atol=1e-5
         )
     assert same is not rich
 
 
 def test_a_slice_s_prediction_does_not_depend_on_its_batch():
-    lines = plan(128)
-    z = slices(lines, 3)
+    plan = make_plan(128)
+    z = slices(plan, 3)
     with torch.no_grad():
         torch.testing.assert_close(
-            small()(z, lines, coils())[1:2], small()(z[1:2], lines, coils()), rtol=1e-4, atol=1e-4
+            small()(z, plan, coils())[1:2], small()(z[1:2], plan, coils()), rtol=1e-4, atol=1e-4
         )
 
 
 def test_features_of_a_silent_slice_give_finite_logits():
-    lines = plan(96)
+    plan = make_plan(96)
     with torch.no_grad():
-        logits = small()(slices(lines) * 0, lines, coils())
+        logits = small()(slices(plan) * 0, plan, coils())
     assert torch.isfinite(logits).all()
 
 
 def test_features_of_other_lines_than_the_plan_s_are_refused():
-    lines = plan(96)
+    plan = make_plan(96)
     with pytest.raises(ValueError, match="calibration lines"):
-        MNet(8, 16)(slices(lines)[..., :-1], lines, coils())
+        MNet(8, 16)(slices(plan)[..., :-1], plan, coils())
 
 
 def test_the_logits_teach_every_part_of_the_network():
-    lines = plan(96)
+    plan = make_plan(96)
     model = small(rich=True)
-    mnet.top_lines(model(slices(lines), lines, coils()), lines).square().sum().backward()
+    mnet.top_lines(model(slices(plan), plan, coils()), plan).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
 def test_rows_are_described_by_where_they_lie_from_the_centre():
-    lines = plan(96, padded=4)
-    calibration, acquirable, position, distance = mnet.line_table(lines)[:4]
-    assert mnet.line_table(lines).shape == (mnet.N_TABLE, 96)
-    assert np.array_equal(calibration > 0, lines.calibration)
-    assert np.array_equal(acquirable > 0, lines.acquirable)
-    assert position[lines.center] == 0
-    assert np.abs(position[lines.acquirable]).max() == 1
-    np.testing.assert_allclose(distance, lines.distance(), rtol=1e-6)
+    plan = make_plan(96, padded=4)
+    calibration, acquirable, position, distance = mnet.line_table(plan)[:4]
+    assert mnet.line_table(plan).shape == (mnet.N_TABLE, 96)
+    assert np.array_equal(calibration > 0, plan.calibration)
+    assert np.array_equal(acquirable > 0, plan.acquirable)
+    assert position[plan.center] == 0
+    assert np.abs(position[plan.acquirable]).max() == 1
+    np.testing.assert_allclose(distance, plan.distance(), rtol=1e-6)
 
 
 def test_top_lines_take_the_highest_logits_of_movable_rows():
-    lines = plan(64)
+    plan = make_plan(64)
     logits = torch.arange(64.0)[None]
-    mask = mnet.top_lines(logits, lines)[0] > 0.5
-    movable = np.flatnonzero(lines.movable)
-    expected = lines.mask(movable[-lines.n_movable :])
+    mask = mnet.top_lines(logits, plan)[0] > 0.5
+    movable = np.flatnonzero(plan.movable)
+    expected = plan.mask(movable[-plan.n_movable :])
     assert np.array_equal(mask.numpy(), expected)
 
 
 def test_the_straight_through_gradient_is_that_of_the_mask_on_movable_rows_only():
-    lines = plan(64, padded=3)
+    plan = make_plan(64, padded=3)
     logits = torch.randn(2, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     weight = torch.randn(2, 64, generator=torch.Generator().manual_seed(1))
-    mask = mnet.top_lines(logits, lines)
+    mask = mnet.top_lines(logits, plan)
     assert set(mask.detach().unique().tolist()) == {0.0, 1.0}
     (mask * weight).sum().backward()
     assert logits.grad is not None
-    torch.testing.assert_close(logits.grad, weight * torch.from_numpy(lines.movable))
+    torch.testing.assert_close(logits.grad, weight * torch.from_numpy(plan.movable))
 
 
 def test_the_paper_s_layout_has_its_five_stages_and_four_linear_layers():
@@ -159,17 +159,17 @@ def test_the_paper_s_layout_at_full_width_has_the_weights_of_its_five_stages():
 
 
 def test_the_paper_s_layout_predicts_an_exact_mask():
-    lines = plan(170)
+    plan = make_plan(170)
     model = PaperMNet(163, 170, n_channels=2)
     with torch.no_grad():
-        mask = mnet.mask_of(model(slices(lines, 1, 163), lines, coils()), lines)
-    assert mask.sum() == lines.n_lines
+        mask = mnet.mask_of(model(slices(plan, 1, 163), plan, coils()), plan)
+    assert mask.sum() == plan.n_lines
 
 
 def test_the_paper_s_layout_refuses_another_size():
-    lines = plan(171)
+    plan = make_plan(171)
     with pytest.raises(ValueError, match="built for 163 x 170, got 163 x 171"):
-        PaperMNet(163, 170, n_channels=2)(slices(lines, 1, 163), lines, coils())
+        PaperMNet(163, 170, n_channels=2)(slices(plan, 1, 163), plan, coils())
 
 
 def test_a_matrix_too_small_for_the_paper_s_stages_is_refused():

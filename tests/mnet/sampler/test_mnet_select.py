@@ -12,15 +12,15 @@ from mnet.sampler.features import features
 from mnet.sampler.mnet import Body, embeddings, mask_of
 from mnet.sampler.mnet_select import SCALE, MNetSelect, swap, swap_table
 from mnet.weight_files import load_weights, save_weights
-from tests.mnet.helpers.small_problems import coils, plan
+from tests.mnet.helpers.small_problems import coils, make_plan
 
 N = len(FAMILY)
 
 
-def slices(lines: LinePlan, n: int = 2, n_x: int = 40, seed: int = 0) -> torch.Tensor:
+def slices(plan: LinePlan, n: int = 2, n_x: int = 40, seed: int = 0) -> torch.Tensor:
     """Features of slices that differ: noise whose width along x and ky is another in each."""
     generator = torch.Generator().manual_seed(seed)
-    n_lines = int(lines.calibration.sum())
+    n_lines = int(plan.calibration.sum())
     block = torch.randn((n, 5, n_x, n_lines), dtype=torch.complex64, generator=generator)
     width = torch.linspace(0.1, 1, n)[:, None, None, None]
     x = torch.linspace(-1, 1, n_x)[:, None]
@@ -29,9 +29,9 @@ def slices(lines: LinePlan, n: int = 2, n_x: int = 40, seed: int = 0) -> torch.T
 
 
 def patterns(n: int = 3) -> list[dict]:
-    lines = plan(128)
+    plan = make_plan(128)
     rng = np.random.default_rng(0)
-    return [Pattern.of(densities.uniform_random(lines, rng), lines).to_json() for _ in range(n)]
+    return [Pattern.of(densities.uniform_random(plan, rng), plan).to_json() for _ in range(n)]
 
 
 def scrambled(strength: float = 2.0, n_patterns: int = 3, **config) -> MNetSelect:
@@ -64,33 +64,33 @@ def promising(model: MNetSelect, outputs: dict[int, float]) -> MNetSelect:
 
 
 def chosen(
-    model: MNetSelect, z: torch.Tensor, lines: LinePlan, n_coils: int = 5
+    model: MNetSelect, z: torch.Tensor, plan: LinePlan, n_coils: int = 5
 ) -> list[np.ndarray]:
     with torch.no_grad():
-        return [mask_of(row, lines) for row in model(z, lines, coils(n_coils))]
+        return [mask_of(row, plan) for row in model(z, plan, coils(n_coils))]
 
 
-def is_vetted(mask: np.ndarray, model: MNetSelect, lines: LinePlan) -> bool:
-    return any(np.array_equal(mask, vetted) for vetted in model.vetted(lines))
+def is_vetted(mask: np.ndarray, model: MNetSelect, plan: LinePlan) -> bool:
+    return any(np.array_equal(mask, vetted) for vetted in model.vetted(plan))
 
 
 def test_as_initialised_every_slice_gets_the_best_fixed_mask():
-    lines = plan(128)
+    plan = make_plan(128)
     for model in (MNetSelect(), MNetSelect(patterns())):
-        for mask in chosen(model.eval(), slices(lines, 4), lines):
-            assert np.array_equal(mask, model.population(lines))
+        for mask in chosen(model.eval(), slices(plan, 4), plan):
+            assert np.array_equal(mask, model.population(plan))
 
 
 def test_with_an_infinite_margin_every_slice_gets_the_best_fixed_mask():
-    lines = plan(128)
+    plan = make_plan(128)
     model = scrambled(margin=float("inf"))
-    for mask in chosen(model, slices(lines, 6), lines):
-        assert np.array_equal(mask, model.population(lines))
+    for mask in chosen(model, slices(plan, 6), plan):
+        assert np.array_equal(mask, model.population(plan))
 
 
 def test_slices_that_differ_get_masks_that_differ():
-    lines = plan(128)
-    found = chosen(scrambled(), slices(lines, 6), lines)
+    plan = make_plan(128)
+    found = chosen(scrambled(), slices(plan, 6), plan)
     assert len({mask.tobytes() for mask in found}) > 1
 
 
@@ -106,61 +106,61 @@ def test_slices_that_differ_get_masks_that_differ():
 def test_any_size_coil_count_and_acceleration_gives_an_exact_mask_a_vetted_one_without_swaps(
     n, acceleration, padded, n_x, n_coils, n_swaps
 ):
-    lines = plan(n, acceleration, padded)
+    plan = make_plan(n, acceleration, padded)
     model = scrambled(n_swaps=n_swaps)
-    for mask in chosen(model, slices(lines, 2, n_x), lines, n_coils):
+    for mask in chosen(model, slices(plan, 2, n_x), plan, n_coils):
         assert mask.shape == (n,)
-        assert mask.sum() == lines.n_lines
-        assert np.all(mask[lines.calibration])
-        assert not np.any(mask & ~lines.acquirable)
-        assert n_swaps > 0 or is_vetted(mask, model, lines)
+        assert mask.sum() == plan.n_lines
+        assert np.all(mask[plan.calibration])
+        assert not np.any(mask & ~plan.acquirable)
+        assert n_swaps > 0 or is_vetted(mask, model, plan)
 
 
 def test_the_vetted_masks_are_the_family_and_the_patterns_realised_for_the_plan():
-    lines = plan(120, 5.0, padded=3)
+    plan = make_plan(120, 5.0, padded=3)
     model = MNetSelect(patterns())
     expected = [
-        *family(lines),
-        *(Pattern.from_json(pattern).realise(lines) for pattern in patterns()),
+        *family(plan),
+        *(Pattern.from_json(pattern).realise(plan) for pattern in patterns()),
     ]
-    assert len(model.vetted(lines)) == N + 3
-    assert all(map(np.array_equal, model.vetted(lines), expected))
+    assert len(model.vetted(plan)) == N + 3
+    assert all(map(np.array_equal, model.vetted(plan), expected))
 
 
 def test_a_pattern_can_be_chosen_and_be_the_best_fixed_mask():
     losses = [0.1] * N + [0.0, 0.2]
-    lines = plan(128)
+    plan = make_plan(128)
     model = of_table({4.0: losses}, patterns=patterns(2))
-    assert np.array_equal(model.population(lines), model.vetted(lines)[N])
-    (mask,) = chosen(promising(model, {N + 1: -0.5}), slices(lines, 1), lines)
-    assert np.array_equal(mask, model.vetted(lines)[N + 1])
+    assert np.array_equal(model.population(plan), model.vetted(plan)[N])
+    (mask,) = chosen(promising(model, {N + 1: -0.5}), slices(plan, 1), plan)
+    assert np.array_equal(mask, model.vetted(plan)[N + 1])
 
 
 @pytest.mark.parametrize("scale", [1e-5, 1e4])
 @pytest.mark.parametrize("n_swaps", [0, 4])
 def test_masks_do_not_depend_on_the_scale_of_the_lines(scale, n_swaps):
-    lines = plan(128)
+    plan = make_plan(128)
     model = scrambled(n_swaps=n_swaps)
-    z = slices(lines, 6)
+    z = slices(plan, 6)
     with torch.no_grad():
         torch.testing.assert_close(
-            model.relative_losses(z * scale, lines, coils()),
-            model.relative_losses(z, lines, coils()),
+            model.relative_losses(z * scale, plan, coils()),
+            model.relative_losses(z, plan, coils()),
             rtol=1e-2,
             atol=1e-2,
         )
-    assert all(map(np.array_equal, chosen(model, z * scale, lines), chosen(model, z, lines)))
+    assert all(map(np.array_equal, chosen(model, z * scale, plan), chosen(model, z, plan)))
 
 
 @pytest.mark.parametrize("n_swaps", [0, 4])
 def test_a_slice_s_mask_does_not_depend_on_its_batch(n_swaps):
-    lines = plan(128)
+    plan = make_plan(128)
     model = scrambled(n_swaps=n_swaps)
-    z = slices(lines, 6)
-    together = chosen(model, z, lines)
+    z = slices(plan, 6)
+    together = chosen(model, z, plan)
     assert len({mask.tobytes() for mask in together}) > 1
     for i, mask in enumerate(together):
-        (alone,) = chosen(model, z[i : i + 1], lines)
+        (alone,) = chosen(model, z[i : i + 1], plan)
         assert np.array_equal(alone, mask)
 
 
@@ -168,24 +168,24 @@ def test_a_slice_s_mask_does_not_depend_on_its_batch(n_swaps):
 def test_a_mask_must_promise_more_than_the_margin_to_leave_the_best_fixed_one(gain, leaves):
     # member 0 is best on average; the network says that member 4, worse by 0.03, gains here
     losses = [0.0, 0.1, 0.1, 0.1, 0.03] + [0.1] * (N - 5)
-    lines = plan(128)
+    plan = make_plan(128)
     model = promising(of_table({4.0: losses}, margin=0.02), {4: -0.03 - gain})
-    (mask,) = chosen(model, slices(lines, 1), lines)
-    assert np.array_equal(mask, model.vetted(lines)[4 if leaves else 0])
+    (mask,) = chosen(model, slices(plan, 1), plan)
+    assert np.array_equal(mask, model.vetted(plan)[4 if leaves else 0])
 
 
 def test_members_vote_by_the_mean_of_what_they_predict():
-    lines = plan(128)
+    plan = make_plan(128)
     losses = [0.0, 0.1, 0.1] + [0.5] * (N - 3)
     model = of_table({4.0: losses}, n_members=2)
     with torch.no_grad():
         model.choose[0].bias[1] = -0.3 / SCALE  # alone: mask 1, at -0.2
         model.choose[1].bias[1] = 0.2 / SCALE
         model.choose[1].bias[2] = -0.25 / SCALE  # alone: mask 2, at -0.15
-    predicted = model.relative_losses(slices(lines, 1), lines, coils())
+    predicted = model.relative_losses(slices(plan, 1), plan, coils())
     assert predicted.shape == (2, 1, N)
     torch.testing.assert_close(predicted[:, 0, 1], torch.tensor([-0.2, 0.3]))
-    assert model.choice(slices(lines, 1), lines, coils()).tolist() == [2]  # 0.05, and -0.025
+    assert model.choice(slices(plan, 1), plan, coils()).tolist() == [2]  # 0.05, and -0.025
 
 
 def test_the_table_is_interpolated_in_the_acceleration():
@@ -193,20 +193,20 @@ def test_the_table_is_interpolated_in_the_acceleration():
     low[3], high[3] = 0.1, 0.5  # member 3 is best in between, 5 only at the far end
     low[5], high[5] = 0.9, 0.0
     model = of_table({2.0: low, 4.0: high})
-    lines = plan(96, 3.0)
-    np.testing.assert_allclose(model.mean_losses(lines)[[3, 5]], [0.3, 0.45])
-    assert np.array_equal(model.population(lines), family(lines)[3])
-    assert np.array_equal(model.population(plan(96, 4.0)), family(plan(96, 4.0))[5])
+    plan = make_plan(96, 3.0)
+    np.testing.assert_allclose(model.mean_losses(plan)[[3, 5]], [0.3, 0.45])
+    assert np.array_equal(model.population(plan), family(plan)[3])
+    assert np.array_equal(model.population(make_plan(96, 4.0)), family(make_plan(96, 4.0))[5])
     # beyond what is known the nearest counts
-    np.testing.assert_allclose(model.mean_losses(plan(96, 8.0)), high)
-    np.testing.assert_allclose(model.mean_losses(plan(96, 1.5)), low)
+    np.testing.assert_allclose(model.mean_losses(make_plan(96, 8.0)), high)
+    np.testing.assert_allclose(model.mean_losses(make_plan(96, 1.5)), low)
 
 
 def test_the_population_mask_is_the_caller_s_own():
-    lines = plan(96)
+    plan = make_plan(96)
     model = MNetSelect()
-    model.population(lines)[:] = False
-    assert model.population(lines).sum() == lines.n_lines
+    model.population(plan)[:] = False
+    assert model.population(plan).sum() == plan.n_lines
 
 
 @pytest.mark.parametrize("width", [N - 1, N, N + 2])
@@ -217,14 +217,14 @@ def test_a_table_of_another_width_than_the_masks_is_refused(width):
 
 
 def test_features_of_other_lines_than_the_plan_s_are_refused():
-    lines = plan(96)
+    plan = make_plan(96)
     with pytest.raises(ValueError, match="calibration lines"):
-        scrambled()(slices(lines)[..., :-1], lines, coils())
+        scrambled()(slices(plan)[..., :-1], plan, coils())
 
 
 def test_a_silent_slice_gets_a_mask():
-    lines = plan(96)
-    assert chosen(scrambled(n_swaps=3), slices(lines) * 0, lines)[0].sum() == lines.n_lines
+    plan = make_plan(96)
+    assert chosen(scrambled(n_swaps=3), slices(plan) * 0, plan)[0].sum() == plan.n_lines
 
 
 @pytest.mark.parametrize("n_swaps", [0, 4])
@@ -233,20 +233,20 @@ def test_the_two_files_alone_choose_the_same(n_swaps, tmp_path):
     save_weights(model, tmp_path / "select", {})
     loaded, _ = load_weights(str(tmp_path / "select"))
     assert isinstance(loaded, MNetSelect)
-    for lines in (plan(128), plan(101, 6.0, padded=2)):
-        z = slices(lines, 6)
-        first = chosen(model, z, lines)
+    for plan in (make_plan(128), make_plan(101, 6.0, padded=2)):
+        z = slices(plan, 6)
+        first = chosen(model, z, plan)
         assert len({mask.tobytes() for mask in first}) > 1
-        assert all(map(np.array_equal, chosen(loaded, z, lines), first))
+        assert all(map(np.array_equal, chosen(loaded, z, plan), first))
 
 
 def test_both_what_masks_and_what_rows_are_worth_teach_the_body():
-    lines = plan(128)
-    z, mask = slices(lines), family(lines)[0]
+    plan = make_plan(128)
+    z, mask = slices(plan), family(plan)[0]
     model = scrambled().requires_grad_()
     for values in (
-        model.relative_losses(z, lines, coils())[0, 0, 0],
-        model.line_values(z, lines, coils(), mask)[0, 0, 3],
+        model.relative_losses(z, plan, coils())[0, 0, 0],
+        model.line_values(z, plan, coils(), mask)[0, 0, 3],
     ):
         model.zero_grad()
         values.backward()
@@ -267,67 +267,67 @@ def test_both_what_masks_and_what_rows_are_worth_teach_the_body():
 def test_swaps_keep_budget_and_calibration_and_each_of_them_gains(
     n, acceleration, padded, n_swaps, seed
 ):
-    lines = plan(n, acceleration, padded)
+    plan = make_plan(n, acceleration, padded)
     rng = np.random.default_rng(seed)
-    mask, values = densities.uniform_random(lines, rng), rng.normal(size=n)
+    mask, values = densities.uniform_random(plan, rng), rng.normal(size=n)
     before = mask.copy()
-    swapped = swap(mask, lines, values, n_swaps)
+    swapped = swap(mask, plan, values, n_swaps)
     assert np.array_equal(mask, before)
-    assert swapped.sum() == lines.n_lines
-    assert np.all(swapped[lines.calibration])
-    assert not np.any(swapped & ~lines.acquirable)
+    assert swapped.sum() == plan.n_lines
+    assert np.all(swapped[plan.calibration])
+    assert not np.any(swapped & ~plan.acquirable)
     out, into = np.sort(values[mask & ~swapped]), np.sort(values[swapped & ~mask])[::-1]
     assert out.size == into.size <= n_swaps
     assert np.all(into > out)
 
 
 def test_unlimited_swaps_end_at_the_most_valued_rows():
-    lines = plan(96)
+    plan = make_plan(96)
     rng = np.random.default_rng(0)
     values = rng.normal(size=96)
-    movable = np.flatnonzero(lines.movable)
-    best = movable[np.argsort(-values[movable])][: lines.n_movable]
-    swapped = swap(densities.uniform_random(lines, rng), lines, values, 96)
-    assert np.array_equal(swapped, lines.mask(best))
+    movable = np.flatnonzero(plan.movable)
+    best = movable[np.argsort(-values[movable])][: plan.n_movable]
+    swapped = swap(densities.uniform_random(plan, rng), plan, values, 96)
+    assert np.array_equal(swapped, plan.mask(best))
 
 
 def test_a_mask_of_the_most_valued_rows_is_left_alone():
-    lines = plan(96)
-    mask = family(lines)[2]
+    plan = make_plan(96)
+    mask = family(plan)[2]
     values = mask.astype(float)
-    assert np.array_equal(swap(mask, lines, values, 10), mask)
-    assert np.array_equal(swap(mask, lines, np.zeros(96), 10), mask)  # a tie is no gain
+    assert np.array_equal(swap(mask, plan, values, 10), mask)
+    assert np.array_equal(swap(mask, plan, np.zeros(96), 10), mask)  # a tie is no gain
 
 
 def test_one_swap_moves_the_worst_line_to_the_best_free_row():
-    lines = plan(96)
-    mask = low = densities.low_pass(lines)
+    plan = make_plan(96)
+    mask = low = densities.low_pass(plan)
     values = np.zeros(96)
-    worst = int(np.flatnonzero(low & lines.movable)[3])
+    worst = int(np.flatnonzero(low & plan.movable)[3])
     values[worst], values[90] = -1.0, 1.0
-    swapped = swap(mask, lines, values, 1)
+    swapped = swap(mask, plan, values, 1)
     assert np.flatnonzero(mask & ~swapped).tolist() == [worst]
     assert np.flatnonzero(swapped & ~mask).tolist() == [90]
 
 
 def test_a_sampler_with_swaps_makes_those_that_its_values_say():
-    lines = plan(128)
-    z = slices(lines, 6)
+    plan = make_plan(128)
+    z = slices(plan, 6)
     fixed, swapping = scrambled(n_swaps=0), scrambled(n_swaps=2)
     moved = 0
     for i, (before, after) in enumerate(
-        zip(chosen(fixed, z, lines), chosen(swapping, z, lines), strict=True)
+        zip(chosen(fixed, z, plan), chosen(swapping, z, plan), strict=True)
     ):
-        values = swapping.line_values(z[i : i + 1], lines, coils(), before)[0, 0].numpy()
-        assert np.array_equal(after, swap(before, lines, values, 2))
+        values = swapping.line_values(z[i : i + 1], plan, coils(), before)[0, 0].numpy()
+        assert np.array_equal(after, swap(before, plan, values, 2))
         moved += int((before & ~after).sum())
     assert moved > 0
 
 
 def test_rows_are_described_beside_the_mask_and_its_mirror_image():
-    lines = plan(96)
-    mask = densities.uniform_random(lines, np.random.default_rng(0))
-    taken, mirrored = swap_table(lines, mask)[:2]
+    plan = make_plan(96)
+    mask = densities.uniform_random(plan, np.random.default_rng(0))
+    taken, mirrored = swap_table(plan, mask)[:2]
     assert np.array_equal(taken > 0, mask)
     assert set(taken.tolist()) == {-1.0, 1.0}
     for row in range(1, 96):
@@ -337,11 +337,11 @@ def test_rows_are_described_beside_the_mask_and_its_mirror_image():
 @pytest.mark.parametrize("n_channels", [0, 4])
 def test_all_members_at_once_say_what_each_says_alone(n_channels: int) -> None:
     torch.manual_seed(0)
-    lines = plan()
+    plan = make_plan()
     bodies = [Body(n_channels, 16).eval() for _ in range(3)]
     for body in bodies:
         torch.nn.init.normal_(body.shift)
         torch.nn.init.uniform_(body.spread, 0.5, 2)
-    inputs = bodies[0].inputs(slices(lines, 2), lines, coils())
+    inputs = bodies[0].inputs(slices(plan, 2), plan, coils())
     alone = torch.stack([body.embedding(*inputs) for body in bodies])
     torch.testing.assert_close(embeddings(bodies, *inputs), alone, rtol=1e-5, atol=1e-6)

@@ -22,7 +22,7 @@ N_SLICES, N_COILS, N_X, N_KY = 3, 4, 20, 64
 
 
 @pytest.fixture
-def lines() -> LinePlan:
+def plan() -> LinePlan:
     acquirable = np.zeros(N_KY, dtype=bool)
     acquirable[6:58] = True
     return LinePlan.of(acquirable, 2.0)
@@ -54,10 +54,10 @@ def image() -> torch.Tensor:
 
 
 @pytest.fixture
-def volume(lines: LinePlan, csm: torch.Tensor, image: torch.Tensor) -> Volume:
+def volume(plan: LinePlan, csm: torch.Tensor, image: torch.Tensor) -> Volume:
     kspace = fourier(csm * image[:, None], dim=-1)
-    kspace = torch.where(torch.from_numpy(lines.acquirable), kspace, 0)
-    return Volume(kspace=kspace, lines=lines)
+    kspace = torch.where(torch.from_numpy(plan.acquirable), kspace, 0)
+    return Volume(kspace=kspace, plan=plan)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def sampler() -> MNetSelect:
 
 
 def full(volume: Volume) -> np.ndarray:
-    return np.tile(volume.lines.acquirable, (volume.n_slices, 1))
+    return np.tile(volume.plan.acquirable, (volume.n_slices, 1))
 
 
 def test_zero_filled_from_all_acquirable_lines_is_the_reference(volume, csm) -> None:
@@ -81,15 +81,15 @@ def test_zero_filled_from_all_acquirable_lines_is_the_reference(volume, csm) -> 
     )
 
 
-def test_reference_of_fully_encoded_data_is_the_object(lines, csm, image) -> None:
+def test_reference_of_fully_encoded_data_is_the_object(plan, csm, image) -> None:
     everything = LinePlan.of(np.ones(N_KY, dtype=bool), 2.0)
-    volume = Volume(kspace=fourier(csm * image[:, None], dim=-1), lines=everything)
+    volume = Volume(kspace=fourier(csm * image[:, None], dim=-1), plan=everything)
     # unit-norm maps: combining undoes them, and so does the root sum of squares of magnitudes
     torch.testing.assert_close(reference(volume, csm), image.abs(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(rss(volume), image.abs(), rtol=1e-5, atol=1e-5)
 
 
-def test_every_sampler_has_exactly_the_budget_within_the_acquirable_lines(volume, lines) -> None:
+def test_every_sampler_has_exactly_the_budget_within_the_acquirable_lines(volume, plan) -> None:
     drawn = sampler_masks(volume, MNetSelect(), seeds=[0, 1, 2])
     assert set(drawn) == {
         "mnet_select",
@@ -103,15 +103,15 @@ def test_every_sampler_has_exactly_the_budget_within_the_acquirable_lines(volume
     for arrays in drawn.values():
         for mask in arrays:
             assert mask.shape == (N_SLICES, N_KY)
-            assert (mask.sum(axis=1) == lines.n_lines).all()
-            assert not (mask & ~lines.acquirable).any()
-            assert (mask & lines.calibration).sum() == N_SLICES * lines.calibration.sum()
+            assert (mask.sum(axis=1) == plan.n_lines).all()
+            assert not (mask & ~plan.acquirable).any()
+            assert (mask & plan.calibration).sum() == N_SLICES * plan.calibration.sum()
 
 
 def test_the_best_single_mask_is_that_of_the_sampler_in_every_slice(volume, sampler) -> None:
     drawn = sampler_masks(volume, sampler, seeds=[])
     (fixed,) = drawn["best_single"]
-    assert np.array_equal(fixed, np.stack([sampler.population(volume.lines)] * N_SLICES))
+    assert np.array_equal(fixed, np.stack([sampler.population(volume.plan)] * N_SLICES))
     assert not np.array_equal(drawn["mnet_select"][0], fixed)
 
 
@@ -138,7 +138,7 @@ def test_hamming_is_the_mean_over_pairs_of_rows_that_differ() -> None:
 
 
 def test_one_slice_has_no_shuffled_mask_and_no_distance(volume) -> None:
-    one = Volume(kspace=volume.kspace[:1], lines=volume.lines)
+    one = Volume(kspace=volume.kspace[:1], plan=volume.plan)
     drawn = sampler_masks(one, MNetSelect(), seeds=[0])
     assert "shuffled" not in drawn
     assert hamming(drawn["mnet_select"][0]) is None
@@ -148,8 +148,8 @@ def test_the_adaptive_mask_does_not_depend_on_lines_outside_the_calibration(
     volume, sampler
 ) -> None:
     other = volume.kspace.clone()
-    other[..., ~torch.from_numpy(volume.lines.calibration)] = torch.nan
-    blind = Volume(kspace=other, lines=volume.lines)
+    other[..., ~torch.from_numpy(volume.plan.calibration)] = torch.nan
+    blind = Volume(kspace=other, plan=volume.plan)
     for a, b in zip(
         sampler_masks(volume, sampler, [])["mnet_select"],
         sampler_masks(blind, sampler, [])["mnet_select"],
@@ -162,7 +162,7 @@ def test_the_adaptive_mask_does_not_depend_on_lines_outside_the_calibration(
 def test_lines_outside_the_mask_are_never_used(volume, csm, method) -> None:
     mask = sampler_masks(volume, MNetSelect(), seeds=[0])["uniform_random"][0]
     spoilt = torch.where(torch.from_numpy(mask)[:, None, None], volume.kspace, torch.nan)
-    blind = Volume(kspace=spoilt, lines=volume.lines)
+    blind = Volume(kspace=spoilt, plan=volume.plan)
     model = MoDL(n_channels=4, n_levels=1, n_unrolls=2)
     assert torch.equal(
         reconstruct(volume, csm, mask, method, model), reconstruct(blind, csm, mask, method, model)
@@ -192,7 +192,7 @@ def test_compare_gives_a_row_per_sampler_and_method_with_means_over_slices(volum
 
 
 def test_cg_sense_of_noiseless_data_is_closer_than_zero_filled(volume, csm) -> None:
-    mask = torch.from_numpy(equispaced(volume.lines)).float().expand(N_SLICES, -1)
+    mask = torch.from_numpy(equispaced(volume.plan)).float().expand(N_SLICES, -1)
     truth = reference(volume, csm)
     # without noise the default weight against it only hurts
     cg = volume.finish(cg_sense(volume.kspace, csm, mask, lam=1e-3)).abs()
@@ -201,7 +201,7 @@ def test_cg_sense_of_noiseless_data_is_closer_than_zero_filled(volume, csm) -> N
 
 
 def test_images_are_cropped_about_the_pixel_of_the_centre(volume, csm) -> None:
-    cropped = Volume(kspace=volume.kspace, lines=volume.lines, crop=(10, 31))
+    cropped = Volume(kspace=volume.kspace, plan=volume.plan, crop=(10, 31))
     whole = reference(volume, csm)
     small = reference(cropped, csm)
     assert small.shape == (N_SLICES, 10, 31)
@@ -209,7 +209,7 @@ def test_images_are_cropped_about_the_pixel_of_the_centre(volume, csm) -> None:
 
 
 def test_a_larger_matrix_interpolates_and_keeps_intensity_and_position(volume, csm) -> None:
-    double = Volume(kspace=volume.kspace, lines=volume.lines, matrix=(2 * N_X, 2 * N_KY))
+    double = Volume(kspace=volume.kspace, plan=volume.plan, matrix=(2 * N_X, 2 * N_KY))
     # band-limited interpolation passes through the samples it was given
     torch.testing.assert_close(
         reference(double, csm)[:, ::2, ::2], reference(volume, csm), rtol=1e-4, atol=1e-4
@@ -231,9 +231,9 @@ def test_masks_off_the_budget_are_refused_by_name(volume, csm) -> None:
         compare(volume, {"greedy": [mask]}, None, methods=["zero_filled"], csm=csm)
 
 
-def test_kspace_of_another_width_than_the_plan_is_refused(lines) -> None:
+def test_kspace_of_another_width_than_the_plan_is_refused(plan) -> None:
     with pytest.raises(ValueError, match=r"expected \(slices, coils, x, 64\)"):
-        Volume(kspace=torch.zeros(1, 2, 8, 63, dtype=torch.complex64), lines=lines)
+        Volume(kspace=torch.zeros(1, 2, 8, 63, dtype=torch.complex64), plan=plan)
 
 
 def test_modl_without_a_model_is_refused(volume, csm) -> None:

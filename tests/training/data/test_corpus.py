@@ -66,7 +66,7 @@ def test_a_scan_survives_the_disk(tmp_path):
 def test_maps_come_from_the_calibration_lines_alone(number):
     sample = draw(number)
     other = sample.kspace.clone()
-    calibration = torch.from_numpy(sample.lines().calibration)
+    calibration = torch.from_numpy(sample.plan().calibration)
     other[..., ~calibration] = 1e6
     again = corpus.coil_maps(other[..., calibration], other.shape[-1])
     torch.testing.assert_close(again, sample.csm)
@@ -74,8 +74,8 @@ def test_maps_come_from_the_calibration_lines_alone(number):
 
 def test_the_plan_is_for_the_nominal_acceleration_unless_another_is_asked_for():
     sample = draw(1)
-    assert sample.lines().n_lines == int(sample.acquirable.sum() // sample.acceleration)
-    assert sample.lines(2.0).n_lines == int(sample.acquirable.sum() // 2)
+    assert sample.plan().n_lines == int(sample.acquirable.sum() // sample.acceleration)
+    assert sample.plan(2.0).n_lines == int(sample.acquirable.sum() // 2)
 
 
 def test_noise_lies_only_on_acquirable_lines():

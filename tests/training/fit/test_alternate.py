@@ -84,8 +84,8 @@ def test_mnet_learns_a_rule_that_can_be_learnt(config):
     right = 0
     for scan in range(20):
         sample = tiny_scans.draw(1000 + scan)
-        mask = mask_of(alternate.scan_logits(model, sample, sample.lines()), sample.lines())
-        right += np.array_equal(mask, tiny_scans.label(1000 + scan, sample.lines()))
+        mask = mask_of(alternate.scan_logits(model, sample, sample.plan()), sample.plan())
+        right += np.array_equal(mask, tiny_scans.label(1000 + scan, sample.plan()))
     assert right >= 18
 
 
@@ -97,12 +97,12 @@ def test_masks_have_the_exact_budget_and_are_those_of_the_weights(config):
     assert sorted(found.masks) == list(range(20))
     for number, mask in found.masks.items():
         sample = tiny_scans.draw(1000 + number)
-        lines = sample.lines()
-        assert mask.sum() == lines.n_lines
-        assert not np.any(lines.calibration & ~mask)
-        assert not np.any(mask & ~lines.acquirable)
-        logits = alternate.scan_logits(model, sample, lines)
-        np.testing.assert_array_equal(mask, mask_of(logits, lines))
+        plan = sample.plan()
+        assert mask.sum() == plan.n_lines
+        assert not np.any(plan.calibration & ~mask)
+        assert not np.any(mask & ~plan.acquirable)
+        logits = alternate.scan_logits(model, sample, plan)
+        np.testing.assert_array_equal(mask, mask_of(logits, plan))
 
 
 @pytest.mark.parametrize("unit", ["step", "epoch", "batch"])
@@ -184,14 +184,14 @@ def test_the_gradient_of_a_reconstruction_reaches_the_sampler_alone(config, stud
 
 def test_the_gradient_of_a_line_does_not_grow_with_readout_or_coils():
     sample = tiny_scans.draw(0)
-    lines = sample.lines()
+    plan = sample.plan()
     unet = UNetReconstructor(4, 1)
     gradients = []
     for n_x, n_coils in ((1, 1), (8, 1), (1, 4)):
         kspace = sample.kspace.repeat(n_coils, n_x, 1)[None]
         csm = sample.csm.repeat(n_coils, n_x, 1)[None] / n_coils**0.5
         logits = torch.zeros(1, tiny_scans.N_ROWS, requires_grad=True)
-        recon_loss(unet, kspace, csm, top_lines(logits, lines)).backward()
+        recon_loss(unet, kspace, csm, top_lines(logits, plan)).backward()
         gradients.append(logits.grad)
     torch.testing.assert_close(gradients[1], gradients[0])
     torch.testing.assert_close(gradients[2], gradients[0])
@@ -230,60 +230,60 @@ def test_a_batch_stays_for_a_cycle_and_no_longer():
 
 
 def random_labels(n, rng):
-    lines = LinePlan.of(tiny_scans.acquirable(), 2.0)
-    rows = np.flatnonzero(lines.movable)
-    return lines, np.stack(
-        [lines.mask(rng.choice(rows[::2], lines.n_movable, replace=False)) for _ in range(n)]
+    plan = LinePlan.of(tiny_scans.acquirable(), 2.0)
+    rows = np.flatnonzero(plan.movable)
+    return plan, np.stack(
+        [plan.mask(rng.choice(rows[::2], plan.n_movable, replace=False)) for _ in range(n)]
     )
 
 
 def test_the_reference_entropy_is_the_lowest_bce_of_a_constant_answer():
-    lines, labels = random_labels(9, np.random.default_rng(0))
+    plan, labels = random_labels(9, np.random.default_rng(0))
     logits = torch.zeros(labels.shape[1], dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.Adam([logits], lr=0.2)
     target = torch.from_numpy(labels).double()
-    movable = torch.from_numpy(lines.movable)
+    movable = torch.from_numpy(plan.movable)
     for _ in range(600):
         loss = torch.nn.BCEWithLogitsLoss()(logits.expand(9, -1)[:, movable], target[:, movable])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     lowest = float(loss.detach())
-    assert population_entropy(labels, lines) == pytest.approx(lowest, abs=2e-3)
-    assert population_entropy(labels, lines) <= lowest
+    assert population_entropy(labels, plan) == pytest.approx(lowest, abs=2e-3)
+    assert population_entropy(labels, plan) <= lowest
 
 
 def test_a_collapsed_sampler_shows_as_one():
-    lines, labels = random_labels(12, np.random.default_rng(2))
+    plan, labels = random_labels(12, np.random.default_rng(2))
     p = np.clip(labels.mean(0), 1e-6, 1 - 1e-6)
     logits = torch.from_numpy(np.log(p / (1 - p)))
-    mask = mask_of(logits, lines)
+    mask = mask_of(logits, plan)
     figures = collapse_figures(
-        [Chosen(lines=lines, logits=logits, mask=mask, label=label) for label in labels]
+        [Chosen(plan=plan, logits=logits, mask=mask, label=label) for label in labels]
     )
     assert figures["hamming"] == 0 < figures["hamming_icd"]
     assert figures["bce_shared"] == pytest.approx(figures["entropy_shared"], abs=1e-4)
-    unlabelled = [Chosen(lines=lines, logits=logits, mask=mask, label=None)]
+    unlabelled = [Chosen(plan=plan, logits=logits, mask=mask, label=None)]
     assert collapse_figures(unlabelled) == {}
 
 
 def test_only_icd_masks_are_labels(study):
     scans = read_scans(study / "scans" / "train", study / "labels" / "train")
     assert [scan.label is not None for scan in scans] == [i % 2 == 0 for i in range(40)]
-    lines = load(scans[2].path).lines()
-    np.testing.assert_array_equal(scans[2].icd_mask(lines), tiny_scans.label(2, lines))
+    plan = load(scans[2].path).plan()
+    np.testing.assert_array_equal(scans[2].icd_mask(plan), tiny_scans.label(2, plan))
     with pytest.raises(ValueError, match=r"00001\.safetensors has no ICD mask"):
-        scans[1].icd_mask(lines)
+        scans[1].icd_mask(plan)
 
 
 def test_a_label_of_another_plan_is_refused(study):
     scan = read_scans(study / "scans" / "train", study / "labels" / "train")[0]
-    lines = load(scan.path).lines(1.5)
+    plan = load(scan.path).plan(1.5)
     with pytest.raises(ValueError, match="has 15 of 32 rows, expected 20 of 32"):
-        scan.icd_mask(lines)
+        scan.icd_mask(plan)
     moved = LabelledScan(path=scan.path, label=np.roll(scan.label, 9))
     with pytest.raises(ValueError, match="with the calibration"):
-        moved.icd_mask(load(scan.path).lines())
+        moved.icd_mask(load(scan.path).plan())
 
 
 def test_a_label_of_a_missing_scan_is_refused(study, tmp_path):
@@ -332,7 +332,7 @@ def test_a_config_that_cannot_work_is_refused(config, study, tmp_path):
 
 def test_all_rows_or_the_movable_ones_enter_the_label_loss(config, study):
     scan = read_scans(study / "scans" / "train", study / "labels" / "train")[0]
-    lines = load(scan.path).lines()
+    plan = load(scan.path).plan()
     sampler, unet = MNet(4, 8).eval(), UNetReconstructor(4, 1)
     torch.nn.init.normal_(sampler.head.out.weight)
     losses = {}
@@ -343,7 +343,7 @@ def test_all_rows_or_the_movable_ones_enter_the_label_loss(config, study):
         loss = alternate.sampler_loss(sampler, unet, scan, changed, 0.0, rng)
         losses[over] = float(loss.detach())
     assert losses["movable"] != losses["all"]
-    assert lines.movable.sum() < lines.acquirable.size
+    assert plan.movable.sum() < plan.acquirable.size
 
 
 def test_the_card_says_what_it_was_trained_on(config):

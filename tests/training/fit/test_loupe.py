@@ -18,7 +18,7 @@ from training.fit.loupe import Config
 from training.masks.loupe_mask import LoupeMask, interpolation, load_mask, save_mask
 
 
-def plan(n=48, acceleration=3.0, padding=0):
+def make_plan(n=48, acceleration=3.0, padding=0):
     acquirable = np.ones(n, dtype=bool)
     acquirable[:padding] = False
     return LinePlan.of(acquirable, acceleration)
@@ -63,61 +63,61 @@ def config(study, tmp_path):
 @pytest.mark.parametrize("acceleration", [2.5, 4.0, 6.0, 8.0])
 @pytest.mark.parametrize("shift", [-0.5, 0.0, 0.5])
 def test_probabilities_sum_to_the_budget_and_are_probabilities(n, acceleration, shift):
-    lines = plan(n, acceleration, padding=5)
+    plan = make_plan(n, acceleration, padding=5)
     mask = random_mask()
     with torch.no_grad():
         mask.weight += shift  # a mean far above and far below the budget
-        p = mask.probabilities(lines).numpy()
-    assert p.sum() == pytest.approx(lines.n_lines, rel=1e-5)
+        p = mask.probabilities(plan).numpy()
+    assert p.sum() == pytest.approx(plan.n_lines, rel=1e-5)
     assert p.min() >= 0
     assert p.max() <= 1 + 1e-6
-    assert np.all(p[lines.calibration] == 1)
-    assert np.all(p[~lines.acquirable] == 0)
+    assert np.all(p[plan.calibration] == 1)
+    assert np.all(p[~plan.acquirable] == 0)
 
 
 @pytest.mark.parametrize("acceleration", [2.5, 5.0, 8.0])
 def test_deployed_masks_have_the_exact_budget_and_the_most_probable_lines(acceleration):
-    lines, mask = plan(96, acceleration, padding=7), random_mask(1)
-    chosen = mask.mask(lines)
-    assert chosen.sum() == lines.n_lines
-    assert np.all(chosen[lines.calibration])
-    assert not np.any(chosen & ~lines.acquirable)
-    p = mask.probabilities(lines).detach().numpy()
-    assert p[chosen & lines.movable].min() >= p[~chosen & lines.movable].max()
+    plan, mask = make_plan(96, acceleration, padding=7), random_mask(1)
+    chosen = mask.mask(plan)
+    assert chosen.sum() == plan.n_lines
+    assert np.all(chosen[plan.calibration])
+    assert not np.any(chosen & ~plan.acquirable)
+    p = mask.probabilities(plan).detach().numpy()
+    assert p[chosen & plan.movable].min() >= p[~chosen & plan.movable].max()
 
 
 def test_random_masks_have_the_exact_budget_and_their_frequencies_follow_p():
-    lines, mask = plan(), random_mask(2)
-    drawn = np.stack(mask.random_masks(lines, 4000, np.random.default_rng(0)))
-    assert np.all(drawn.sum(1) == lines.n_lines)
+    plan, mask = make_plan(), random_mask(2)
+    drawn = np.stack(mask.random_masks(plan, 4000, np.random.default_rng(0)))
+    assert np.all(drawn.sum(1) == plan.n_lines)
     assert len({m.tobytes() for m in drawn}) > 1000
-    p = mask.probabilities(lines).detach().numpy()
+    p = mask.probabilities(plan).detach().numpy()
     # of the exact budget, so likely rows are a little likelier
     np.testing.assert_allclose(drawn.mean(0), p, atol=0.06)
     assert np.corrcoef(drawn.mean(0), p)[0, 1] > 0.99
 
 
 def test_training_draws_have_the_budget_on_average():
-    lines, mask = plan(), random_mask(3)
+    plan, mask = make_plan(), random_mask(3)
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
         drawn = torch.stack(
-            [mask.draw(lines, torch.rand(48, generator=rng)) for _ in range(2000)]
+            [mask.draw(plan, torch.rand(48, generator=rng)) for _ in range(2000)]
         ).numpy()
     assert set(np.unique(drawn)) == {0.0, 1.0}
-    assert drawn.sum(1).mean() == pytest.approx(lines.n_lines, abs=0.2)
-    assert np.all(drawn[:, lines.calibration] == 1)
-    assert np.all(drawn[:, ~lines.acquirable] == 0)
+    assert drawn.sum(1).mean() == pytest.approx(plan.n_lines, abs=0.2)
+    assert np.all(drawn[:, plan.calibration] == 1)
+    assert np.all(drawn[:, ~plan.acquirable] == 0)
 
 
 def test_the_gradient_of_a_draw_is_that_of_its_sigmoid():
-    lines, mask = plan(), random_mask(4)
+    plan, mask = make_plan(), random_mask(4)
     uniform = torch.rand(48)
     cost = torch.randn(48)
-    (cost * mask.draw(lines, uniform)).sum().backward()
+    (cost * mask.draw(plan, uniform)).sum().backward()
     found = mask.weight.grad.clone()
     mask.zero_grad()
-    (cost * torch.sigmoid(12.0 * (mask.probabilities(lines) - uniform))).sum().backward()
+    (cost * torch.sigmoid(12.0 * (mask.probabilities(plan) - uniform))).sum().backward()
     torch.testing.assert_close(found, mask.weight.grad)
 
 
@@ -130,46 +130,46 @@ def test_interpolation_is_linear_and_constant_beyond_the_grid():
 
 def test_every_row_of_the_reference_size_has_a_weight_of_its_own():
     mask = random_mask(5)
-    rows = mask.row_weights(plan(160, 4.0)).detach()
+    rows = mask.row_weights(make_plan(160, 4.0)).detach()
     torch.testing.assert_close(rows, mask.weight[0, :160].detach())
 
 
 def test_between_two_accelerations_weights_are_between():
     mask = random_mask(6)
-    at = {n: mask.row_weights(plan(160, 160 / n)).detach() for n in (40, 20, 80)}
-    lines = plan(160, 5.7)
-    share = np.log(160 / lines.n_lines / 4) / np.log(2)
-    found = mask.row_weights(lines).detach()
+    at = {n: mask.row_weights(make_plan(160, 160 / n)).detach() for n in (40, 20, 80)}
+    plan = make_plan(160, 5.7)
+    share = np.log(160 / plan.n_lines / 4) / np.log(2)
+    found = mask.row_weights(plan).detach()
     torch.testing.assert_close(found, (1 - share) * at[40] + share * at[20])
     assert torch.equal(at[80], at[40])  # constant beyond
 
 
 def test_loupe_finds_the_best_lines_of_a_separable_problem():
-    lines = plan(48, 3.0)
+    plan = make_plan(48, 3.0)
     torch.manual_seed(0)
     mask = LoupeMask([3.0], n_grid=49)
     rng = np.random.default_rng(1)
     energy = torch.from_numpy(rng.permutation(np.linspace(0.1, 2.0, 48))).float()
-    rows = np.flatnonzero(lines.movable)
-    best = lines.mask(rows[np.argsort(-energy.numpy()[rows])[: lines.n_movable]])
+    rows = np.flatnonzero(plan.movable)
+    best = plan.mask(rows[np.argsort(-energy.numpy()[rows])[: plan.n_movable]])
 
     def missed(chosen):
         return float((energy * ~torch.from_numpy(chosen)).sum())
 
-    start = missed(mask.mask(lines))
+    start = missed(mask.mask(plan))
     optimiser = torch.optim.Adam(mask.parameters(), lr=2e-2)
     generator = torch.Generator().manual_seed(0)
     for _ in range(1200):
-        taken = mask.draw(lines, torch.rand(48, generator=generator))
+        taken = mask.draw(plan, torch.rand(48, generator=generator))
         # quadratic in the mask, as the error of a reconstruction is in what it misses
         loss = (energy * (1 - taken).square()).sum() / energy.sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    found = mask.mask(lines)
+    found = mask.mask(plan)
     lowest = missed(best)
     assert missed(found) - lowest < 0.1 * (start - lowest)
-    assert (found & best & lines.movable).sum() >= lines.n_movable - 2
+    assert (found & best & plan.movable).sum() >= plan.n_movable - 2
 
 
 def test_training_lowers_the_error_and_beats_its_start(config, tmp_path):
@@ -212,11 +212,11 @@ def test_masks_on_disk_are_those_of_the_weights(config):
     mask = load_mask(Path(config.weights))
     card = json.loads(Path(config.weights).with_suffix(".json").read_text())
     assert found.settings == {"sampler": "LOUPE", "weights": card["sha256"], "cohort": "held"}
-    lines = tiny_scans.draw(0).lines()
+    plan = tiny_scans.draw(0).plan()
     assert len(found.masks) == 4
     for chosen in found.masks.values():
-        np.testing.assert_array_equal(chosen, mask.mask(lines))
-        assert chosen.sum() == lines.n_lines
+        np.testing.assert_array_equal(chosen, mask.mask(plan))
+        assert chosen.sum() == plan.n_lines
 
 
 def test_the_mask_and_its_unet_both_learn(config):

@@ -149,7 +149,7 @@ def test_a_reconstructor_learns_to_fill_in_one_scan(anatomy, kind):
     torch.manual_seed(0)
     model = MoDL(8, 1, 1, 4) if kind == "modl" else UNetReconstructor(8, 2)
     kspace, csm = train_recon.band(anatomy, 24, np.random.default_rng(0))
-    mask = torch.from_numpy(family(anatomy.lines(6.0))[0]).float()[None]
+    mask = torch.from_numpy(family(anatomy.plan(6.0))[0]).float()[None]
     optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
     losses = []
     for _ in range(40):
@@ -163,7 +163,7 @@ def test_a_reconstructor_learns_to_fill_in_one_scan(anatomy, kind):
 
 def test_the_loss_is_the_relative_error_against_the_image_of_all_lines(anatomy):
     kspace, csm = train_recon.band(anatomy, 20, np.random.default_rng(0))
-    mask = torch.from_numpy(anatomy.lines().calibration).float()[None]
+    mask = torch.from_numpy(anatomy.plan().calibration).float()[None]
     loss = train_recon.recon_loss(sense.adjoint, kspace, csm, mask)
     image = sense.adjoint(kspace, csm, mask).numpy()
     truth = sense.adjoint(kspace, csm, torch.ones_like(mask)).numpy()
@@ -212,7 +212,7 @@ def masks_of(scans: Path, cohort: str, seed: int) -> dict[int, np.ndarray]:
     """Return another mask for every scan of a cohort."""
     rng = np.random.default_rng(seed)
     files = sorted((scans / cohort).glob("*.safetensors"))
-    return {i: uniform_random(corpus.load(path).lines(), rng) for i, path in enumerate(files)}
+    return {i: uniform_random(corpus.load(path).plan(), rng) for i, path in enumerate(files)}
 
 
 @pytest.fixture
@@ -302,21 +302,21 @@ def test_validation_uses_the_masks_of_its_own_cohort(config, tmp_path, given, mo
 
 
 def test_training_masks_are_of_every_kind_and_exact():
-    lines = LinePlan.of(np.ones(128, dtype=bool), 4.0)
+    plan = LinePlan.of(np.ones(128, dtype=bool), 4.0)
     rng = np.random.default_rng(0)
-    drawn = [train_recon.draw_mask(lines, rng) for _ in range(60)]
-    assert all(mask.sum() == lines.n_lines for mask in drawn)
-    assert all(np.all(mask[lines.calibration]) for mask in drawn)
+    drawn = [train_recon.draw_mask(plan, rng) for _ in range(60)]
+    assert all(mask.sum() == plan.n_lines for mask in drawn)
+    assert all(np.all(mask[plan.calibration]) for mask in drawn)
     assert len({mask.tobytes() for mask in drawn}) > 40
 
 
 def test_swapping_moves_as_many_lines_as_asked():
-    lines = LinePlan.of(np.ones(128, dtype=bool), 4.0)
-    mask = family(lines)[2]
-    moved = train_recon.swapped(mask, lines, np.random.default_rng(0), n_swaps=5)
+    plan = LinePlan.of(np.ones(128, dtype=bool), 4.0)
+    mask = family(plan)[2]
+    moved = train_recon.swapped(mask, plan, np.random.default_rng(0), n_swaps=5)
     assert (mask ^ moved).sum() == 10
     assert moved.sum() == mask.sum()
-    assert np.all(moved[lines.calibration])
+    assert np.all(moved[plan.calibration])
 
 
 # --- bands
@@ -324,7 +324,7 @@ def test_swapping_moves_as_many_lines_as_asked():
 
 def test_a_band_of_rows_is_reconstructed_as_within_the_whole_scan(anatomy):
     model = MoDL(4, 2, 2, 30)  # an untrained denoiser changes nothing: data consistency alone
-    mask = torch.from_numpy(anatomy.lines().calibration).float()[None]
+    mask = torch.from_numpy(anatomy.plan().calibration).float()[None]
     with torch.no_grad():
         whole = model(anatomy.kspace[None], anatomy.csm[None], mask)
         band = model(anatomy.kspace[None, :, 10:30], anatomy.csm[None, :, 10:30], mask)

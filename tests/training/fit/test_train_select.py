@@ -24,11 +24,11 @@ from training.masks.labels import scan_loss
 N_MASKS = len(FAMILY) + 2
 
 
-def sided(side, lines):
+def sided(side, plan):
     """Take most movable rows on one side."""
-    rows = np.flatnonzero(lines.movable)
-    wanted = np.where((rows < lines.center) == (side == 0), 0, 100) + abs(rows - lines.center)
-    return lines.mask(rows[np.argsort(wanted)[: lines.n_movable]])
+    rows = np.flatnonzero(plan.movable)
+    wanted = np.where((rows < plan.center) == (side == 0), 0, 100) + abs(rows - plan.center)
+    return plan.mask(rows[np.argsort(wanted)[: plan.n_movable]])
 
 
 def teaching(number):
@@ -52,7 +52,7 @@ def write(folder, cohort, first, n, losses_of):
     for number in range(n):
         sample = tiny_scans.draw(first + number)
         save(sample, scan_path(folder / "scans" / cohort, number))
-        masks[number] = sided(0, sample.lines())
+        masks[number] = sided(0, sample.plan())
         losses.append(losses_of(first + number))
     gradient = np.random.default_rng(first).normal(size=(n, tiny_scans.N_ROWS))
     arrays = {"dictionary_loss": np.array(losses), "gradient": gradient.astype(np.float32)}
@@ -67,9 +67,9 @@ def studies(tmp_path_factory):
         folder = tmp_path_factory.mktemp(name)
         for cohort, first, n in (("train", 0, 64), ("validation", 100, 24), ("test", 200, 40)):
             write(folder, cohort, first, n, losses_of)
-        lines = tiny_scans.draw(0).lines()
+        plan = tiny_scans.draw(0).plan()
         patterns = [
-            {"name": f"side {side}", "pattern": Pattern.of(sided(side, lines), lines).to_json()}
+            {"name": f"side {side}", "pattern": Pattern.of(sided(side, plan), plan).to_json()}
             for side in (0, 1)
         ]
         (folder / "patterns.json").write_text(json.dumps(patterns))
@@ -102,8 +102,8 @@ def loaded(config):
 
 def losses_of_choice(model, examples):
     """Return the losses of what the deployed network chooses, and of the best fixed mask."""
-    choices = [int(model.choice(e.z, e.lines, e.coils)[0]) for e in examples]
-    fixed = [int(model.mean_losses(e.lines).argmin()) for e in examples]
+    choices = [int(model.choice(e.z, e.plan, e.coils)[0]) for e in examples]
+    fixed = [int(model.mean_losses(e.plan).argmin()) for e in examples]
     return tuple(
         np.array([float(e.losses[i]) for e, i in zip(examples, chosen, strict=True)])
         for chosen in (choices, fixed)
@@ -142,10 +142,10 @@ def test_the_best_fixed_mask_is_that_of_the_lowest_mean_on_training_scans(studie
     model, _ = loaded(config)
     losses = np.array([noise(number) for number in range(64)])
     mean = (losses / losses.min(1, keepdims=True) - 1).mean(0)
-    lines = tiny_scans.draw(0).lines()
-    np.testing.assert_allclose(model.mean_losses(lines), mean, atol=1e-5)
-    expected = model.vetted(lines)[int(mean.argmin())]
-    np.testing.assert_array_equal(model.population(lines), expected)
+    plan = tiny_scans.draw(0).plan()
+    np.testing.assert_allclose(model.mean_losses(plan), mean, atol=1e-5)
+    expected = model.vetted(plan)[int(mean.argmin())]
+    np.testing.assert_array_equal(model.population(plan), expected)
 
 
 @pytest.mark.parametrize("name", ["teaching", "noise"])
@@ -180,10 +180,10 @@ def test_swaps_are_judged_by_the_reconstructor_on_the_masks_that_would_leave(stu
     gains = []
     for number, example in enumerate(examples_of(config, "validation")):
         sample = load(scan_path(Path(config.scans) / "validation", number))
-        logits = model(example.z, example.lines, example.coils)
-        mask = torch.from_numpy(mask_of(logits, example.lines)).float()[None]
+        logits = model(example.z, example.plan, example.coils)
+        mask = torch.from_numpy(mask_of(logits, example.plan)).float()[None]
         loss = float(scan_loss(sample, modl, config.n_rows)(mask)[0])
-        fixed = int(model.mean_losses(example.lines).argmin())
+        fixed = int(model.mean_losses(example.plan).argmin())
         gains.append(100 * (loss / float(example.losses[fixed]) - 1))
     assert figures["2 swaps"]["percent"] == pytest.approx(np.mean(gains), abs=2e-3)
 
@@ -263,8 +263,8 @@ def test_the_same_seed_trains_the_same_network(studies, tmp_path):
 def test_the_table_has_accelerations_of_enough_scans_alone(studies):
     config, _ = studies["teaching"]
     examples = examples_of(config, "train")[:11]
-    lines = replace(examples[0].lines, n_lines=examples[0].lines.n_lines // 2)
-    examples[8:] = [replace(e, lines=lines) for e in examples[8:]]
+    plan = replace(examples[0].plan, n_lines=examples[0].plan.n_lines // 2)
+    examples[8:] = [replace(e, plan=plan) for e in examples[8:]]
     table = mean_table(examples)
     losses = np.array([teaching(number) for number in range(8)])
     assert table["acceleration"] == [2.0]

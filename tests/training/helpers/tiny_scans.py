@@ -36,12 +36,12 @@ def draw(number: int) -> Sample:
     )
 
 
-def label(number: int, lines: LinePlan) -> Bool:
+def label(number: int, plan: LinePlan) -> Bool:
     """Take the movable rows on the louder side that are nearest to the centre."""
-    rows = np.flatnonzero(lines.movable)
-    side = rows < lines.center if loud_side(number) == 0 else rows >= lines.center
-    nearest = rows[side][np.argsort(np.abs(rows[side] - lines.center))]
-    return lines.mask(nearest[: lines.n_movable])
+    rows = np.flatnonzero(plan.movable)
+    side = rows < plan.center if loud_side(number) == 0 else rows >= plan.center
+    nearest = rows[side][np.argsort(np.abs(rows[side] - plan.center))]
+    return plan.mask(nearest[: plan.n_movable])
 
 
 def write_cohort(folder: Path, cohort: str, first: int, n: int) -> None:
@@ -51,7 +51,7 @@ def write_cohort(folder: Path, cohort: str, first: int, n: int) -> None:
     for number in range(n):
         sample = draw(first + number)
         save(sample, scan_path(folder / "scans" / cohort, number))
-        masks[number] = label(first + number, sample.lines())
+        masks[number] = label(first + number, sample.plan())
     has_icd = np.arange(n) % 2 == 0
     write_labels(folder / "labels" / cohort / "0.npz", masks, has_icd)
 

@@ -94,8 +94,8 @@ def test_a_band_keeps_the_brightest_rows_and_the_central_columns():
     assert brightest_rows(image, 99) == slice(0, 24)
     full = sense.adjoint(sample.kspace, sample.csm, torch.ones(40))
     rows = brightest_rows(full, 8)
-    untrained, lines = UNet(4, 2), LinePlan.of(sample.acquirable, 4.0)
-    mask = torch.from_numpy(lines.calibration).float()[None]
+    untrained, plan = UNet(4, 2), LinePlan.of(sample.acquirable, 4.0)
+    mask = torch.from_numpy(plan.calibration).float()[None]
     loss = atom_loss(sample, untrained, n_rows=8, n_columns=20)(mask)
     zero_filled = sense.adjoint(sample.kspace, sample.csm, mask[0])
     error = (zero_filled - full)[rows, 10:30].norm() / full[rows, 10:30].norm()

@@ -25,12 +25,12 @@ def quadratic(n: int, seed: int):
     return loss
 
 
-def exact_pass(loss, lines: LinePlan, start: Bool) -> tuple[Bool, float]:
+def exact_pass(loss, plan: LinePlan, start: Bool) -> tuple[Bool, float]:
     """One pass of ICD as published: every free row is tried for every movable line."""
     mask, best = start.copy(), float(loss(torch.from_numpy(start).float()[None])[0])
-    for line in np.flatnonzero(start & lines.movable):
+    for line in np.flatnonzero(start & plan.movable):
         mask[line] = False
-        winner, free = line, np.flatnonzero(~mask & lines.movable)
+        winner, free = line, np.flatnonzero(~mask & plan.movable)
         for target in free[free != line]:
             trial = mask.copy()
             trial[target] = True
@@ -44,39 +44,39 @@ def exact_pass(loss, lines: LinePlan, start: Bool) -> tuple[Bool, float]:
 @settings(max_examples=20, deadline=None)
 @given(n=st.integers(40, 90), seed=st.integers(0, 100), shortlist=st.integers(1, 8))
 def test_a_label_is_never_worse_than_its_start_and_keeps_the_budget(n, seed, shortlist):
-    lines = LinePlan.of(np.arange(n) >= seed % 5, 2.5)
-    start = densities.uniform_random(lines, np.random.default_rng(seed))
+    plan = LinePlan.of(np.arange(n) >= seed % 5, 2.5)
+    start = densities.uniform_random(plan, np.random.default_rng(seed))
     kept = start.copy()
     loss = quadratic(n, seed)
-    found = icd.descend(loss, lines, start, shortlist=shortlist)
+    found = icd.descend(loss, plan, start, shortlist=shortlist)
     assert np.array_equal(start, kept)
     assert found.loss <= found.start_loss
-    assert found.mask.sum() == lines.n_lines
-    assert np.all(found.mask[lines.calibration])
-    assert not np.any(found.mask & ~lines.acquirable)
+    assert found.mask.sum() == plan.n_lines
+    assert np.all(found.mask[plan.calibration])
+    assert not np.any(found.mask & ~plan.acquirable)
     assert found.loss == pytest.approx(float(loss(torch.from_numpy(found.mask).float()[None])[0]))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_reference_is_the_published_pass(seed):
-    lines = LinePlan.of(np.ones(48, dtype=bool), 2.0)
-    start = densities.uniform_random(lines, np.random.default_rng(seed))
+    plan = LinePlan.of(np.ones(48, dtype=bool), 2.0)
+    start = densities.uniform_random(plan, np.random.default_rng(seed))
     loss = quadratic(48, seed)
-    mask, best = exact_pass(loss, lines, start)
-    found = icd.descend_exact(loss, lines, start)
+    mask, best = exact_pass(loss, plan, start)
+    found = icd.descend_exact(loss, plan, start)
     assert found.loss == pytest.approx(best, rel=1e-5)
     assert np.array_equal(found.mask, mask)
-    n_free = int(lines.acquirable.sum()) - lines.n_lines
-    assert found.n_evaluations == 1 + lines.n_movable * n_free
+    n_free = int(plan.acquirable.sum()) - plan.n_lines
+    assert found.n_evaluations == 1 + plan.n_movable * n_free
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_short_list_finds_most_of_what_the_published_pass_finds(seed):
-    lines = LinePlan.of(np.ones(96, dtype=bool), 3.0)
-    start = densities.uniform_random(lines, np.random.default_rng(seed))
+    plan = LinePlan.of(np.ones(96, dtype=bool), 3.0)
+    start = densities.uniform_random(plan, np.random.default_rng(seed))
     loss = quadratic(96, seed)
-    full = icd.descend_exact(loss, lines, start)
-    short = icd.descend(loss, lines, start, shortlist=4)
+    full = icd.descend_exact(loss, plan, start)
+    short = icd.descend(loss, plan, start, shortlist=4)
     assert short.start_loss - short.loss > 0.8 * (full.start_loss - full.loss)
     assert short.n_evaluations < full.n_evaluations / 8
 
@@ -84,12 +84,12 @@ def test_a_short_list_finds_most_of_what_the_published_pass_finds(seed):
 def test_a_tenth_of_the_evaluations_of_a_published_pass_finds_better_masks():
     exact, fast = [], []
     for seed in range(12):
-        lines = LinePlan.of(np.ones(112, dtype=bool), 4.0)
-        start = densities.variable_density(lines, np.random.default_rng(seed))
+        plan = LinePlan.of(np.ones(112, dtype=bool), 4.0)
+        start = densities.variable_density(plan, np.random.default_rng(seed))
         loss = quadratic(112, seed)
-        full = icd.descend_exact(loss, lines, start)
+        full = icd.descend_exact(loss, plan, start)
         limit = full.n_evaluations // 10
-        short = icd.descend(loss, lines, start, n_passes=9, max_evaluations=limit)
+        short = icd.descend(loss, plan, start, n_passes=9, max_evaluations=limit)
         assert short.n_evaluations <= limit
         exact.append(full.loss)
         fast.append(short.loss)
@@ -98,12 +98,12 @@ def test_a_tenth_of_the_evaluations_of_a_published_pass_finds_better_masks():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_after_enough_passes_no_single_move_improves_the_mask(seed):
-    lines = LinePlan.of(np.ones(24, dtype=bool), 2.0)
-    start = densities.uniform_random(lines, np.random.default_rng(seed))
+    plan = LinePlan.of(np.ones(24, dtype=bool), 2.0)
+    start = densities.uniform_random(plan, np.random.default_rng(seed))
     loss = quadratic(24, seed)
-    found = icd.descend_exact(loss, lines, start, n_passes=20)
+    found = icd.descend_exact(loss, plan, start, n_passes=20)
     for line, row in itertools.product(
-        np.flatnonzero(found.mask & lines.movable), np.flatnonzero(~found.mask & lines.movable)
+        np.flatnonzero(found.mask & plan.movable), np.flatnonzero(~found.mask & plan.movable)
     ):
         trial = found.mask.copy()
         trial[[line, row]] = False, True
@@ -114,21 +114,21 @@ def test_after_enough_passes_no_single_move_improves_the_mask(seed):
 @pytest.mark.parametrize("search", [icd.descend, icd.descend_exact])
 def test_a_separable_loss_is_brought_to_the_best_of_all_masks(search, seed):
     rng = np.random.default_rng(seed)
-    lines = LinePlan.of(np.ones(12, dtype=bool), 2.0)
+    plan = LinePlan.of(np.ones(12, dtype=bool), 2.0)
     value = torch.from_numpy(rng.random(12)).float()
 
     def loss(mask: torch.Tensor) -> torch.Tensor:
         return 1 + ((1 - mask) * value).sum(-1).square()
 
-    rows = np.flatnonzero(lines.movable)
-    every = [lines.mask(np.array(c)) for c in itertools.combinations(rows, lines.n_movable)]
+    rows = np.flatnonzero(plan.movable)
+    every = [plan.mask(np.array(c)) for c in itertools.combinations(rows, plan.n_movable)]
     best = min(float(loss(torch.from_numpy(mask[None]).float())) for mask in every)
-    start = densities.uniform_random(lines, rng)
-    assert search(loss, lines, start, n_passes=9).loss == pytest.approx(best, rel=1e-6)
+    start = densities.uniform_random(plan, rng)
+    assert search(loss, plan, start, n_passes=9).loss == pytest.approx(best, rel=1e-6)
 
 
 def test_no_mask_is_evaluated_twice():
-    lines = LinePlan.of(np.ones(64, dtype=bool), 3.0)
+    plan = LinePlan.of(np.ones(64, dtype=bool), 3.0)
     asked: list[bytes] = []
     inner = quadratic(64, 1)
 
@@ -137,71 +137,71 @@ def test_no_mask_is_evaluated_twice():
             asked.extend(row.numpy().tobytes() for row in mask)
         return inner(mask)
 
-    start = densities.uniform_random(lines, np.random.default_rng(1))
-    icd.descend(loss, lines, start, shortlist=12, n_passes=5)
+    start = densities.uniform_random(plan, np.random.default_rng(1))
+    icd.descend(loss, plan, start, shortlist=12, n_passes=5)
     assert len(asked) == len(set(asked))
 
 
 def test_a_useless_ranking_cannot_make_a_mask_worse():
-    lines = LinePlan.of(np.ones(64, dtype=bool), 3.0)
+    plan = LinePlan.of(np.ones(64, dtype=bool), 3.0)
     loss = quadratic(64, 2)
-    start = icd.descend(loss, lines, densities.low_pass(lines), shortlist=8, n_passes=9).mask
-    found = icd.descend(loss, lines, start, ranking=lambda m: -loss(m), shortlist=2)
+    start = icd.descend(loss, plan, densities.low_pass(plan), shortlist=8, n_passes=9).mask
+    found = icd.descend(loss, plan, start, ranking=lambda m: -loss(m), shortlist=2)
     assert found.loss <= found.start_loss
-    assert found.mask.sum() == lines.n_lines
+    assert found.mask.sum() == plan.n_lines
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_similar_ranking_saves_evaluations_of_the_loss(seed):
-    lines = LinePlan.of(np.ones(96, dtype=bool), 3.0)
+    plan = LinePlan.of(np.ones(96, dtype=bool), 3.0)
     loss = quadratic(96, seed)
     tilt = torch.rand(96, generator=torch.Generator().manual_seed(seed))
 
     def ranking(mask: torch.Tensor) -> torch.Tensor:
         return loss(mask) + 0.02 * (mask * tilt).sum(-1)
 
-    start = densities.uniform_random(lines, np.random.default_rng(seed))
-    alone = icd.descend(loss, lines, start, shortlist=8)
-    aided = icd.descend(loss, lines, start, shortlist=1, ranking=ranking)
-    assert aided.n_evaluations <= 1 + lines.n_movable
+    start = densities.uniform_random(plan, np.random.default_rng(seed))
+    alone = icd.descend(loss, plan, start, shortlist=8)
+    aided = icd.descend(loss, plan, start, shortlist=1, ranking=ranking)
+    assert aided.n_evaluations <= 1 + plan.n_movable
     assert aided.n_ranked > aided.n_evaluations
     gain = alone.start_loss - alone.loss
     assert aided.start_loss - aided.loss > 0.8 * gain
 
 
 def test_a_pass_that_hardly_helps_is_the_last():
-    lines = LinePlan.of(np.ones(96, dtype=bool), 3.0)
-    start = densities.uniform_random(lines, np.random.default_rng(3))
+    plan = LinePlan.of(np.ones(96, dtype=bool), 3.0)
+    start = densities.uniform_random(plan, np.random.default_rng(3))
     loss = quadratic(96, 3)
-    few = icd.descend(loss, lines, start, n_passes=20)
-    many = icd.descend(loss, lines, start, n_passes=40)
+    few = icd.descend(loss, plan, start, n_passes=20)
+    many = icd.descend(loss, plan, start, n_passes=40)
     assert few.n_evaluations == many.n_evaluations
 
 
 def test_the_optimum_stays_where_it_is():
-    lines = LinePlan.of(np.ones(48, dtype=bool), 3.0)
-    best = densities.low_pass(lines)
+    plan = LinePlan.of(np.ones(48, dtype=bool), 3.0)
+    best = densities.low_pass(plan)
     value = torch.from_numpy(np.where(best, 10.0, 1.0)).float()
-    found = icd.descend(lambda m: ((1 - m) * value).sum(-1), lines, best)
+    found = icd.descend(lambda m: ((1 - m) * value).sum(-1), plan, best)
     assert np.array_equal(found.mask, best)
     assert found.loss == found.start_loss
 
 
 def test_a_tie_is_not_a_reason_to_move():
-    lines = LinePlan.of(np.ones(48, dtype=bool), 3.0)
-    start = densities.equispaced(lines)
-    found = icd.descend(lambda m: (1 - m).sum(-1), lines, start)
+    plan = LinePlan.of(np.ones(48, dtype=bool), 3.0)
+    start = densities.equispaced(plan)
+    found = icd.descend(lambda m: (1 - m).sum(-1), plan, start)
     assert np.array_equal(found.mask, start)
 
 
 def test_a_limit_on_moves_limits_the_work():
-    lines = LinePlan.of(np.ones(96, dtype=bool), 3.0)
-    start = densities.uniform_random(lines, np.random.default_rng(0))
+    plan = LinePlan.of(np.ones(96, dtype=bool), 3.0)
+    start = densities.uniform_random(plan, np.random.default_rng(0))
     rng = np.random.default_rng(0)
-    found = icd.descend(quadratic(96, 0), lines, start, shortlist=4, max_moves=3, rng=rng)
+    found = icd.descend(quadratic(96, 0), plan, start, shortlist=4, max_moves=3, rng=rng)
     assert found.n_evaluations == 1 + 3 + 3 * (3 + 4)  # a gradient first gives the order
     assert (found.mask ^ start).sum() <= 6
-    ordered = icd.descend(quadratic(96, 0), lines, start, shortlist=4, max_moves=3)
+    ordered = icd.descend(quadratic(96, 0), plan, start, shortlist=4, max_moves=3)
     assert ordered.n_evaluations == found.n_evaluations
 
 

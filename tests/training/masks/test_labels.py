@@ -53,8 +53,8 @@ def config(scans: Path, weights: str, tmp_path: Path) -> labels.Config:
     )
 
 
-def three(lines: LinePlan) -> tuple[Bool, ...]:
-    return equispaced(lines), low_pass(lines), family(lines)[3]
+def three(plan: LinePlan) -> tuple[Bool, ...]:
+    return equispaced(plan), low_pass(plan), family(plan)[3]
 
 
 def sample(scans: Path, number: int) -> Sample:
@@ -77,8 +77,8 @@ def test_labels_hold_what_the_masks_lose_on_each_scan(config, scans):
     assert list(found.masks) == [0, 1, 2, 3]
     assert found.arrays["dictionary_loss"].shape == (4, 3)
     for row, number in enumerate(found.masks):
-        loss, lines = loss_of(config, number), sample(scans, number).lines()
-        expected = [one(loss, mask) for mask in three(lines)]
+        loss, plan = loss_of(config, number), sample(scans, number).plan()
+        expected = [one(loss, mask) for mask in three(plan)]
         np.testing.assert_allclose(found.arrays["dictionary_loss"][row], expected, rtol=1e-4)
         assert found.arrays["start_loss"][row] == pytest.approx(expected[1], rel=1e-4)
         assert found.arrays["loss"][row] == pytest.approx(one(loss, found.masks[number]), rel=1e-4)
@@ -91,11 +91,11 @@ def test_icd_masks_are_of_the_plan_and_never_worse_than_the_start(config, scans)
     assert np.all(arrays["loss"] <= arrays["start_loss"])
     assert np.any(arrays["loss"] < arrays["start_loss"])
     for row, (number, mask) in enumerate(found.masks.items()):
-        lines = sample(scans, number).lines()
-        assert mask.sum() == lines.n_lines
-        assert np.all(mask[lines.calibration])
+        plan = sample(scans, number).plan()
+        assert mask.sum() == plan.n_lines
+        assert np.all(mask[plan.calibration])
         if not arrays["has_icd"][row]:
-            np.testing.assert_array_equal(mask, low_pass(lines))
+            np.testing.assert_array_equal(mask, low_pass(plan))
 
 
 def test_every_nth_scan_of_each_acceleration_gets_an_icd_mask(config):
@@ -116,7 +116,7 @@ def test_the_gradient_is_the_slope_of_the_loss_at_the_start(config, scans):
         slope = found.arrays["gradient"][row]
         assert np.all(np.isnan(slope[n:]))
         assert np.all(np.isfinite(slope[:n]))
-        loss, start = loss_of(config, row), torch.from_numpy(low_pass(scan.lines())).float()[None]
+        loss, start = loss_of(config, row), torch.from_numpy(low_pass(scan.plan())).float()[None]
         for line in np.argsort(slope[:n])[:3]:  # the steepest
             step = torch.zeros(1, n)
             step[0, line] = 0.005
@@ -241,7 +241,7 @@ def test_the_command_labels_with_the_family(config, tmp_path, monkeypatch):
     found = read_masks(Path(config.labels) / "00000.npz")
     assert found.arrays["dictionary_loss"].shape == (
         2,
-        len(family(sample(Path(config.scans), 0).lines())),
+        len(family(sample(Path(config.scans), 0).plan())),
     )
 
 
@@ -252,5 +252,5 @@ def test_no_labels_is_an_error_that_says_what_to_run(tmp_path):
 
 def test_a_dictionary_is_told_apart_by_its_masks_not_by_its_name():
     assert labels.plan_digest(three) == labels.plan_digest(functools.partial(three))
-    assert labels.plan_digest(three) != labels.plan_digest(lambda lines: three(lines)[:2])
-    assert labels.plan_digest(three) != labels.plan_digest(lambda lines: three(lines)[::-1])
+    assert labels.plan_digest(three) != labels.plan_digest(lambda plan: three(plan)[:2])
+    assert labels.plan_digest(three) != labels.plan_digest(lambda plan: three(plan)[::-1])

@@ -29,7 +29,7 @@ def scan(seed, *, n_x=40, n_ky=64, n_coils=3, acceleration=2.0):
 
 def with_masks(samples):
     rng = np.random.default_rng(1)
-    return [(sample, uniform_random(sample.lines(), rng)) for sample in samples]
+    return [(sample, uniform_random(sample.plan(), rng)) for sample in samples]
 
 
 def plain_feature(sample: Sample):
@@ -37,7 +37,7 @@ def plain_feature(sample: Sample):
     image = torch.zeros(sample.csm.shape[1:], dtype=torch.complex64)
     for kspace, maps in zip(sample.kspace, sample.csm, strict=True):
         only = torch.zeros_like(kspace)
-        rows = np.flatnonzero(sample.lines().calibration)
+        rows = np.flatnonzero(sample.plan().calibration)
         only[:, rows] = kspace[:, rows]
         image += maps.conj() * inverse_fourier(only, -1)
     image = image.abs() / image.abs().max()
@@ -92,9 +92,9 @@ def test_a_scan_among_the_examples_is_its_own_neighbour_with_its_own_mask(exampl
 
 def test_only_the_calibration_lines_and_no_scale_enter(examples):
     sample, _ = examples[0]
-    lines = torch.from_numpy(sample.lines().calibration)
+    plan = torch.from_numpy(sample.plan().calibration)
     other = Sample(
-        kspace=7 * torch.where(lines, sample.kspace, torch.nan),
+        kspace=7 * torch.where(plan, sample.kspace, torch.nan),
         clean=sample.clean,
         csm=sample.csm,
         acquirable=sample.acquirable,
@@ -123,11 +123,11 @@ def test_a_mask_for_another_plan_keeps_to_that_plan(examples):
     nearest = Nearest(examples)
     for n_ky, acceleration in [(80, 2.0), (64, 3.0), (90, 5.0)]:
         query = scan(50, n_ky=n_ky, acceleration=acceleration)
-        lines = query.lines()
+        plan = query.plan()
         mask = nearest(query)
-        assert mask.sum() == lines.n_lines
-        assert not np.any(mask & ~lines.acquirable)
-        assert np.all(mask[lines.calibration])
+        assert mask.sum() == plan.n_lines
+        assert not np.any(mask & ~plan.acquirable)
+        assert np.all(mask[plan.calibration])
 
 
 def test_the_nearest_acceleration_serves_where_there_is_no_equal_one(examples):
@@ -147,4 +147,4 @@ def test_what_cannot_be_is_refused(examples):
     with pytest.raises(ValueError, match="no example of 18 is left for subject 'a'"):
         Nearest(examples, ["a"] * 18)(sample, subject="a")
     with pytest.raises(ValueError, match="mask has"):
-        Nearest([(sample, mask & ~sample.lines().movable)])
+        Nearest([(sample, mask & ~sample.plan().movable)])

@@ -41,39 +41,39 @@ def mean_loss(losses, mask) -> float:
 
 def test_the_mask_that_is_best_on_the_mean_of_separable_losses_is_found():
     rng = np.random.default_rng(0)
-    lines = LinePlan.of(np.ones(14, dtype=bool), 2.0)
+    plan = LinePlan.of(np.ones(14, dtype=bool), 2.0)
     worth = [torch.from_numpy(rng.random(14)).float() for _ in range(6)]
     losses = [lambda m, v=v: 1 + ((1 - m) * v).sum(-1) for v in worth]
-    rows = np.flatnonzero(lines.movable)
-    every = [lines.mask(np.array(c)) for c in itertools.combinations(rows, lines.n_movable)]
+    rows = np.flatnonzero(plan.movable)
+    every = [plan.mask(np.array(c)) for c in itertools.combinations(rows, plan.n_movable)]
     best = min(mean_loss(losses, mask) for mask in every)
     own = [min(every, key=lambda mask, f=f: mean_loss([f], mask)) for f in losses]
     assert all(mean_loss(losses, mask) > best for mask in own)  # no single scan's mask will do
     search = Search(n_screen=6, shortlist=5, n_passes=6)
-    (found,) = population(losses, lines, [densities.uniform_random(lines, rng)], search)
+    (found,) = population(losses, plan, [densities.uniform_random(plan, rng)], search)
     assert found.loss == pytest.approx(best, rel=1e-6)
 
 
 def test_ends_are_masks_of_the_plan_and_never_worse_than_their_starts():
-    lines = LinePlan.of(np.arange(60) >= 6, 3.0)
+    plan = LinePlan.of(np.arange(60) >= 6, 3.0)
     losses = scan_losses(12, 60)
     rng = np.random.default_rng(1)
-    starts = [densities.low_pass(lines), densities.uniform_random(lines, rng)]
-    for start, end in zip(starts, population(losses, lines, starts, SEARCH), strict=True):
-        assert end.mask.sum() == lines.n_lines
-        assert np.all(end.mask[lines.calibration])
-        assert not np.any(end.mask & ~lines.acquirable)
+    starts = [densities.low_pass(plan), densities.uniform_random(plan, rng)]
+    for start, end in zip(starts, population(losses, plan, starts, SEARCH), strict=True):
+        assert end.mask.sum() == plan.n_lines
+        assert np.all(end.mask[plan.calibration])
+        assert not np.any(end.mask & ~plan.acquirable)
         assert end.start_loss == pytest.approx(mean_loss(losses, start))
         assert end.loss == pytest.approx(mean_loss(losses, end.mask))
         assert end.loss < end.start_loss
 
 
 def test_screening_on_a_few_scans_nearly_finds_what_all_scans_find():
-    lines = LinePlan.of(np.ones(80, dtype=bool), 4.0)
+    plan = LinePlan.of(np.ones(80, dtype=bool), 4.0)
     losses = scan_losses(30, 80, seed=2)
-    start = densities.variable_density(lines, np.random.default_rng(2))
-    (few,) = population(losses, lines, [start], Search(n_screen=5, n_passes=4))
-    (full,) = population(losses, lines, [start], Search(n_screen=30, n_passes=4))
+    start = densities.variable_density(plan, np.random.default_rng(2))
+    (few,) = population(losses, plan, [start], Search(n_screen=5, n_passes=4))
+    (full,) = population(losses, plan, [start], Search(n_screen=30, n_passes=4))
     assert few.start_loss - few.loss > 0.9 * (full.start_loss - full.loss)
     assert few.n_evaluations < full.n_evaluations / 2
 
@@ -84,10 +84,10 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize("after", [5, 60, 150, 250])
 def test_a_search_that_is_stopped_and_resumed_ends_as_one_that_is_not(tmp_path, after):
-    lines = LinePlan.of(np.ones(48, dtype=bool), 3.0)
+    plan = LinePlan.of(np.ones(48, dtype=bool), 3.0)
     losses = scan_losses(8, 48, seed=3)
-    starts = [densities.low_pass(lines), densities.uniform_random(lines, np.random.default_rng(3))]
-    expected = population(losses, lines, starts, SEARCH)
+    starts = [densities.low_pass(plan), densities.uniform_random(plan, np.random.default_rng(3))]
+    expected = population(losses, plan, starts, SEARCH)
     calls = itertools.count()
 
     def fragile(loss):
@@ -101,8 +101,8 @@ def test_a_search_that_is_stopped_and_resumed_ends_as_one_that_is_not(tmp_path, 
     state = tmp_path / "search.json"
     wrapped = [fragile(loss) for loss in losses]
     with pytest.raises(StoppedError):
-        population(wrapped, lines, starts, SEARCH, state=state)
-    ends = population(wrapped, lines, starts, SEARCH, state=state)
+        population(wrapped, plan, starts, SEARCH, state=state)
+    ends = population(wrapped, plan, starts, SEARCH, state=state)
     for end, other in zip(ends, expected, strict=True):
         assert np.array_equal(end.mask, other.mask)
         assert np.array_equal(end.losses, other.losses)
@@ -110,50 +110,50 @@ def test_a_search_that_is_stopped_and_resumed_ends_as_one_that_is_not(tmp_path, 
 
 
 def test_a_finished_state_answers_without_evaluating_anything(tmp_path):
-    lines = LinePlan.of(np.ones(48, dtype=bool), 3.0)
+    plan = LinePlan.of(np.ones(48, dtype=bool), 3.0)
     losses, state = scan_losses(5, 48), tmp_path / "search.json"
-    starts = [densities.low_pass(lines)]
-    first = population(losses, lines, starts, SEARCH, state=state)
+    starts = [densities.low_pass(plan)]
+    first = population(losses, plan, starts, SEARCH, state=state)
 
     def refused(mask):
         raise AssertionError("evaluated again")
 
-    again = population([refused] * 5, lines, starts, SEARCH, state=state)
+    again = population([refused] * 5, plan, starts, SEARCH, state=state)
     assert np.array_equal(first[0].mask, again[0].mask)
 
 
 def test_a_state_of_another_search_is_refused_and_kept(tmp_path):
-    lines = LinePlan.of(np.ones(48, dtype=bool), 3.0)
+    plan = LinePlan.of(np.ones(48, dtype=bool), 3.0)
     losses, state = scan_losses(5, 48), tmp_path / "search.json"
-    starts = [densities.low_pass(lines)]
-    population(losses, lines, starts, SEARCH, state=state, about={"weights": "a"})
+    starts = [densities.low_pass(plan)]
+    population(losses, plan, starts, SEARCH, state=state, about={"weights": "a"})
     content = state.read_bytes()
     with pytest.raises(ValueError, match="other scans, starts or settings"):
-        population(losses, lines, starts, SEARCH, state=state, about={"weights": "b"})
+        population(losses, plan, starts, SEARCH, state=state, about={"weights": "b"})
     with pytest.raises(ValueError, match="other scans, starts or settings"):
-        population(losses, lines, starts, Search(seed=1), state=state, about={"weights": "a"})
+        population(losses, plan, starts, Search(seed=1), state=state, about={"weights": "a"})
     assert state.read_bytes() == content
     state.write_bytes(content[:40])
     with pytest.raises(ValueError, match="no state"):
-        population(losses, lines, starts, SEARCH, state=state, about={"weights": "a"})
+        population(losses, plan, starts, SEARCH, state=state, about={"weights": "a"})
 
 
 def test_a_start_of_another_plan_is_refused():
-    lines = LinePlan.of(np.ones(48, dtype=bool), 3.0)
+    plan = LinePlan.of(np.ones(48, dtype=bool), 3.0)
     with pytest.raises(ValueError, match="expected a mask of 16"):
-        population(scan_losses(2, 48), lines, [np.ones(48, dtype=bool)], SEARCH)
+        population(scan_losses(2, 48), plan, [np.ones(48, dtype=bool)], SEARCH)
 
 
 def test_members_come_best_first_and_a_perturbed_mask_differs_in_as_many_lines_as_told():
-    lines = LinePlan.of(np.ones(48, dtype=bool), 3.0)
+    plan = LinePlan.of(np.ones(48, dtype=bool), 3.0)
     losses, rng = scan_losses(5, 48), np.random.default_rng(0)
-    members = [densities.uniform_random(lines, rng) for _ in range(6)]
+    members = [densities.uniform_random(plan, rng) for _ in range(6)]
     means = [mean_loss(losses, mask) for mask in best_first(losses, members, 5)]
     assert means == sorted(means)
-    mask = perturbed(members[0], lines, 3, rng)
+    mask = perturbed(members[0], plan, 3, rng)
     assert (mask & ~members[0]).sum() == 3
-    assert mask.sum() == lines.n_lines
-    assert np.all(mask[lines.calibration])
+    assert mask.sum() == plan.n_lines
+    assert np.all(mask[plan.calibration])
 
 
 def test_the_driver_writes_the_ends_best_first_and_does_nothing_twice(tmp_path):

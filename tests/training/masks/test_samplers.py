@@ -14,16 +14,16 @@ from training.fit.train_recon import cohort_files
 from training.masks.samplers import SIMPLE, Population, fixed, masks_of, medoids, network, shuffled
 
 
-def plan(n=64, acceleration=4.0, edge=0):
+def make_plan(n=64, acceleration=4.0, edge=0):
     rows = np.arange(n)
     return LinePlan.of((rows >= edge) & (rows < n - edge), acceleration)
 
 
-def valid(mask, lines):
+def valid(mask, plan):
     return (
-        mask.sum() == lines.n_lines
-        and not (lines.calibration & ~mask).any()
-        and not (mask & ~lines.acquirable).any()
+        mask.sum() == plan.n_lines
+        and not (plan.calibration & ~mask).any()
+        and not (mask & ~plan.acquirable).any()
     )
 
 
@@ -50,7 +50,7 @@ def test_every_simple_sampler_keeps_budget_calibration_and_window(tmp_path, name
     write_scans(tmp_path, cohort(6))
     paths = cohort_files(tmp_path)
     for path, mask in zip(paths, masks_of(SIMPLE[name], paths, "a").values(), strict=True):
-        assert valid(mask, load(path).lines())
+        assert valid(mask, load(path).plan())
 
 
 def test_a_fixed_sampler_gives_scans_of_a_plan_one_mask(files):
@@ -61,8 +61,8 @@ def test_a_fixed_sampler_gives_scans_of_a_plan_one_mask(files):
 class Sensitive(torch.nn.Module):
     """Logits that change with anything a network is given."""
 
-    def forward(self, z, lines, coils):
-        rows = torch.arange(lines.acquirable.size)
+    def forward(self, z, plan, coils):
+        rows = torch.arange(plan.acquirable.size)
         return torch.sin(1e3 * z.double().sum() * (1 + rows))[None].float()
 
 
@@ -72,20 +72,20 @@ def test_a_network_sees_the_calibration_lines_and_nothing_else():
     chosen = set()
     for number in range(6):
         sample = tiny_scans.draw(number)
-        lines = sample.lines()
+        plan = sample.plan()
         mask = choose(sample, rng)
-        assert valid(mask, lines)
-        sample.kspace[..., ~torch.from_numpy(lines.calibration)] = 1e3
+        assert valid(mask, plan)
+        sample.kspace[..., ~torch.from_numpy(plan.calibration)] = 1e3
         np.testing.assert_array_equal(choose(sample, rng), mask)
         chosen.add(mask.tobytes())
     assert len(chosen) == 6
 
 
 def test_shuffling_hands_every_mask_of_one_plan_to_another_scan():
-    lines = plan()
+    plan = make_plan()
     rng = np.random.default_rng(0)
-    chosen = {number: uniform_random(lines, rng) for number in range(7)}
-    given = shuffled(chosen, [lines] * 7)
+    chosen = {number: uniform_random(plan, rng) for number in range(7)}
+    given = shuffled(chosen, [plan] * 7)
     assert list(given) == list(range(7))
     for number, mask in given.items():
         assert (mask != chosen[number]).any()
@@ -94,28 +94,35 @@ def test_shuffling_hands_every_mask_of_one_plan_to_another_scan():
 
 
 def test_shuffling_keeps_to_accelerations_and_to_the_plan_of_every_scan():
-    plans = [plan(64, 4), plan(80, 8, 4), plan(64, 8), plan(96, 4, 6), plan(64, 4), plan(96, 8)]
+    plans = [
+        make_plan(64, 4),
+        make_plan(80, 8, 4),
+        make_plan(64, 8),
+        make_plan(96, 4, 6),
+        make_plan(64, 4),
+        make_plan(96, 8),
+    ]
     rng = np.random.default_rng(0)
-    chosen = {number: uniform_random(lines, rng) for number, lines in enumerate(plans)}
+    chosen = {number: uniform_random(plan, rng) for number, plan in enumerate(plans)}
     given = shuffled(chosen, plans)
-    for number, lines in enumerate(plans):
-        assert valid(given[number], lines)
+    for number, plan in enumerate(plans):
+        assert valid(given[number], plan)
     # the two of one plan among those of 4: one mask changes hands as it is
     swapped = [np.array_equal(given[a], chosen[b]) for a, b in ((0, 4), (4, 0))]
     assert any(swapped)
 
 
 def test_shuffling_one_scan_leaves_it_its_mask():
-    lines = plan()
-    mask = uniform_random(lines, np.random.default_rng(0))
-    np.testing.assert_array_equal(shuffled({0: mask}, [lines])[0], mask)
+    plan = make_plan()
+    mask = uniform_random(plan, np.random.default_rng(0))
+    np.testing.assert_array_equal(shuffled({0: mask}, [plan])[0], mask)
 
 
 def test_medoids_are_the_best_of_all_choices():
-    lines = plan(48)
+    plan = make_plan(48)
     rng = np.random.default_rng(1)
-    masks = [uniform_random(lines, rng) for _ in range(9)]
-    found = medoids([Pattern.of(mask, lines) for mask in masks], lines, 3)
+    masks = [uniform_random(plan, rng) for _ in range(9)]
+    found = medoids([Pattern.of(mask, plan) for mask in masks], plan, 3)
     apart = np.array([[np.sum(a != b) for b in masks] for a in masks])
 
     def cost(chosen):
@@ -126,27 +133,27 @@ def test_medoids_are_the_best_of_all_choices():
 
 
 def test_of_fewer_masks_than_wanted_all_are_medoids():
-    lines = plan(48)
+    plan = make_plan(48)
     rng = np.random.default_rng(1)
-    patterns = [Pattern.of(uniform_random(lines, rng), lines) for _ in range(2)]
-    assert medoids(patterns, lines, 6) == [0, 1]
+    patterns = [Pattern.of(uniform_random(plan, rng), plan) for _ in range(2)]
+    assert medoids(patterns, plan, 6) == [0, 1]
 
 
 def test_equal_masks_have_one_medoid():
-    lines = plan(48)
-    pattern = Pattern.of(low_pass(lines), lines)
-    assert len(medoids([pattern] * 4, lines, 1)) == 1
+    plan = make_plan(48)
+    pattern = Pattern.of(low_pass(plan), plan)
+    assert len(medoids([pattern] * 4, plan, 1)) == 1
 
 
 def test_the_population_mask_of_a_plan_is_that_of_the_nearest_acceleration():
     rng = np.random.default_rng(2)
-    plans = {a: plan(160, a) for a in (4.0, 8.0)}
-    found = {a: uniform_random(lines, rng) for a, lines in plans.items()}
+    plans = {a: make_plan(160, a) for a in (4.0, 8.0)}
+    found = {a: uniform_random(plan, rng) for a, plan in plans.items()}
     population = Population(patterns=tuple((a, Pattern.of(found[a], plans[a])) for a in found))
     for a in found:
         np.testing.assert_array_equal(population(plans[a]), found[a])
     for acceleration, nearest in ((5.0, 4.0), (6.5, 8.0), (2.0, 4.0), (12.0, 8.0)):
-        lines = plan(200, acceleration, 8)
-        expected = Pattern.of(found[nearest], plans[nearest]).realise(lines)
-        np.testing.assert_array_equal(population(lines), expected)
-        assert valid(population(lines), lines)
+        plan = make_plan(200, acceleration, 8)
+        expected = Pattern.of(found[nearest], plans[nearest]).realise(plan)
+        np.testing.assert_array_equal(population(plan), expected)
+        assert valid(population(plan), plan)

@@ -179,12 +179,12 @@ def test_the_knee_study_runs_on_files_of_its_shapes(tmp_path):
     table = json.loads((study.folder / "table" / "table.json").read_text())
     assert {row["sampler"] for row in table["rows"]} >= {"mnet_select", "best_single", "loupe"}
     assert {entry["subject"] for entry in table["subjects"]} == {"p5"}
-    lines = LinePlan.of(fake.window(368), 4.0)
-    assert (lines.n_lines, int(lines.calibration.sum())) == (80, 26)
+    plan = LinePlan.of(fake.window(368), 4.0)
+    assert (plan.n_lines, int(plan.calibration.sum())) == (80, 26)
     for name in ("mnet", "mnet_select", "population", "loupe"):
         for mask in read_masks(study.masks(name) / "test.npz").masks.values():
-            assert mask.sum() == lines.n_lines
-            assert not (mask & ~lines.acquirable).any()
+            assert mask.sum() == plan.n_lines
+            assert not (mask & ~plan.acquirable).any()
 
 
 def test_the_neighbour_of_a_padded_scan_may_be_padded_but_never_itself(tmp_path):
@@ -197,7 +197,7 @@ def test_the_neighbour_of_a_padded_scan_may_be_padded_but_never_itself(tmp_path)
     masks = {}
     for number, sample in enumerate(drawn):
         save(sample, scan_path(cohort, number))
-        masks[number] = uniform_random(sample.lines(), rng)
+        masks[number] = uniform_random(sample.plan(), rng)
         assert not sample.kspace[..., 0].any()  # padding
     folder = study.labels("icd") / "base"
     write_masks(folder / "0.npz", masks, {}, tiny_arrays(len(masks)))

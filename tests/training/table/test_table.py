@@ -191,23 +191,23 @@ def test_without_an_oracle_no_gap_is_closed():
 
 
 def test_distances_are_between_scans_of_equal_plan():
-    lines = LinePlan.of(np.ones(64, dtype=bool), 4.0)
+    plan = LinePlan.of(np.ones(64, dtype=bool), 4.0)
     other = LinePlan.of(np.ones(80, dtype=bool), 4.0)
-    masks = [uniform_random(lines, np.random.default_rng(seed)) for seed in range(4)]
+    masks = [uniform_random(plan, np.random.default_rng(seed)) for seed in range(4)]
     expected = np.mean([np.sum(a ^ b) for a, b in itertools.combinations(masks, 2)])
-    found = distances([(mask, lines) for mask in masks] + [(low_pass(other), other)])
+    found = distances([(mask, plan) for mask in masks] + [(low_pass(other), other)])
     assert found is not None
     assert found["hamming"] == expected
     assert found["n_pairs"] == 6
-    assert distances([(low_pass(lines), lines)] * 3)["hamming"] == 0
-    assert distances([(low_pass(lines), lines), (low_pass(other), other)]) is None
+    assert distances([(low_pass(plan), plan)] * 3)["hamming"] == 0
+    assert distances([(low_pass(plan), plan), (low_pass(other), other)]) is None
 
 
 def test_masks_that_share_no_movable_line_are_as_far_apart_as_can_be():
-    lines = LinePlan.of(np.ones(64, dtype=bool), 4.0)
-    rows = np.flatnonzero(lines.movable)
-    first, last = lines.mask(rows[: lines.n_movable]), lines.mask(rows[-lines.n_movable :])
-    assert distances([(first, lines), (last, lines)])["share"] == 1
+    plan = LinePlan.of(np.ones(64, dtype=bool), 4.0)
+    rows = np.flatnonzero(plan.movable)
+    first, last = plan.mask(rows[: plan.n_movable]), plan.mask(rows[-plan.n_movable :])
+    assert distances([(first, plan), (last, plan)])["share"] == 1
 
 
 @pytest.mark.parametrize(
