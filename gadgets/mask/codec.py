@@ -1,6 +1,6 @@
 """The messages of the mask channel, contract adaptive-mask/1, without any I/O.
 
-A message is three frames: ``b"AMSK1"``, a JSON header (``mask_schema.json``) and a payload of
+A message is three frames: ``b"AMSK1"``, a JSON header (``schema.json``) and a payload of
 bitmaps in which bit k, least significant first, is the ky counter ``ky_min + k``. `Codec` turns
 frames into the dataclasses below and back; what it returns has passed the schema and `check_mask`'s
 rules for a `Hello`, so that no later code meets a half-valid message.
