@@ -24,6 +24,11 @@ from .shared_memory import Json, SharedMemoryPipe, pack, unpack
 
 log = logging.getLogger(__name__)
 
+# Under our own front, which must answer within milliseconds on the same cores, and yet a part of
+# the machine: beside a busy process per core the worker has a quarter of each at 5, a tenth at 10
+# and a seventieth at 19, where a slice then takes many seconds.
+NICENESS = 5
+
 
 class _Job:
     """One scan: a queue of items, and the thread that consumes it."""
@@ -116,7 +121,7 @@ def main(arguments: list[str]) -> None:
     descriptor, device = int(arguments[0]), arguments[1]
     pipe = SharedMemoryPipe(socket.socket(fileno=descriptor))
     if device == "cpu":
-        os.nice(19)  # the front must answer within milliseconds on the same cores
+        os.nice(NICENESS)
     import torch
 
     pipe.send("ready", {"threads": torch.get_num_threads()})

@@ -6,6 +6,7 @@ takes nothing holds up its own scan alone.
 
 import contextvars
 import logging
+import os
 import queue
 import socket
 import subprocess
@@ -22,6 +23,9 @@ from .shared_memory import Arrays, Json, SharedMemoryPipe, pack, unpack
 
 log = logging.getLogger(__name__)
 IN_FLIGHT = 24  # items of one scan in the queue: back-pressure beyond, some eight slices
+# How torch's threads wait for each other: asleep, unless the user's environment says otherwise. The
+# threads of a slice that spin instead take the cores from the one that they wait for.
+WAITING = {"OMP_WAIT_POLICY": "passive"}
 
 
 class WorkerScan:
@@ -117,7 +121,9 @@ class Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-m", "gadgets.host.worker", str(theirs.fileno()), device]
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+            self._process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], env=WAITING | os.environ
+            )
         self._pipe = SharedMemoryPipe(ours)
         self._scans: dict[str, WorkerScan] = {}
         self._lock = threading.Lock()
