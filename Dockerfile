@@ -11,11 +11,13 @@ COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
 COPY mnet mnet
 COPY gadgets gadgets
 COPY xml_configs xml_configs
+COPY docs docs
+COPY vendor vendor
 RUN pip install --no-cache-dir --extra-index-url ${TORCH} -c constraints.txt . \
  && rm -rf /opt/mnet/*
 RUN useradd --system --uid 10001 mnet && install -d -o mnet -m 700 /data
 
-USER mnet
+USER 10001
 VOLUME /data
 HEALTHCHECK --start-period=60s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9008/healthz')"]
 ENTRYPOINT ["mnet"]

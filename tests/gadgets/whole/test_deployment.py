@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import tomllib
 from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
@@ -66,9 +67,9 @@ def test_the_image_copies_what_exists_is_committed_and_is_let_through() -> None:
 
 
 def test_the_image_is_made_of_everything_that_setuptools_packs() -> None:
-    packages = re.search(r"^packages = \[(.*)\]", (ROOT / "pyproject.toml").read_text(), re.M)
-    assert packages is not None
-    folders = {name.strip(' "').split(".")[0] for name in packages[1].split(",")}
+    packed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {pattern.rstrip("*") for pattern in packed["packages"]["find"]["include"]}
+    folders |= {Path(page).parts[0] for pages in packed["data-files"].values() for page in pages}
     assert folders == {rest.split()[0] for each, rest in instructions() if each == "COPY"} - {
         "pyproject.toml"
     }
