@@ -1,10 +1,10 @@
 # CPU:   docker build -t mnet .
-# CUDA:  docker build -t mnet:cuda --build-arg TORCH=https://pypi.org/simple .
+# CUDA:  docker build -t mnet:cuda --build-arg TORCH=cuda .
 # Run:   docker run --network host -v mnet:/data mnet               (docs/deployment.md)
 FROM python:3.11-slim
 
-# Where torch comes from: PyTorch's index of builds for the CPU, or PyPI, whose build is for CUDA.
-ARG TORCH=https://download.pytorch.org/whl/cpu
+# Which build of torch: `cpu`, from PyTorch's index, or `cuda`, from the default one.
+ARG TORCH=cpu
 
 WORKDIR /opt/mnet
 COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
@@ -13,7 +13,12 @@ COPY gadgets gadgets
 COPY xml_configs xml_configs
 COPY docs docs
 COPY vendor vendor
-RUN pip install --no-cache-dir --extra-index-url ${TORCH} -c constraints.txt . \
+RUN case "$TORCH" in \
+      cpu) set -- --extra-index-url https://download.pytorch.org/whl/cpu ;; \
+      cuda) set -- ;; \
+      *) echo "TORCH is '$TORCH', expected cpu or cuda" >&2; exit 1 ;; \
+    esac \
+ && pip install --no-cache-dir "$@" -c constraints.txt ".[$TORCH]" \
  && rm -rf /opt/mnet/*
 RUN useradd --system --uid 10001 mnet && install -d -o mnet -m 700 /data
 

@@ -2,11 +2,21 @@
 # make test   sets up if needed, then scripts/check and scripts/test
 # make bench  every speed claim beside its peer, under 20 minutes; writes bench.json, bench.md, bench.svg
 # make setup  only the virtual environment
+#
+# TORCH=cpu or TORCH=cuda chooses the build of torch on Linux: at first the CPU's, later the one that is there.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+TORCH ?= $(or $(patsubst $(VENV)/.installed-%,%,$(firstword $(wildcard $(VENV)/.installed-*))),cpu)
+STAMP := $(VENV)/.installed-$(TORCH)
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+CPU_TORCH := $(shell sed -n 's/^torch==.*/&+cpu/p' constraints.txt)
+
+ifeq ($(filter $(TORCH),cpu cuda),)
+$(error TORCH is '$(TORCH)', expected cpu or cuda)
+endif
 
 .PHONY: demo test bench setup clean
 
@@ -26,10 +36,17 @@ bench: setup
 
 setup: $(STAMP)
 
+# PyTorch's index is asked for torch alone. Where it cannot be reached, a file that pip is told of
+# (`pip config list`: find-links) does as well, and nothing else waits for it.
 $(STAMP): pyproject.toml constraints.txt
-	@echo "== virtual environment in $(VENV) (the first time this downloads some 400 MB)"
+	@echo "== virtual environment in $(VENV), torch for $(TORCH) (docs/install.md says what this downloads)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[demo,test,check]"
+ifeq ($(TORCH) $(shell uname -s),cpu Linux)
+	$(PIP) --quiet --no-deps --index-url $(CPU_INDEX) $(CPU_TORCH) || { echo \
+	  "$(CPU_TORCH) is not at $(CPU_INDEX), nor where \`pip config list\` points: make setup TORCH=cuda" >&2; exit 1; }
+endif
+	$(PIP) --quiet -c constraints.txt -e ".[$(TORCH),demo,test,check]"
+	rm -f $(VENV)/.installed*
 	touch $(STAMP)
 
 clean:

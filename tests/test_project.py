@@ -75,3 +75,10 @@ def test_the_wheel_brings_the_pages_and_clients_that_help_speaks_of(
     for name in spoken_of:
         (packed,) = [each for each in wheel if each.endswith(f"share/doc/mnet-gadgets/{name}")]
         assert wheel[packed] == (ROOT / name).read_bytes()
+
+
+def test_the_extras_ask_for_the_torch_that_constraints_name() -> None:
+    pins = dict(re.findall(r"^(\S+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
+    for build in ("cpu", "cuda"):
+        (line,) = PROJECT["project"]["optional-dependencies"][build]
+        assert re.match(rf"torch=={re.escape(pins['torch'])}\b", line)
