@@ -1,6 +1,7 @@
 # make demo   sets up a virtual environment, runs the closed loop on sample anatomy, writes report.html
 # make test   sets up if needed, then scripts/check and scripts/test
 # make bench  every speed claim beside its peer, under 20 minutes; writes bench.json, bench.md, bench.svg
+# make docs   the pages of docs/ as a site in site/
 # make setup  only the virtual environment
 #
 # TORCH=cpu or TORCH=cuda chooses the build of torch on Linux: at first the CPU's, later the one that is there.
@@ -18,7 +19,7 @@ ifeq ($(filter $(TORCH),cpu cuda),)
 $(error TORCH is '$(TORCH)', expected cpu or cuda)
 endif
 
-.PHONY: demo test bench setup clean
+.PHONY: demo test bench docs setup clean
 
 demo: setup
 	@echo "== the closed loop: host and scanner in two processes; writes report.html"
@@ -34,6 +35,9 @@ bench: setup
 	@echo "== benchmarks; other work on this machine distorts them"
 	$(BIN)/python -m tests.benchmarks.bench
 
+docs: setup
+	scripts/docs
+
 setup: $(STAMP)
 
 # PyTorch's index is asked for torch alone. Where it cannot be reached, a file that pip is told of
@@ -45,9 +49,9 @@ ifeq ($(TORCH) $(shell uname -s),cpu Linux)
 	$(PIP) --quiet --no-deps --index-url $(CPU_INDEX) $(CPU_TORCH) || { echo \
 	  "$(CPU_TORCH) is not at $(CPU_INDEX), nor where \`pip config list\` points: make setup TORCH=cuda" >&2; exit 1; }
 endif
-	$(PIP) --quiet -c constraints.txt -e ".[$(TORCH),demo,test,check]"
+	$(PIP) --quiet -c constraints.txt -e ".[$(TORCH),demo,docs,test,check]"
 	rm -f $(VENV)/.installed*
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) report.html
+	rm -rf $(VENV) site report.html
