@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -77,8 +78,27 @@ def test_the_wheel_brings_the_pages_and_clients_that_help_speaks_of(
         assert wheel[packed] == (ROOT / name).read_bytes()
 
 
+def test_the_version_is_the_same_everywhere() -> None:
+    version = PROJECT["project"]["version"]
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"^version: (.*)$", citation, re.M)[1] == version
+    released = re.search(r'^date-released: "(.*)"$', citation, re.M)[1]
+    assert f"\n## [{version}] - {released}\n" in (ROOT / "CHANGELOG.md").read_text()
+
+
 def test_the_extras_ask_for_the_torch_that_constraints_name() -> None:
     pins = dict(re.findall(r"^(\S+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
     for build in ("cpu", "cuda"):
         (line,) = PROJECT["project"]["optional-dependencies"][build]
         assert re.match(rf"torch=={re.escape(pins['torch'])}\b", line)
+
+
+def test_the_hooks_of_pre_commit_are_the_steps_of_scripts_check() -> None:
+    yaml = pytest.importorskip("yaml")
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"
+    assert {hook["language"] for hook in repository["hooks"]} == {"system"}
+    script = (ROOT / "scripts/check").read_text()
+    steps = [shlex.split(line[1:]) for line in script.splitlines() if line.startswith("$bin/")]
+    hooks = [shlex.split(hook["entry"]) for hook in repository["hooks"]]
+    assert hooks == [[f".venv/{step[0]}", *step[1:]] for step in steps]
