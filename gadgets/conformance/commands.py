@@ -38,7 +38,8 @@ def add_commands(add: Add) -> None:
         "--listen plays reconstruction and MRD host to a sequence, which then runs one scan of 13\n"
         "slices or several shorter ones (with keys, one more first, which meets a wrong host).\n"
         "--against-recon plays the sequence to a running host. The contract is\n"
-        "docs/mask-channel.md. Exit status 0 only if every rule was tried and kept.\n\n"
+        "docs/mask-channel.md. Exit status 0 only if every rule was tried and kept. docs/ and\n"
+        "vendor/ lie in a checkout, or in share/doc/mnet-gadgets of an installation.\n\n"
         "example: mnet conformance --listen tcp://127.0.0.1:9004 --mrd 9002\n"
         "         python vendor/sequence_client.py\n"
         "         mnet conformance --against-recon tcp://127.0.0.1:9004 --mrd 127.0.0.1:9002",
