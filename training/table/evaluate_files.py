@@ -22,7 +22,7 @@ from mnet.score.comparison import Masks
 from mnet.weight_files import load_weights
 from training.data.fastmri import whitening
 from training.data.kspace_file import FastmriVolume, read_volume
-from training.table.scores import Figures, Scored
+from training.table.scored import Figures, Scored
 from training.table.spec import Entry, Table, TestCohort
 from training.table.table import table
 
