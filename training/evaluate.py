@@ -27,7 +27,8 @@ from tqdm import tqdm
 from training.table.evaluate_files import DEFAULT_SAMPLER, Files, evaluate_files
 from training.table.jobs import Job, held_out_masks, jobs, read_checked, scan_numbers, subjects
 from training.table.page import markdown, write_page
-from training.table.scores import Scored, score_job
+from training.table.scored import Scored
+from training.table.scores import score_job
 from training.table.spec import Table, read_table
 from training.table.study_figures import draw_study
 from training.table.table import table

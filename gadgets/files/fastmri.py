@@ -2,11 +2,14 @@
 
 ``kspace`` is [slice, coil, kx, ky], or [slice, kx, ky] for one coil, kx the readout. The array is
 padded with zeros to the encoded matrix, so only columns that the header's limits cover were
-acquired; a ky counter is what the scanner counted, not the column.
+acquired; a ky counter is what the scanner counted, not the column. Zbontar et al. 2018,
+arXiv:1811.08839.
 """
 
 import logging
-from typing import Any, Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import h5py
 import numpy as np
@@ -16,67 +19,123 @@ from ..errors import HeaderError, ProtocolError
 from ..mrd.geometry import Geometry, header_xml
 from ..mrd.header_layouts import ACQUISITION_HEADER, Flag
 from ..mrd.header_xml import without_patient
-from ..mrd.items import Acquisition, Bool, Complex, Ints
+from ..mrd.items import Acquisition, Bool, Complex, Ints, Waveform
+from .hdf5 import opened, subject_of
 
 log = logging.getLogger(__name__)
 
 FirstAxis = Literal["slice", "repetition"]
+Shape = tuple[int, int, int, int]  # first axis, coils, kx, ky
 
 # fastMRI does not keep the dwell time. Only whitening reads it, and there is no noise scan here.
 _DWELL_US = 5.0
 
 
-def read_fastmri(file: h5py.File, first_axis: FirstAxis) -> tuple[bytes, list[Acquisition]]:
-    """Read header and readouts, slice after slice, ky counters ascending.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FastmriFile:
+    """The readouts of a file, which stay there until they are asked for.
 
-    The stored header is taken where it fits the array, less what it says of the patient; otherwise
-    one is made from the shape, with a nominal 1 mm per sample and no oversampling, and a warning
-    says so. Columns that ``mask_acquired`` or ``mask`` leave out were not acquired and give no
-    readout.
+    They go slice after slice, ky counters ascending. The stored header is taken where it fits the
+    array, less what it says of the patient; otherwise one is made from the shape, with a nominal
+    1 mm per sample and no oversampling, and `assumed` and a warning say so. Columns that
+    ``mask_acquired`` or ``mask`` leave out were not acquired and give no readout.
     """
-    kspace = _kspace(file)
-    header = _header(file, kspace, first_axis)
-    geometry = Geometry.parse(header)
-    counters = geometry.limit_counters
-    acquired = _acquired(file, geometry.n_ky)[geometry.row(counters)]
-    lines = _readouts(kspace, geometry, counters[acquired], first_axis)
-    return header, lines
+
+    kind: ClassVar[str] = "fastMRI HDF5"
+    path: Path
+    header: bytes  # XML
+    subject: str  # whose scan it is
+    assumed: tuple[str, ...]  # in place of a header
+    first_axis: FirstAxis
+    _headers: NDArray[np.void]  # (lines,)
+
+    @classmethod
+    def of(cls, path: Path, file: h5py.File, first_axis: FirstAxis) -> "FastmriFile":
+        """Look at an open file, which holds `/kspace`; ProtocolError where it does not fit."""
+        shape = _shape(file["kspace"])
+        header, assumed = _header(file, shape, first_axis)
+        for note in assumed:
+            log.warning("%s: %s", path, note)
+        geometry = Geometry.parse(header)
+        counters = geometry.limit_counters
+        acquired = _acquired(file, geometry.n_ky)[geometry.row(counters)]
+        return cls(
+            path=path,
+            header=header,
+            subject=subject_of(file, path),
+            assumed=assumed,
+            first_axis=first_axis,
+            _headers=_line_headers(shape, geometry, counters[acquired], first_axis),
+        )
+
+    def headers(self) -> NDArray[np.void]:
+        """Return all headers (lines,), ACQUISITION_HEADER records in order."""
+        return self._headers
+
+    def lines(self, numbers: Ints | None = None) -> list[Acquisition]:
+        """Read the lines of some numbers; all lines where none are given.
+
+        Raises ProtocolError where the file is damaged.
+        """
+        headers = self._headers if numbers is None else self._headers[numbers]
+        columns = Geometry.parse(self.header).row(headers["kspace_encode_step_1"])
+        places = headers[self.first_axis].tolist()
+        with opened(self.path) as file:
+            kspace = {place: _one(file["kspace"], place) for place in sorted(set(places))}
+        return [
+            Acquisition(header=header, data=kspace[place][:, :, column])
+            for header, place, column in zip(headers, places, columns, strict=True)
+        ]
+
+    def waveforms(self) -> list[Waveform]:
+        """Return none: the layout has no room for them."""
+        return []
 
 
-def _kspace(file: h5py.File) -> Complex:
-    stored = file["kspace"]
+def _shape(stored: h5py.Dataset) -> Shape:
     if stored.ndim not in (3, 4) or stored.dtype.kind != "c" or 0 in stored.shape:
         raise ProtocolError(
             "kspace: expected complex [slice, coil, kx, ky] or [slice, kx, ky], got "
             f"{stored.dtype} {list(stored.shape)}"
         )
-    kspace = np.asarray(stored[()], np.complex64)
-    return kspace if kspace.ndim == 4 else kspace[:, None]
+    n_first, *coils, n_x, n_ky = stored.shape
+    return n_first, coils[0] if coils else 1, n_x, n_ky
 
 
-def _header(file: h5py.File, kspace: Complex, first_axis: FirstAxis) -> bytes:
-    n_first, n_coils, n_x, n_ky = kspace.shape
-    loops = {"n_slices": 1, "n_repetitions": 1, f"n_{first_axis}s": n_first}
-    if "ismrmrd_header" in file:
-        try:
-            xml = without_patient(bytes(file["ismrmrd_header"][()]))
-            stored = Geometry.parse(xml)
-        except HeaderError as error:
-            log.warning("the stored header is not used: %s", error)
-        else:
-            if stored.encoded[:2] == (n_x, n_ky):
-                fits = stored.n_coils == n_coils and all(
-                    getattr(stored, name) == count for name, count in loops.items()
-                )
-                return xml if fits else _recounted(stored, n_coils, loops)
-            log.warning(
-                "the stored header is not used: it has an encoded matrix of %d x %d, kspace of "
-                "%d x %d",
-                *stored.encoded[:2],
-                n_x,
-                n_ky,
-            )
-    return _nominal(kspace, loops)
+def _one(stored: h5py.Dataset, place: int) -> Complex:
+    """Read one place of the first axis, (coils, kx, ky)."""
+    kspace = np.asarray(stored[place], np.complex64)
+    return kspace if kspace.ndim == 3 else kspace[None]
+
+
+def _header(file: h5py.File, shape: Shape, first_axis: FirstAxis) -> tuple[bytes, tuple[str, ...]]:
+    """Return the header to use, and what was assumed where the stored one is of no use."""
+    loops = {"n_slices": 1, "n_repetitions": 1, f"n_{first_axis}s": shape[0]}
+    try:
+        xml, stored = _stored_header(file, shape)
+    except HeaderError as error:
+        note = (
+            f"no usable header, {error}: assuming 1 mm per sample and no readout oversampling, and "
+            "that all columns were acquired from the first to the last that hold anything"
+        )
+        return _nominal(file["kspace"], shape, loops), (note,)
+    fits = stored.n_coils == shape[1] and all(
+        getattr(stored, name) == count for name, count in loops.items()
+    )
+    return xml if fits else _recounted(stored, shape[1], loops), ()
+
+
+def _stored_header(file: h5py.File, shape: Shape) -> tuple[bytes, Geometry]:
+    if "ismrmrd_header" not in file:
+        raise HeaderError("expected /ismrmrd_header, got none")
+    xml = without_patient(bytes(file["ismrmrd_header"][()]))
+    stored = Geometry.parse(xml)
+    if stored.encoded[:2] != shape[2:]:
+        raise HeaderError(
+            f"expected an encoded matrix as kspace, {shape[2]} x {shape[3]}, got "
+            f"{stored.encoded[0]} x {stored.encoded[1]}"
+        )
+    return xml, stored
 
 
 def _recounted(stored: Geometry, n_coils: int, loops: dict[str, int]) -> bytes:
@@ -97,13 +156,20 @@ def _recounted(stored: Geometry, n_coils: int, loops: dict[str, int]) -> bytes:
     )
 
 
-def _nominal(kspace: Complex, loops: dict[str, int]) -> bytes:
-    _, n_coils, n_x, n_ky = kspace.shape
-    log.warning("no usable header: assuming 1 mm per sample and no readout oversampling")
-    filled = np.flatnonzero(kspace.any(axis=(0, 1, 2)))
+def _nominal(stored: h5py.Dataset, shape: Shape, loops: dict[str, int]) -> bytes:
+    n_first, n_coils, n_x, n_ky = shape
+    hold = np.zeros(n_ky, bool)
+    for place in range(n_first):  # a whole scan may not fit into memory
+        hold |= _one(stored, place).any(axis=(0, 1))
+    filled = np.flatnonzero(hold)
     if filled.size == 0:
         raise ProtocolError("kspace holds nothing but zeros")
     first, last = int(filled[0]), int(filled[-1])  # the zeros outside are padding
+    if not first <= n_ky // 2 <= last:
+        raise ProtocolError(
+            f"kspace: expected the centre, column {n_ky // 2}, among the columns that hold "
+            f"anything, got {first} to {last}"
+        )
     matrix, fov = (n_x, n_ky, 1), (float(n_x), float(n_ky), 1.0)
     return header_xml(
         encoded=matrix,
@@ -128,12 +194,12 @@ def _acquired(file: h5py.File, n_ky: int) -> Bool:
     return acquired
 
 
-def _readouts(
-    kspace: Complex, geometry: Geometry, counters: Ints, first_axis: FirstAxis
-) -> list[Acquisition]:
+def _line_headers(
+    shape: Shape, geometry: Geometry, counters: Ints, first_axis: FirstAxis
+) -> NDArray[np.void]:
     if counters.size == 0:
         raise ProtocolError("kspace: no column lies within the header's limits and the mask")
-    n_first, n_coils, n_x, _ = kspace.shape
+    n_first, n_coils, n_x, _ = shape
     headers = np.zeros((n_first, counters.size), ACQUISITION_HEADER)
     headers["version"] = 1
     headers["scan_counter"] = np.arange(headers.size).reshape(headers.shape)
@@ -151,12 +217,7 @@ def _readouts(
     if first_axis == "slice":
         offset = np.arange(n_first) - (n_first - 1) / 2
         headers["position"][..., 2] = (offset * geometry.recon_fov[2])[:, None]
-    columns = geometry.row(counters)
-    return [
-        Acquisition(header=headers[i, j], data=kspace[i, :, :, column])
-        for i in range(n_first)
-        for j, column in enumerate(columns)
-    ]
+    return headers.reshape(-1)
 
 
 def channel_mask(n_coils: int) -> NDArray[np.uint64]:

@@ -2,14 +2,16 @@
 
 Raw data live in ``/dataset`` as ``xml``, ``data`` and ``waveforms``; images in
 ``/GROUP/image_<series>`` as ``data`` (image, channel, z, y, x), ``header`` and ``attributes``.
-Rows are read and written many at a time: one by one costs 26 times as much.
+Rows are read and written many at a time: one by one costs 26 times as much. A whole file is read
+in one go; who wants one image at a time reads the headers first, and then the lines of each.
 """
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -18,7 +20,8 @@ from numpy.typing import NDArray
 from ..errors import ProtocolError
 from ..mrd.header_layouts import ACQUISITION_HEADER, IMAGE_HEADER, WAVEFORM_HEADER
 from ..mrd.image_attributes import meta_from_xml, meta_to_xml
-from ..mrd.items import Acquisition, Image, Waveform
+from ..mrd.items import Acquisition, Image, Ints, Waveform
+from .hdf5 import opened, subject_of
 
 _BLOCK = 512  # rows written at a time
 _TEXT = h5py.string_dtype("ascii")  # what C++ readers expect
@@ -48,28 +51,58 @@ _COMPLEX = {
 }
 
 
-def read_mrd(file: h5py.File) -> tuple[bytes, list[Acquisition], list[Waveform]]:
-    """Read header, acquisitions and waveforms of an open file, in file order.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MrdFile:
+    """The raw data of a file, which stay there until they are asked for.
 
-    Raises ProtocolError where a row's data do not have the size that its header says.
+    Methods raise ProtocolError where the file is damaged, or where a row's data do not have the
+    size that its header says.
     """
-    group = file["dataset"]
-    xml = group["xml"][()]
-    header = np.asarray(xml, object).reshape(-1)[0]
-    if group["data"].dtype.names != _ACQUISITION_ROW.names:
-        raise ProtocolError(
-            f"/dataset/data: expected fields {_ACQUISITION_ROW.names}, got {group['data'].dtype}"
+
+    kind: ClassVar[str] = "MRD HDF5"
+    path: Path
+    header: bytes  # XML
+    subject: str  # whose scan it is
+    assumed: ClassVar[tuple[str, ...]] = ()  # in place of a header; an MRD file has one
+
+    @classmethod
+    def of(cls, path: Path, file: h5py.File) -> "MrdFile":
+        """Look at an open file, which holds `/dataset/xml` and `/dataset/data`."""
+        data = file["dataset/data"]
+        if data.dtype.names != _ACQUISITION_ROW.names:
+            raise ProtocolError(
+                f"/dataset/data: expected fields {_ACQUISITION_ROW.names}, got {data.dtype}"
+            )
+        if not data.shape or data.size != data.shape[0]:  # some writers make it (lines, 1)
+            raise ProtocolError(f"/dataset/data: expected one row per line, got {data.shape}")
+        header = np.asarray(file["dataset/xml"][()], object).reshape(-1)[0]
+        return cls(
+            path=path,
+            header=header.encode() if isinstance(header, str) else bytes(header),
+            subject=subject_of(file, path),
         )
-    rows = group["data"][()]
-    headers = _headers(rows["head"], _FILE_HEADER).view(ACQUISITION_HEADER)
-    lines = zip(headers, rows["data"], rows["traj"], strict=True)
-    acquisitions = [_acquisition(i, *line) for i, line in enumerate(lines)]
-    waveforms: list[Waveform] = []
-    if "waveforms" in group:
-        rows = group["waveforms"][()]
-        pairs = zip(_headers(rows["head"], WAVEFORM_HEADER), rows["data"], strict=True)
-        waveforms = [_waveform(i, *pair) for i, pair in enumerate(pairs)]
-    return header.encode() if isinstance(header, str) else bytes(header), acquisitions, waveforms
+
+    def headers(self) -> NDArray[np.void]:
+        """Read all headers (lines,), ACQUISITION_HEADER records in file order."""
+        with opened(self.path) as file:
+            return _line_headers(file["dataset/data"].fields("head")[()].reshape(-1))
+
+    def lines(self, numbers: Ints | None = None) -> list[Acquisition]:
+        """Read the lines of some numbers, which ascend; all lines where none are given."""
+        with opened(self.path) as file:
+            rows = file["dataset/data"][() if numbers is None else numbers].reshape(-1)
+            order = range(len(rows)) if numbers is None else numbers.tolist()
+            columns = _line_headers(rows["head"]), rows["data"], rows["traj"]
+            return [_acquisition(*line) for line in zip(order, *columns, strict=True)]
+
+    def waveforms(self) -> list[Waveform]:
+        """Read all waveforms, in file order."""
+        with opened(self.path) as file:
+            if "dataset/waveforms" not in file:
+                return []
+            rows = file["dataset/waveforms"][()]
+            pairs = zip(_headers(rows["head"], WAVEFORM_HEADER), rows["data"], strict=True)
+            return [_waveform(i, *pair) for i, pair in enumerate(pairs)]
 
 
 def write_mrd(
@@ -127,6 +160,10 @@ def read_images(path: Path) -> list[Image]:
     with h5py.File(path, "r") as file:
         file.visititems(visit)
     return images
+
+
+def _line_headers(stored: NDArray[np.void]) -> NDArray[np.void]:
+    return _headers(stored, _FILE_HEADER).view(ACQUISITION_HEADER)
 
 
 def _headers(stored: NDArray[np.void], wanted: np.dtype[Any]) -> NDArray[np.void]:

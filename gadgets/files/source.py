@@ -4,18 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
-
-from ..errors import GadgetsError, ProtocolError
+from ..errors import ProtocolError
 from ..mrd.geometry import Geometry
 from ..mrd.items import Acquisition, Waveform
 from ..mrd.messages import Header
-from .fastmri import FirstAxis, read_fastmri
-from .mrd_hdf5 import read_images, read_mrd, write_images, write_mrd
+from .fastmri import FastmriFile, FirstAxis
+from .hdf5 import opened
+from .mrd_hdf5 import MrdFile, read_images, write_images, write_mrd
 from .scan_record import is_record, read_record
 from .twix import is_twix, read_twix
 
-__all__ = ["Source", "open_source", "read_images", "write_images", "write_mrd"]
+__all__ = ["Source", "open_kspace", "open_source", "read_images", "write_images", "write_mrd"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +50,30 @@ def open_source(path: Path | str, *, first_axis: FirstAxis = "slice") -> Source:
     if path.is_file() and is_twix(path):
         header, acquisitions = read_twix(path)
         return Source(kind="Siemens twix", header=header, acquisitions=acquisitions)
-    try:
-        with h5py.File(path, "r") as file:
-            return _from_hdf5(path, file, first_axis)
-    except GadgetsError:
-        raise
-    # What h5py was seen to raise for files that are cut, damaged, or no HDF5.
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise ProtocolError(f"{path} cannot be read as HDF5: {error}") from error
+    file = open_kspace(path, first_axis=first_axis)
+    return Source(
+        kind=file.kind,
+        header=file.header,
+        acquisitions=file.lines(),
+        waveforms=file.waveforms(),
+    )
+
+
+def open_kspace(path: Path, *, first_axis: FirstAxis = "slice") -> MrdFile | FastmriFile:
+    """Look at MRD or fastMRI HDF5, whose readouts are read when they are asked for.
+
+    For who wants one image at a time, of scans that may not fit into memory together. Raises
+    ProtocolError where the file is neither or is damaged.
+    """
+    with opened(path) as file:
+        if "dataset/xml" in file and "dataset/data" in file:
+            return MrdFile.of(path, file)
+        if "kspace" in file:
+            return FastmriFile.of(path, file, first_axis)
+        raise ProtocolError(
+            "expected MRD HDF5 (/dataset/xml, /dataset/data) or fastMRI HDF5 (/kspace), "
+            f"got {sorted(file)}"
+        )
 
 
 def _from_record(path: Path) -> Source:
@@ -71,19 +86,4 @@ def _from_record(path: Path) -> Source:
         header=headers[0],
         acquisitions=[message for message in messages if isinstance(message, Acquisition)],
         waveforms=[message for message in messages if isinstance(message, Waveform)],
-    )
-
-
-def _from_hdf5(path: Path, file: h5py.File, first_axis: FirstAxis) -> Source:
-    if "dataset/xml" in file and "dataset/data" in file:
-        header, acquisitions, waveforms = read_mrd(file)
-        return Source(
-            kind="MRD HDF5", header=header, acquisitions=acquisitions, waveforms=waveforms
-        )
-    if "kspace" in file:
-        header, acquisitions = read_fastmri(file, first_axis)
-        return Source(kind="fastMRI HDF5", header=header, acquisitions=acquisitions)
-    raise ProtocolError(
-        f"{path} is neither MRD HDF5 (/dataset/xml, /dataset/data) nor fastMRI HDF5 (/kspace); "
-        f"it holds {sorted(file)}"
     )

@@ -123,6 +123,12 @@ class Geometry:
         return self.encoded[1]
 
     @property
+    def kept(self) -> tuple[int, int]:
+        """Pixels (x, y) that the reconstructed field of view keeps of the encoded one."""
+        share = self.recon_fov[1] / self.encoded_fov[1]
+        return self.n_x, min(max(round(self.n_ky * share), 1), self.n_ky)
+
+    @property
     def scan_token(self) -> str | None:
         """The token that pairs this scan with its sequence, if the header carries one."""
         return self.user.get(SCAN_TOKEN) or None

@@ -24,7 +24,7 @@ from ..mrd.items import Acquisition, Frame, Image
 from ..pipeline.chain import run
 from ..pipeline.scan import Scan
 from ..steps.accumulate import AccumulateFrame
-from ..steps.image_finish import SERIES, kept
+from ..steps.image_finish import SERIES
 from ..steps.noise_adjust import NoiseAdjust
 from ..steps.readout import RemoveReadoutOversampling
 from .sequence import Order, Played, SequenceParameters, play
@@ -127,7 +127,7 @@ def _volume(frames: list[Frame], plan: LinePlan, source: Source) -> Volume:
     geometry = source.geometry
     kspace = torch.from_numpy(np.stack([frame.kspace for frame in frames]))
     kspace[..., ~torch.from_numpy(plan.acquirable)] = 0
-    return Volume(kspace=kspace, plan=plan, crop=kept(geometry), matrix=geometry.recon[:2])
+    return Volume(kspace=kspace, plan=plan, crop=geometry.kept, matrix=geometry.recon[:2])
 
 
 def _received(frames: list[Frame], wire: list[Image], source: Source) -> Tensor:

@@ -11,9 +11,9 @@ from mnet.masks.line_plan import Bool
 from ..mask.messages import Scope
 from ..mrd.header_layouts import Flag, ImageKey, flags_of, image_key, is_imaging
 from ..mrd.items import Acquisition, Burst, Frame, Ints, Item, Mask, PreScan
+from ..mrd.kspace_buffer import KspaceBuffer
 from ..pipeline.gadget import Gadget
 from ..pipeline.scan import Scan
-from .kspace_buffer import KspaceBuffer
 from .readout import to_hybrid
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,8 @@ class _Frames:
 
     def _group(self, key: ImageKey, lines: Acquisition | Burst) -> KspaceBuffer:
         if key not in self._groups:
-            self._groups[key] = KspaceBuffer.empty(self._scan.geometry, lines.data.shape[-2])
+            geometry = self._scan.geometry
+            self._groups[key] = KspaceBuffer.empty(geometry, lines.data.shape[-2], geometry.n_x)
         return self._groups[key]
 
     def _ordinary(self, key: ImageKey, burst: Burst) -> bool:

@@ -168,14 +168,8 @@ def _intensity(window: tuple[float, float], rescale: tuple[float, float] | None)
 
 def to_recon_matrix(image: Complex, geometry: Geometry) -> Complex:
     """Crop the encoded field of view along y, then sinc-interpolate to the matrix of the image."""
-    finished: Complex = finish(torch.from_numpy(image), kept(geometry), geometry.recon[:2]).numpy()
+    finished: Complex = finish(torch.from_numpy(image), geometry.kept, geometry.recon[:2]).numpy()
     return finished
-
-
-def kept(geometry: Geometry) -> tuple[int, int]:
-    """Return the pixels (x, y) that the reconstructed field of view keeps of the encoded one."""
-    share = geometry.recon_fov[1] / geometry.encoded_fov[1]
-    return geometry.n_x, min(max(round(geometry.n_ky * share), 1), geometry.n_ky)
 
 
 def _brightest(lines: Complex, n_ky: int) -> float:
@@ -213,7 +207,7 @@ def image_header(
         header[name] = line[name]
     header["matrix_size"] = (*shape, 1)
     # what the kept pixels cover, which is not quite reconSpace's where that ends within a pixel
-    for axis, n in enumerate(kept(geometry)):
+    for axis, n in enumerate(geometry.kept):
         header["field_of_view"][axis] = geometry.encoded_fov[axis] * n / geometry.encoded[axis]
     header["field_of_view"][2] = geometry.recon_fov[2]
     header["channels"] = 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from mnet.physics.prewhiten import gadgetron_scale, noise_covariance, whitening_matrix
+from mnet.physics.prewhiten import noise_covariance, scale_for, whitening_matrix
 
 from ..errors import GadgetError
 from ..files.noise_store import Noise, Unusable, matched, to_json
@@ -73,11 +73,8 @@ def _matrix(
     else:
         return None
     dwell = float(line.header["sample_time_us"])
-    scale = 1.0
-    if dwell > 0 and dwell_noise > 0:
-        bandwidth = scan.geometry.relative_receiver_noise_bandwidth
-        scale = gadgetron_scale(dwell, dwell_noise, bandwidth)
-    return _whitening(covariance, scale)
+    bandwidth = scan.geometry.relative_receiver_noise_bandwidth
+    return _whitening(covariance, scale_for(dwell, dwell_noise, bandwidth))
 
 
 def _stored(n_coils: int, scan: Scan) -> Noise | None:

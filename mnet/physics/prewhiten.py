@@ -77,6 +77,15 @@ def gadgetron_scale(
     return math.sqrt(2 * acquisition_dwell_us / noise_dwell_us * bandwidth)
 
 
+def scale_for(
+    acquisition_dwell_us: float, noise_dwell_us: float, bandwidth: float = 0.793
+) -> float:
+    """Return `gadgetron_scale`, or 1 where a dwell time is not known, which is 0 or below."""
+    if min(acquisition_dwell_us, noise_dwell_us) <= 0:
+        return 1.0
+    return gadgetron_scale(acquisition_dwell_us, noise_dwell_us, bandwidth)
+
+
 def apply(matrix: Tensor, data: Tensor, dim: int = 0) -> Tensor:
     """Multiply the coil axis `dim` of data by a (coils, coils) matrix; other axes are free."""
     if matrix.shape[-1] != data.shape[dim]:

@@ -4,21 +4,12 @@ A scan is in hybrid (x, ky) space without readout oversampling, whitened, scaled
 brightness of the object is about 1, and has maps; scale and maps come from its calibration lines
 alone. `clean` equals `kspace`: no noise-free truth of a measurement exists, and losses against it
 include the noise of the reference.
-
-Whitening needs noise. MRD files may hold a noise scan; fastMRI has none, and the corners of the
-first slice's k-space (outermost samples of outermost rows) stand in for it, where their power does
-not fall off outwards as signal does; otherwise nothing is whitened. It is a stand-in: on a phantom
-with a noise scan it takes away 44 % of the mean squared correlation, as many samples of that 86 %.
 """
 
 import hashlib
-import json
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,31 +19,17 @@ from mnet.masks.line_plan import Bool, LinePlan
 from mnet.physics import sense
 from mnet.physics.coil_maps import coil_maps
 from mnet.physics.fourier import inverse_fourier
-from mnet.physics.prewhiten import apply, noise_covariance, whitening_matrix
+from mnet.physics.prewhiten import apply
+from training.data.cohort_index import Origin, claim
 from training.data.corpus import Sample, save, scan_path
-from training.data.kspace_file import FastmriVolume, naming, read_volume
-
-__all__ = [
-    "FastmriVolume",
-    "index",
-    "read_volume",
-    "samples",
-    "split",
-    "subjects",
-    "to_sample",
-    "whitening",
-    "write_cohort",
-]
+from training.data.volume import MeasuredVolume, naming, read_volume
+from training.data.whitening import whitening
 
 log = logging.getLogger(__name__)
 
-_CORNER = (1 / 16, 1 / 8)  # share of samples and rows at each end that is taken for noise
-_TREND = 1.25  # ratio of inner to outer power above which a corner still holds signal
-_INDEX = "cohort.json"
-
 
 def samples(
-    volume: FastmriVolume,
+    volume: MeasuredVolume,
     acceleration: float,
     slices: Sequence[int] | None = None,
     *,
@@ -65,7 +42,7 @@ def samples(
 
 
 def _sample(
-    volume: FastmriVolume, number: int, acceleration: float, matrix: Tensor | None
+    volume: MeasuredVolume, number: int, acceleration: float, matrix: Tensor | None
 ) -> Sample:
     kspace = volume.hybrid(number)
     if matrix is not None:
@@ -107,36 +84,6 @@ def brightness(calibration: Tensor, csm: Tensor, plan: LinePlan) -> float:
     if not inside.any():
         raise ValueError("calibration lines: expected an object, but ESPIRiT finds no coil maps")
     return float(image[inside].mean())
-
-
-def whitening(volume: FastmriVolume) -> tuple[Tensor | None, str]:
-    """Return the whitening matrix (coils, coils) of a volume, or None, and where it is from."""
-    source = "noise scan"
-    noise = volume.noise
-    if noise is None:
-        source = "corners of k-space"
-        kspace = torch.from_numpy(volume.stored(0))
-        noise, trend = _corners(kspace[..., torch.from_numpy(volume.acquirable)])
-        if not 1 / _TREND < trend < _TREND:
-            return None, f"none: the corners of k-space hold more than noise (ratio {trend:.3g})"
-    if noise.shape[1] < 10 * volume.n_coils:
-        return None, f"none: {noise.shape[1]} samples of noise are few for {volume.n_coils} coils"
-    try:
-        return whitening_matrix(noise_covariance(noise / noise.abs().max())), source
-    except ValueError as error:
-        return None, f"none: {error}"
-
-
-def _corners(kspace: Tensor) -> tuple[Tensor, float]:
-    """Cut the corners (coils, samples) out of (coils, kx, rows); their power, inner to outer."""
-    samples, rows = (int(n * share) for n, share in zip(kspace.shape[1:], _CORNER, strict=True))
-    ends = torch.cat([kspace[:, :samples], kspace[:, kspace.shape[1] - samples :].flip(1)], dim=2)
-    n = kspace.shape[2]
-    columns = [*range(rows), *range(n - rows, n), *range(n, n + rows), *range(2 * n - rows, 2 * n)]
-    corners = ends[..., columns]  # (coils, samples from the edge inwards, columns)
-    power = corners.abs().square()
-    outer, inner = power[:, : samples // 2].mean(), power[:, samples // 2 :].mean()
-    return corners.flatten(1), float(inner / outer.clamp_min(1e-37))
 
 
 def split(
@@ -207,16 +154,6 @@ def _drawn(free: set[str], fractions: Mapping[str, float], seed: int) -> dict[st
     return owner
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
-    """Where a scan of a cohort comes from."""
-
-    file: str
-    slice: int
-    subject: str
-    acceleration: float
-
-
 def write_cohort(
     folder: Path,
     files: Sequence[Path],
@@ -243,7 +180,7 @@ def write_cohort(
     volumes = [
         read_volume(path, need_header=need_header) for _, path in sorted(_by_name(files).items())
     ]
-    plan: list[tuple[FastmriVolume, _Entry]] = []
+    plan: list[tuple[MeasuredVolume, Origin]] = []
     for volume in volumes:
         chosen = range(margins[0], volume.n_slices - margins[1], step)
         if not chosen:
@@ -253,54 +190,28 @@ def write_cohort(
             )
         for number in chosen:
             for one in accelerations if paired else [accelerations[len(plan) % len(accelerations)]]:
-                entry = _Entry(
+                origin = Origin(
                     file=volume.path.name,
                     slice=number,
                     subject=volume.subject,
                     acceleration=float(one),
                 )
-                plan.append((volume, entry))
-    _claim(folder, {"whiten": whiten, "scans": [asdict(entry) for _, entry in plan]})
+                plan.append((volume, origin))
+    claim(folder, [origin for _, origin in plan], whiten=whiten)
     return _write(folder, plan, whiten)
 
 
-def _claim(folder: Path, index: dict[str, object]) -> None:
-    """Write the index of a cohort, or find the same one there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _INDEX
-    if path.exists():
-        if json.loads(path.read_text()) != index:
-            raise ValueError(f"{folder} holds a cohort of other settings, see {path}: not changed")
-        return
-    if any(folder.glob("*.safetensors")):
-        raise ValueError(f"{folder} holds scans without {_INDEX}: not changed")
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(index, indent=1))
-    os.replace(part, path)
-
-
 def _write(
-    folder: Path, plan: Sequence[tuple[FastmriVolume, _Entry]], whiten: bool
+    folder: Path, plan: Sequence[tuple[MeasuredVolume, Origin]], whiten: bool
 ) -> Iterator[Path]:
     matrix: Tensor | None = None
-    whitened: FastmriVolume | None = None  # the volume that `matrix` is of
-    for number, (volume, entry) in enumerate(plan):
+    whitened: MeasuredVolume | None = None  # the volume that `matrix` is of
+    for number, (volume, origin) in enumerate(plan):
         path = scan_path(folder, number)
         if not path.exists():
             if whiten and whitened is not volume:
                 matrix, source = whitening(volume)
                 log.info("%s: whitening from %s", volume.path.name, source)
                 whitened = volume
-            save(_sample(volume, entry.slice, entry.acceleration, matrix), path)
+            save(_sample(volume, origin.slice, origin.acceleration, matrix), path)
         yield path
-
-
-def subjects(folder: Path) -> list[str]:
-    """Return the subject of every scan of a cohort that `write_cohort` wrote, by scan number."""
-    return [scan["subject"] for scan in index(folder)]
-
-
-def index(folder: Path) -> list[dict[str, Any]]:
-    """Return file, slice, subject and acceleration of every scan of a cohort, by scan number."""
-    scans: list[dict[str, Any]] = json.loads((folder / _INDEX).read_text())["scans"]
-    return scans

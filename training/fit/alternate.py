@@ -34,7 +34,8 @@ from training.config import read_config
 from training.data.corpus import Sample, load
 from training.data.mask_file import write_masks
 from training.fit.card import provenance
-from training.fit.loop import Fit, Party, device, fit, is_first, join_processes, trainable
+from training.fit.loop import Fit, device, fit, is_first, join_processes
+from training.fit.party import Party, trainable
 from training.fit.schedule import LabelledScan, Schedule, label_source, read_scans
 from training.fit.train_recon import band, cohort_files, recon_loss
 from training.masks.diversity import Chosen, collapse_figures, label_loss

@@ -8,17 +8,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from training.fit.loop import Party
+from training.fit.party import Party
 
 
-def save_checkpoint(path: Path, step: int, parties: Mapping[str, "Party"]) -> None:
+def save_checkpoint(path: Path, step: int, parties: Mapping[str, Party]) -> None:
     """Write `path`.STEP.safetensors and `path`.json."""
     tensors: dict[str, Tensor] = {}
     for name, party in parties.items():
@@ -37,7 +34,7 @@ def save_checkpoint(path: Path, step: int, parties: Mapping[str, "Party"]) -> No
             old.unlink()
 
 
-def load_checkpoint(path: Path, parties: Mapping[str, "Party"]) -> int:
+def load_checkpoint(path: Path, parties: Mapping[str, Party]) -> int:
     """Restore a run; returns the step to go on from, 0 where there is no checkpoint.
 
     Raises
@@ -63,14 +60,6 @@ def load_checkpoint(path: Path, parties: Mapping[str, "Party"]) -> int:
         groups = party.optimiser.state_dict()["param_groups"]
         party.optimiser.load_state_dict({"state": state, "param_groups": groups})
     return int(found["step"])
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
-    """Move the average of the weights; faster in the first steps."""
-    weight = max(1 - decay, 1 / (step + 1))
-    for mean, value in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(value, weight)
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

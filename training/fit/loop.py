@@ -1,13 +1,11 @@
 """The training loop: resumable, on one core or on several GPUs.
 
-A party is a network with its optimiser and the running average of its weights; alternating training
-has two, and `turn` says whose step it is. Every step draws from a generator seeded by (seed, step,
-rank), so that a resumed run draws what the uninterrupted one would have. Under torchrun each
-process draws its own scans and gradients are averaged; on a GPU networks run in bfloat16 by
-autocast, while Fourier transforms and conjugate gradients stay in float32.
+Alternating training has two parties, and `turn` says whose step it is. Every step draws from a
+generator seeded by (seed, step, rank), so that a resumed run draws what the uninterrupted one would
+have. Under torchrun each process draws its own scans and gradients are averaged; on a GPU networks
+run in bfloat16 by autocast, while Fourier transforms and conjugate gradients stay in float32.
 """
 
-import copy
 import json
 import math
 import os
@@ -21,24 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
-from training.fit.checkpoint import load_checkpoint, save_checkpoint, update_average
+from training.fit.checkpoint import load_checkpoint, save_checkpoint
+from training.fit.party import Party, trainable, update_average
 
 LossOf = Callable[[str, int, np.random.Generator], Tensor]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Party:
-    """A network in training, its optimiser, and the average that is deployed."""
-
-    model: nn.Module
-    optimiser: torch.optim.Optimizer
-    average: nn.Module
-
-    @classmethod
-    def adam(cls, model: nn.Module, learning_rate: float) -> "Party":
-        """Make a party of a network with Adam."""
-        optimiser = torch.optim.Adam(trainable(model), lr=learning_rate)
-        return cls(model=model, optimiser=optimiser, average=copy.deepcopy(model))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +38,6 @@ class Fit:
     clip: float = 0.5  # norm of a gradient
     warm_up: int = 100  # steps
     turn: Callable[[int], str] | None = field(default=None, compare=False)  # step -> party
-
-
-def trainable(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that are not frozen."""
-    return [p for p in model.parameters() if p.requires_grad]
 
 
 def is_first() -> bool:

@@ -28,7 +28,8 @@ from training.config import read_config
 from training.data.corpus import load
 from training.data.mask_file import write_masks
 from training.fit.card import provenance
-from training.fit.loop import Fit, Party, device, fit, is_first, join_processes
+from training.fit.loop import Fit, device, fit, is_first, join_processes
+from training.fit.party import Party
 from training.fit.train_recon import band, cohort_files, recon_loss
 from training.masks.loupe_mask import LoupeMask, save_mask
 

@@ -29,7 +29,8 @@ from training.config import read_config
 from training.data.corpus import Sample, load
 from training.data.mask_file import read_masks
 from training.fit.card import provenance
-from training.fit.loop import Fit, Party, device, fit, is_first, join_processes
+from training.fit.loop import Fit, device, fit, is_first, join_processes
+from training.fit.party import Party
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

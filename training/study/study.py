@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from training.config import made
-from training.data import fastmri
+from training.data import cohort_index
 from training.data.corpus import Cohort
 from training.data.images import SOURCES, subjects
 
@@ -124,7 +124,7 @@ class Study:
 
     def _index(self, cohort: str) -> list[dict[str, Any]]:
         try:
-            return fastmri.index(self.scans(cohort))
+            return cohort_index.index(self.scans(cohort))
         except FileNotFoundError as error:
             raise ValueError(
                 f"cohort {cohort} is not read yet, {error.filename} is missing"

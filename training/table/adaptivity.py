@@ -8,7 +8,7 @@ import numpy as np
 from mnet.masks.line_plan import Bool, LinePlan
 from training.masks.diversity import distances
 from training.table.bootstrap import Bootstrap, Floats, paired
-from training.table.scores import Scored
+from training.table.scored import Scored
 from training.table.spec import Table
 
 CONTROLS = ("uniform_random", "shuffled", "icd_oracle")

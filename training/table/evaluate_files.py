@@ -20,9 +20,9 @@ from mnet.sampler.mnet_select import MNetSelect
 from mnet.score import comparison, image_quality
 from mnet.score.comparison import Masks
 from mnet.weight_files import load_weights
-from training.data.fastmri import whitening
-from training.data.kspace_file import FastmriVolume, read_volume
-from training.table.scores import Figures, Scored
+from training.data.volume import MeasuredVolume, read_volume
+from training.data.whitening import whitening
+from training.table.scored import Figures, Scored
 from training.table.spec import Entry, Table, TestCohort
 from training.table.table import table
 
@@ -59,7 +59,7 @@ def evaluate_files(files: Files, device: torch.device) -> dict[str, Any]:
             f"{type(model).__name__}, expected MNetSelect and MoDL"
         )
     volumes = [read_volume(path) for path in files.paths]
-    parts: list[tuple[int, dict[tuple[str, str], list[Figures]], FastmriVolume]] = []
+    parts: list[tuple[int, dict[tuple[str, str], list[Figures]], MeasuredVolume]] = []
     drawn: list[tuple[str, float, Bool, LinePlan]] = []
     notes = []
     for number, volume in enumerate(volumes):
@@ -80,7 +80,7 @@ def evaluate_files(files: Files, device: torch.device) -> dict[str, Any]:
 
 def _table(
     files: Files,
-    parts: Sequence[tuple[int, dict[tuple[str, str], list[Figures]], FastmriVolume]],
+    parts: Sequence[tuple[int, dict[tuple[str, str], list[Figures]], MeasuredVolume]],
     drawn: Sequence[tuple[str, float, Bool, LinePlan]],
 ) -> dict[str, Any]:
     scored: dict[tuple[Entry, int], Scored] = {}
@@ -110,7 +110,7 @@ def _table(
     return table(spec, list(scored.values()), drawn)
 
 
-def _kspace(volume: FastmriVolume, n_slices: int | None) -> tuple[Tensor, str]:
+def _kspace(volume: MeasuredVolume, n_slices: int | None) -> tuple[Tensor, str]:
     """Read whitened slices (slices, coils, x, ky), and where the whitening is from."""
     n = volume.n_slices if n_slices is None else min(n_slices, volume.n_slices)
     first = (volume.n_slices - n) // 2
@@ -121,7 +121,7 @@ def _kspace(volume: FastmriVolume, n_slices: int | None) -> tuple[Tensor, str]:
 
 
 def _plan(
-    volume: FastmriVolume, kspace: Tensor, acceleration: float, device: torch.device
+    volume: MeasuredVolume, kspace: Tensor, acceleration: float, device: torch.device
 ) -> comparison.Volume:
     try:
         plan = LinePlan.of(volume.acquirable, acceleration)
@@ -176,7 +176,7 @@ def _figures(
     }
 
 
-def _about(volume: FastmriVolume, kspace: Tensor, source: str) -> dict[str, Any]:
+def _about(volume: MeasuredVolume, kspace: Tensor, source: str) -> dict[str, Any]:
     return {
         "file": volume.path.name,
         "subject": volume.subject,

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 
 from mnet.masks.line_plan import Bool, LinePlan
 from mnet.weight_files import read_card
+from training.data.cohort_index import subjects as listed
 from training.data.corpus import scan_path
-from training.data.fastmri import subjects as listed
 from training.data.mask_file import read_masks
 from training.table.spec import Entry, Table, TestCohort
 

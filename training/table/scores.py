@@ -11,13 +11,11 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mnet.masks.line_plan import Bool
@@ -29,38 +27,11 @@ from mnet.score import image_quality
 from mnet.weight_files import load_weights
 from training.data.corpus import Sample, load, scan_path
 from training.table.jobs import Job, read_checked
-from training.table.spec import NETWORKS, Entry, TestCohort
+from training.table.scored import Figures
+from training.table.spec import NETWORKS, Entry
 
 Model = Callable[[Tensor, Tensor, Tensor], Tensor]  # kspace, csm, mask -> image
-Figures = dict[str, float]
 SAVE_EVERY = 20.0  # seconds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """The figures of one row on one cohort, by scan."""
-
-    entry: Entry
-    cohort: TestCohort
-    scans: Mapping[int, Figures]
-    subjects: Mapping[int, str]  # of the scans
-
-    @property
-    def accelerations(self) -> set[float]:
-        """The nominal accelerations of its scans."""
-        return {found["acceleration"] for found in self.scans.values()}
-
-    def at(self, acceleration: float) -> list[list[Figures]]:
-        """Return the figures at a nominal acceleration by subject, scans ascending."""
-        groups: dict[str, list[Figures]] = {}
-        for number, found in sorted(self.scans.items()):
-            if found["acceleration"] == acceleration:
-                groups.setdefault(self.subjects[number], []).append(found)
-        return list(groups.values())
-
-    def nrmse(self, acceleration: float) -> list[NDArray[np.float64]]:
-        """Return the NRMSE at a nominal acceleration, (scans,) for every subject."""
-        return [np.array([f["nrmse"] for f in group]) for group in self.at(acceleration)]
 
 
 def reconstructor(entry: Entry, weights: str, device: torch.device) -> Model:

@@ -20,7 +20,8 @@ from training.table.figures import (
     read_log,
 )
 from training.table.jobs import Job, read_checked
-from training.table.scores import Scored, images, reconstructor
+from training.table.scored import Scored
+from training.table.scores import images, reconstructor
 from training.table.spec import Entry, Table
 
 Picture = tuple[Path, str]  # PNG file and caption

@@ -13,7 +13,7 @@ from mnet.masks.line_plan import Bool, LinePlan
 from training.table.adaptivity import adaptivity
 from training.table.bootstrap import METHOD, Bootstrap, paired
 from training.table.claims import claims
-from training.table.scores import Figures, Scored
+from training.table.scored import Figures, Scored
 from training.table.spec import Entry, Table
 
 MEANS = (

@@ -201,8 +201,8 @@ def test_a_writer_that_is_killed_leaves_a_record_that_reads(tmp_path: Path) -> N
         import sys
         from pathlib import Path
         sys.path.insert(0, sys.argv[2])
-        from gadgets.message import Text, write_message
-        from gadgets.record import Record
+        from gadgets.mrd.messages import Text, write_message
+        from gadgets.files.scan_record import Record
         record = Record.create(Path(sys.argv[1]), "scan")
         number = 0
         while True:

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from gadgets.errors import HeaderError, ProtocolError
-from gadgets.files.source import Source, open_source, read_images, write_images, write_mrd
+from gadgets.files.source import (
+    Source,
+    open_kspace,
+    open_source,
+    read_images,
+    write_images,
+    write_mrd,
+)
 from gadgets.mrd.geometry import header_xml
 from gadgets.mrd.header_layouts import ACQUISITION_HEADER, IMAGE_HEADER, WAVEFORM_HEADER, Flag
 from gadgets.mrd.item_bytes import PIXEL_TYPES
@@ -269,7 +276,7 @@ def test_files_that_are_neither_or_damaged_are_refused_by_name(tmp_path: Path) -
     other = tmp_path / "other.h5"
     with h5py.File(other, "w") as file:
         file["volume"] = 1
-    with pytest.raises(ProtocolError, match=r"neither MRD.*volume"):
+    with pytest.raises(ProtocolError, match=r"other\.h5: expected MRD.*volume"):
         open_source(other)
     whole = tmp_path / "whole.h5"
     write_mrd(whole, HEADER, lines())
@@ -279,8 +286,14 @@ def test_files_that_are_neither_or_damaged_are_refused_by_name(tmp_path: Path) -
         open_source(cut)
     with pytest.raises(ProtocolError, match="float64"):
         open_source(fastmri(tmp_path / "real.h5", np.ones((1, 2, 3, 4))))
+    with pytest.raises(ProtocolError, match=r"\[1, 1, 2, 3, 4\]"):
+        open_source(fastmri(tmp_path / "axes.h5", np.ones((1, 1, 2, 3, 4), complex)))
     with pytest.raises(ProtocolError, match="zeros"):
         open_source(fastmri(tmp_path / "zero.h5", np.zeros((1, 2, 3, 4), complex)))
+    off_centre = np.zeros((1, 2, 8, 12), complex)
+    off_centre[..., 7:] = 1
+    with pytest.raises(ProtocolError, match=r"the centre, column 6, .*got 7 to 11"):
+        open_source(fastmri(tmp_path / "off.h5", off_centre))
 
 
 @pytest.mark.parametrize("signature", [b"\x89HDF", b"TREE", b"HEAP", b"SNOD", b"GCOL"])
@@ -303,8 +316,74 @@ def test_a_row_that_contradicts_its_header_is_named(tmp_path: Path) -> None:
         row = file["dataset/data"][2]
         row["data"] = row["data"][:-2]
         file["dataset/data"][2] = row
-    with pytest.raises(ProtocolError, match="acquisition 2: the header says 2 x 8"):
+    with pytest.raises(ProtocolError, match=r"raw\.h5: acquisition 2: the header says 2 x 8"):
         open_source(path)
+
+
+def test_lines_are_read_by_their_numbers_as_they_are_all_together(tmp_path: Path) -> None:
+    mrd, numbers = tmp_path / "raw.h5", np.array([0, 3, 511, 512, 1000])
+    write_mrd(mrd, HEADER, lines(1100, 2))
+    arrays = fastmri(tmp_path / "f.h5", padded_kspace(), padded_header())
+    for path, some in ((mrd, numbers), (arrays, np.array([1, 7, 8, 15])), (mrd, numbers[:0])):
+        source, file = open_source(path), open_kspace(path)
+        assert (file.kind, file.header, file.subject) == (source.kind, source.header, path.stem)
+        expected = np.stack([line.header for line in source.acquisitions])
+        np.testing.assert_array_equal(file.headers(), expected)
+        for number, line in zip(some, file.lines(some), strict=True):
+            whole = source.acquisitions[number]
+            assert line.header == whole.header
+            np.testing.assert_array_equal(line.data, whole.data)
+            np.testing.assert_array_equal(line.trajectory, whole.trajectory)
+
+
+def test_of_a_fastmri_file_only_the_slices_asked_for_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = open_kspace(fastmri(tmp_path / "f.h5", padded_kspace(4), padded_header(n_slices=4)))
+    read, original = [], h5py.Dataset.__getitem__
+
+    def noted(self: h5py.Dataset, place: Any, **more: Any) -> Any:
+        read.append(place)
+        return original(self, place, **more)
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", noted)
+    assert len(file.lines(np.arange(8, 24))) == 16
+    assert read == [1, 2]
+
+
+def test_rows_with_an_axis_more_are_rows(tmp_path: Path) -> None:
+    path = tmp_path / "raw.h5"
+    write_mrd(path, HEADER, lines(6))
+    with h5py.File(path, "a") as file:
+        rows = file["dataset/data"][()]
+        del file["dataset/data"]
+        file["dataset"].create_dataset("data", data=rows[:, None], dtype=rows.dtype)
+    (third,) = open_kspace(path).lines(np.array([3]))
+    np.testing.assert_array_equal(third.data, lines(6)[3].data)
+    assert len(open_source(path).acquisitions) == open_kspace(path).headers().size == 6
+    with h5py.File(path, "a") as file:
+        del file["dataset/data"]
+        file["dataset"].create_dataset("data", data=rows.reshape(3, 2), dtype=rows.dtype)
+    with pytest.raises(ProtocolError, match=r"raw\.h5: .*one row per line, got \(3, 2\)"):
+        open_source(path)
+
+
+def test_the_subject_is_fastmri_s_pseudonym_where_there_is_one(tmp_path: Path) -> None:
+    path = fastmri(tmp_path / "f.h5", padded_kspace(), padded_header())
+    with h5py.File(path, "a") as file:
+        file.attrs["patient_id"] = "0123abcd"
+    assert open_kspace(path).subject == "0123abcd"
+    assert b"0123abcd" not in open_source(path).header
+
+
+def test_what_was_assumed_of_a_fastmri_file_is_told(tmp_path: Path) -> None:
+    whole = fastmri(tmp_path / "f.h5", padded_kspace(), padded_header())
+    assert open_kspace(whole).assumed == ()
+    (note,) = open_kspace(fastmri(tmp_path / "g.h5", padded_kspace())).assumed
+    assert note.startswith("no usable header, expected /ismrmrd_header, got none: assuming 1 mm")
+    other = padded_header(encoded=(8, 10, 1), center=5)
+    (note,) = open_kspace(fastmri(tmp_path / "h.h5", padded_kspace(), other)).assumed
+    assert "expected an encoded matrix as kspace, 8 x 12, got 8 x 10" in note
 
 
 def test_a_file_with_a_header_that_is_refused_still_opens(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from gadgets.mrd.header_layouts import Flag
 from gadgets.mrd.items import Acquisition
 from gadgets.pipeline.chain import run
 from gadgets.pipeline.scan import Scan
-from gadgets.steps.readout import RemoveReadoutOversampling, centred, to_hybrid
+from gadgets.steps.readout import RemoveReadoutOversampling, to_hybrid
 from tests.gadgets.helpers.synthetic import acquisition, crop, fft, ifft, scanned
 
 SIZES = [(48, 24), (50, 25), (27, 27), (45, 15), (64, 33), (24, 24)]  # encoded, after cropping
@@ -51,20 +51,6 @@ def test_a_reversed_readout_is_the_same_line(encoded: int, n_x: int) -> None:
     kx, centre = samples(encoded), encoded // 2
     mirrored = acquisition(kx[:, ::-1], flags=Flag.REVERSE, center_sample=encoded - 1 - centre)
     close(to_hybrid(mirrored, geometry(encoded, n_x)).data, crop(ifft(kx, 1), n_x, 1))
-
-
-@pytest.mark.parametrize("encoded", [48, 51])
-def test_a_reversed_readout_measured_symmetrically_loses_only_its_unpaired_sample(
-    encoded: int,
-) -> None:
-    kx = samples(encoded)  # sample i of the wire lies at k = centre - i
-    line = centred(acquisition(kx, flags=Flag.REVERSE), geometry(encoded, 24))
-    k = np.arange(encoded) - encoded // 2
-    for i in range(encoded):
-        at = encoded // 2 - i
-        if at in k:
-            np.testing.assert_array_equal(line[:, at + encoded // 2], kx[:, i])
-    assert np.count_nonzero(line == 0) <= 2  # one sample of two coils
 
 
 @pytest.mark.parametrize(("encoded", "n_x"), SIZES)

@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from mnet.physics.prewhiten import apply, gadgetron_scale, noise_covariance, whitening_matrix
+from mnet.physics.prewhiten import (
+    apply,
+    gadgetron_scale,
+    noise_covariance,
+    scale_for,
+    whitening_matrix,
+)
 from tests.mnet.helpers.operator_checks import adjoint_gap, linearity_gap
 
 
@@ -146,3 +152,9 @@ def test_wrong_coil_count_is_refused_with_both_numbers() -> None:
 def test_dwell_times_that_are_not_positive_are_refused() -> None:
     with pytest.raises(ValueError, match=r"0.0 us, 2.0 us and 0.793"):
         gadgetron_scale(0.0, 2.0)
+
+
+@pytest.mark.parametrize("dwell", [(0.0, 2.0), (8.0, 0.0), (-1.0, 2.0)])
+def test_without_both_dwell_times_there_is_no_scale(dwell: tuple[float, float]) -> None:
+    assert scale_for(*dwell) == 1
+    assert scale_for(8.0, 2.0, 0.8) == gadgetron_scale(8.0, 2.0, 0.8) == pytest.approx(6.4**0.5)

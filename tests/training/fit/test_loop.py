@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, distributed, multiprocessing, nn
 
 from training.fit import checkpoint
-from training.fit.loop import Fit, Party, fit, read_log, schedule
+from training.fit.loop import Fit, fit, read_log, schedule
+from training.fit.party import Party
 
 
 def network(n_in: int = 3) -> nn.Module:

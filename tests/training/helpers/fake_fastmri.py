@@ -21,6 +21,12 @@ def fft2(images, inverse=False):
     )
 
 
+def cropped(images, n_x):
+    """Keep the central n_x pixels along x, around n // 2."""
+    first = images.shape[-2] // 2 - n_x // 2
+    return images[..., first : first + n_x, :]
+
+
 def smooth(rng, shape, n=6):
     """Draw a smooth complex field: few waves across the matrix."""
     x, y = (np.linspace(-1, 1, size) for size in shape)

@@ -9,9 +9,10 @@ from mnet.masks.densities import uniform_random
 from mnet.masks.line_plan import LinePlan
 from tests.training.helpers import fake_fastmri as fake
 from training import pipeline
-from training.data import fastmri
+from training.data import cohort_index, fastmri
 from training.data.corpus import load, save, scan_path
 from training.data.mask_file import read_masks, write_masks
+from training.data.volume import read_volume
 from training.fit.card import provenance
 from training.masks.population import commonest_rows
 from training.study import steps
@@ -63,8 +64,8 @@ def test_scans_of_files_are_read_by_patient(study):
         "validation": 3,
         "test": 3,
     }
-    assert set(fastmri.subjects(study.scans("base"))) == {"p0", "p1"}
-    assert set(fastmri.subjects(study.scans("test"))) == {"p3"}
+    assert set(cohort_index.subjects(study.scans("base"))) == {"p0", "p1"}
+    assert set(cohort_index.subjects(study.scans("test"))) == {"p3"}
     assert study.data(["base", "population"]) == ("file0.h5", "file1.h5")
     sample = load(scan_path(study.scans("test"), 0))
     assert sample.kspace.shape == (4, 40, 48)
@@ -102,7 +103,7 @@ def test_a_study_of_files_compares_masks_on_its_commonest_plan(study):
 
 def test_the_commonest_plan_counts_and_of_equals_is_the_smallest(tmp_path):
     fake.write(tmp_path / "a.h5")
-    sample = next(fastmri.samples(fastmri.read_volume(tmp_path / "a.h5"), 2.0, [0]))
+    sample = next(fastmri.samples(read_volume(tmp_path / "a.h5"), 2.0, [0]))
     narrow = sample.acquirable.copy()
     narrow[:8] = False
     for number, rows in enumerate((narrow, sample.acquirable, narrow)):
@@ -192,7 +193,7 @@ def test_the_neighbour_of_a_padded_scan_may_be_padded_but_never_itself(tmp_path)
     cohort = study.scans("base")
     cohort.mkdir(parents=True)
     fake.write(tmp_path / "a.h5")
-    drawn = fastmri.samples(fastmri.read_volume(tmp_path / "a.h5"), 2.0)
+    drawn = fastmri.samples(read_volume(tmp_path / "a.h5"), 2.0)
     rng = np.random.default_rng(0)
     masks = {}
     for number, sample in enumerate(drawn):

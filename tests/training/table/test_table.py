@@ -9,7 +9,7 @@ from mnet.masks.line_plan import LinePlan
 from training.masks.diversity import distances
 from training.table.adaptivity import sentence, shares
 from training.table.bootstrap import Bootstrap, paired
-from training.table.scores import Scored
+from training.table.scored import Scored
 from training.table.spec import Entry, Table, TestCohort, read_table
 from training.table.table import MEANS, table
 

@@ -1,20 +1,24 @@
-"""Lines of one image, placed as they come: sums over averages, and which of them arrived."""
+"""Lines of one image, placed as they come: sums over averages, and which of them arrived.
+
+A line's samples are x where it comes from a stream, and centred kx where a whole image is read
+from a file: what is done here is the same for both.
+"""
 
 from dataclasses import dataclass, field
 from itertools import repeat
 
 import numpy as np
 
-from ..mrd.geometry import Geometry
-from ..mrd.header_layouts import Flag, flags_of
-from ..mrd.items import Acquisition, Burst, Complex, Ints
+from .geometry import Geometry
+from .header_layouts import Flag, flags_of
+from .items import Acquisition, Burst, Complex, Ints
 
 
 @dataclass(slots=True)
 class KspaceBuffer:
     """One image on its way."""
 
-    kspace: Complex  # (ky, coils, x), sum over averages where n is not 0; lines lie as they come
+    kspace: Complex  # (ky, coils, samples), sum over averages where n is not 0; as lines come
     n: Ints  # (ky,) how many averages of each row
     averages: set[tuple[int, int]] = field(default_factory=set)  # (row, average) received
     header: np.void | None = None  # of the line nearest to the centre
@@ -22,13 +26,13 @@ class KspaceBuffer:
     reference: dict[int, Complex] = field(default_factory=dict)  # calibration-only lines, by row
 
     @classmethod
-    def empty(cls, geometry: Geometry, n_coils: int) -> "KspaceBuffer":
+    def empty(cls, geometry: Geometry, n_coils: int, n_samples: int) -> "KspaceBuffer":
         """Make room for an image; what no line fills is cleared at its end alone."""
-        kspace = np.empty((geometry.n_ky, n_coils, geometry.n_x), np.complex64)
+        kspace = np.empty((geometry.n_ky, n_coils, n_samples), np.complex64)
         return cls(kspace=kspace, n=np.zeros(geometry.n_ky, np.int64))
 
     def add(self, line: Acquisition, geometry: Geometry) -> bool:
-        """Place a line in hybrid space, within the matrix; False if its like is there already."""
+        """Place a line within the matrix; False, and nothing done, if its like is there already."""
         row = geometry.row(int(line.header["kspace_encode_step_1"]))
         average = int(line.header["average"])
         if (row, average) in self.averages:
@@ -66,7 +70,7 @@ class KspaceBuffer:
         return True
 
     def mean(self) -> Complex:
-        """Return the mean over averages (ky, coils, x), zero where nothing arrived; at the end."""
+        """Return the mean over averages (ky, coils, samples), 0 where nothing came; at the end."""
         self.kspace[self.n == 0] = 0
         if self.n.max() > 1:
             self.kspace /= np.maximum(self.n, 1).astype(np.float32)[:, None, None]
