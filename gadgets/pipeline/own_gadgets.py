@@ -42,13 +42,14 @@ def import_files(files: Iterable[SourceFile]) -> Catalogue:
         try:
             kinds = _gadgets(_run(file), file)
         except ConfigError as error:
+            sys.modules.pop(_module_name(file), None)
             problems.append(str(error))
             continue
         taken = {one.kind.__name__: one.file.path for one in own.values()}
         for kind in kinds:
             name = kind.__name__
             if name in taken:
-                problems.append(f"{file.path}: {taken[name]} has a gadget {name} too")
+                problems.append(f"gadgets: {file.path}: {taken[name]} has a gadget {name} too")
             own[f"{Path(file.path).stem}.{name}"] = OwnGadget(kind=kind, file=file)
     if problems:
         raise ConfigError("; ".join(problems))
@@ -56,17 +57,20 @@ def import_files(files: Iterable[SourceFile]) -> Catalogue:
 
 
 def _run(file: SourceFile) -> ModuleType:
-    """Run a file as a module of its own; nothing else can import it by a name that it would use."""
-    name = f"own_gadgets.{Path(file.path).stem}_{file.sha256[:8]}"
-    module = ModuleType(name)
-    module.__file__ = file.path
-    sys.modules[name] = module  # where dataclasses and type hints look up what a name means
+    """Run a file as a module of its own, which belongs to no package."""
+    module = ModuleType(_module_name(file))
+    module.__file__, module.__package__ = file.path, ""
+    sys.modules[module.__name__] = module  # where dataclasses look up what an annotation means
     try:
         exec(compile(file.text, file.path, "exec"), module.__dict__)
     except (Exception, SystemExit) as error:  # a boundary: the code is not ours
-        del sys.modules[name]
         _failed(file, error)
     return module
+
+
+def _module_name(file: SourceFile) -> str:
+    """Return a name under which no other file, and no other version of this one, is found."""
+    return f"own_gadgets.{Path(file.path).stem}_{file.sha256[:8]}"
 
 
 def _failed(file: SourceFile, error: BaseException) -> NoReturn:
