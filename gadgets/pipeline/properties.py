@@ -46,14 +46,22 @@ def build(name: str, kind: type[Kind], given: Mapping[str, str]) -> Kind:
 
 def choices(annotation: Any) -> tuple[str, ...]:
     """Return the words that a property may be, () where it may be others."""
-    inner = _inner(annotation)
+    inner = without_none(annotation)
     return typing.get_args(inner) if typing.get_origin(inner) is Literal else ()
 
 
 def can_be_text(annotation: Any) -> bool:
     """Say whether text can become such a property."""
     words = choices(annotation)
-    return _inner(annotation) in SIMPLE or bool(words and all(type(w) is str for w in words))
+    return without_none(annotation) in SIMPLE or bool(words and all(type(w) is str for w in words))
+
+
+def without_none(annotation: Any) -> Any:
+    """Return T of `T | None`, and everything else as it is."""
+    if typing.get_origin(annotation) not in (types.UnionType, typing.Union):
+        return annotation
+    inner = [one for one in typing.get_args(annotation) if one is not types.NoneType]
+    return inner[0] if len(inner) == 1 else annotation
 
 
 def _unknown(name: str, given: Mapping[str, str], known: Mapping[str, Any]) -> str:
@@ -69,16 +77,8 @@ def _required(kind: type[Any]) -> list[str]:
     ]
 
 
-def _inner(annotation: Any) -> Any:
-    """Return T of `T | None`, and everything else as it is."""
-    if typing.get_origin(annotation) not in (types.UnionType, typing.Union):
-        return annotation
-    inner = [one for one in typing.get_args(annotation) if one is not types.NoneType]
-    return inner[0] if len(inner) == 1 else annotation
-
-
 def _value(where: str, text: str, annotation: Any) -> Any:
-    kind = _inner(annotation)
+    kind = without_none(annotation)
     if kind is not annotation and text == "":
         return None
     if words := choices(annotation):
