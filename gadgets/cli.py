@@ -126,6 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(quiet=True)
     for command in (serve, check):
         _host_options(command)
+    for command in (serve, check, scan, demo, replay):
+        _folders(command)
     for command in (serve, maskd):
         command.add_argument("--log-json", action="store_true", help="log JSON, one object a line")
     for command in (scan, replay, convert):
@@ -155,12 +157,21 @@ def _host_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="folder of noise measurements (default ~/.local/state/mnet/noise)",
     )
-    parser.add_argument(
-        "--pipelines", type=Path, help="folder whose XML files clients may name too, before ours"
-    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default auto)")
     parser.add_argument(
         "--status-port", type=int, help="/healthz, /readyz and /metrics over HTTP on 127.0.0.1"
+    )
+
+
+def _folders(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pipelines", type=Path, help="folder whose XML files clients may name too, before ours"
+    )
+    parser.add_argument(
+        "--gadgets",
+        type=Path,
+        help="folder whose *.py define gadgets that pipelines may name beside ours; the host runs "
+        "them, so nobody else may be able to write there",
     )
 
 
@@ -208,6 +219,7 @@ def _serve(options: argparse.Namespace) -> int:
             records=options.records,
             noise=options.noise or default_folder(),
             pipelines=options.pipelines,
+            gadgets=options.gadgets,
             device=options.device,
             allow_inline=options.allow_inline_config,
             status_port=options.status_port,
@@ -354,6 +366,8 @@ def _host(options: argparse.Namespace) -> Iterator[tuple[Any, Path | None]]:
             raise ConfigError(f"--host is {options.host!r}, expected HOST:PORT")
         if options.command != "replay" and not endpoint:
             raise ConfigError("--host needs --mask-endpoint too")
+        if options.pipelines or options.gadgets:
+            raise ConfigError("--pipelines and --gadgets are the host's: start that with them")
         yield (
             Address(
                 host=name,
@@ -367,7 +381,12 @@ def _host(options: argparse.Namespace) -> Iterator[tuple[Any, Path | None]]:
     with tempfile.TemporaryDirectory() as folder:
         records = options.records or Path(folder)
         print("starting a host", file=sys.stderr)
-        with private_host(records, device=options.device) as address:
+        with private_host(
+            records,
+            device=options.device,
+            pipelines=options.pipelines,
+            gadgets=options.gadgets,
+        ) as address:
             yield address, records
 
 

@@ -10,7 +10,7 @@ It is started as `python -m gadgetron PORT gadgets.external pipeline` where the 
 The gadgets run as in our own host, front here and the heavy end in a worker process, for this one
 scan. `<configuration>` may have the attributes `mask_endpoint` (of `mnet maskd` or of a running
 `mnet serve`; this process only connects), `mask_keys` (our folder of keys, where the channel uses
-CURVE) and `device` (auto, cpu, cuda:N).
+CURVE), `device` (auto, cpu, cuda:N) and `gadgets` (a folder of gadgets beside ours).
 
 Whatever goes wrong ends with ERROR and its traceback at the client, and a status that is not 0.
 """
@@ -30,9 +30,16 @@ from .mask.recon_end import Observer
 from .mask.recon_port import ReconLink, RemoteReconPort
 from .mrd.items import Image
 from .mrd.messages import ConfigScript, Header
+from .pipeline.catalogue import OURS, Catalogue
 from .pipeline.models import Models
+from .pipeline.own_gadgets import own_gadgets
 
-SETTINGS = {"mask_endpoint": "tcp://127.0.0.1:9004", "mask_keys": "", "device": "auto"}
+SETTINGS = {
+    "mask_endpoint": "tcp://127.0.0.1:9004",
+    "mask_keys": "",
+    "device": "auto",
+    "gadgets": "",
+}
 
 
 def pipeline(connection: Any) -> None:
@@ -73,6 +80,7 @@ class OneScan:
             new_record=lambda: None,
             answer=lambda key: "Unknown query",
             wait_warm=lambda: None,
+            catalogue=lambda: self._catalogue,
         )
 
     def open(self, scan_token: str | None, observe: Observer | None = None) -> ReconLink:
@@ -92,6 +100,11 @@ class OneScan:
     def _settings(self) -> dict[str, str]:
         return read_settings(self._configuration)
 
+    @cached_property
+    def _catalogue(self) -> Catalogue:
+        folder = self._settings["gadgets"]
+        return own_gadgets(Path(folder)) if folder else OURS
+
     def _open_worker(self, xml: str, header: str, on_image: Callable[[Image], None]) -> WorkerScan:
         """Start the worker. It ends with this process, for whose end the parent waits: not here."""
         import torch
@@ -100,7 +113,7 @@ class OneScan:
         device = self._settings["device"]
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return Worker(device).open(xml, header, on_image)
+        return Worker(device, self._catalogue.files).open(xml, header, on_image)
 
 
 def read_settings(configuration: bytes) -> dict[str, str]:

@@ -18,6 +18,8 @@ from ..files.noise_store import default_folder
 from ..files.scan_record import DEFAULT_CAP
 from ..mask.allow_list import require_safe
 from ..mask.curve_keys import ServerKeys
+from ..pipeline.catalogue import OURS, Catalogue
+from ..pipeline.own_gadgets import own_gadgets
 from .machine import Finding, cores, disk, packages, ports, torch_and_gpu
 
 LEAST_FREE = 1 << 30  # bytes
@@ -29,7 +31,8 @@ def examine(options: argparse.Namespace) -> Iterator[Finding]:
     yield from packages()
     yield from cores()
     device = yield from torch_and_gpu(options.device)
-    names = yield from pipelines(options.pipelines)
+    catalogue = yield from gadgets(options.gadgets)
+    names = yield from pipelines(options.pipelines, catalogue)
     if device is not None:
         yield from weights(names)
         yield from models(device)
@@ -39,7 +42,21 @@ def examine(options: argparse.Namespace) -> Iterator[Finding]:
     yield from disk("noise", options.noise or default_folder(), 0, 0)
 
 
-def pipelines(extra: Path | None) -> Generator[Finding, None, set[str]]:
+def gadgets(folder: Path | None) -> Generator[Finding, None, Catalogue]:
+    """Import the gadgets of a site's own folder, if it has one."""
+    if folder is None:
+        return OURS
+    try:
+        catalogue = own_gadgets(folder)
+    except ConfigError as error:
+        fix = "correct the file, or let nobody else write there: chown, chmod go-w"
+        yield Finding("error", "gadgets", str(error), fix)
+        return OURS
+    yield Finding("ok", "gadgets", f"{', '.join(catalogue.own)} of {folder}")
+    return catalogue
+
+
+def pipelines(extra: Path | None, catalogue: Catalogue) -> Generator[Finding, None, set[str]]:
     """Load every pipeline; returns the names of the weights that they use."""
     from ..pipeline.build import load, parse
 
@@ -51,13 +68,13 @@ def pipelines(extra: Path | None) -> Generator[Finding, None, set[str]]:
     names, broken = set(), False
     for path in files:
         try:
-            gadgets = parse(load(path.name, path.parent))
+            parsed = parse(load(path.name, path.parent), catalogue)
         except (GadgetsError, ImportError) as error:
             broken = True
             fix = REINSTALL if path.parent == ours else "correct the file"
             yield Finding("error", "pipelines", f"{path}: {error}", fix)
             continue
-        for gadget in gadgets:
+        for gadget in parsed:
             if getattr(gadget, "method", "modl") == "modl":
                 names |= {getattr(gadget, name, "") for name in ("sampler", "weights")}
     if not files:

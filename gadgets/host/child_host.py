@@ -23,8 +23,17 @@ class Address:
 
 
 @contextmanager
-def private_host(records: Path, *, device: str = "auto", quiet: bool = True) -> Iterator[Address]:
+def private_host(
+    records: Path,
+    *,
+    device: str = "auto",
+    pipelines: Path | None = None,
+    gadgets: Path | None = None,
+    quiet: bool = True,
+) -> Iterator[Address]:
     """Start `mnet serve`, wait until it is ready, and stop it in the end.
+
+    `pipelines` and `gadgets` are folders of one's own.
 
     Raises
     ------
@@ -34,6 +43,8 @@ def private_host(records: Path, *, device: str = "auto", quiet: bool = True) -> 
     command = [sys.executable, "-m", "gadgets.cli", "serve", "--port", "0"]
     command += ["--mask-endpoint", "tcp://127.0.0.1:*", "--records", str(records)]
     command += ["--device", device, "--announce"] + (["--quiet"] if quiet else [])
+    for name, folder in (("--pipelines", pipelines), ("--gadgets", gadgets)):
+        command += [] if folder is None else [name, str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline() if process.stdout is not None else ""

@@ -8,13 +8,14 @@ may come a TEXT of JSON, `{"parameters": {"config": ..., "customconfig": ..., NA
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 from xml.etree import ElementTree
 
 from ..errors import ConfigError
 from ..mask.in_band import HELLO
-from ..pipeline.build import GADGETS, gadget_class
+from ..pipeline.catalogue import OURS, Catalogue
+from ..pipeline.properties import annotations
 
 DISCARD, SAVE = "null", "savedataonly"  # modules that reconstruct nothing
 SUFFIX = ".xml"
@@ -65,7 +66,7 @@ def refuse_late(module: str, text: str) -> None:
         )
 
 
-def configure(xml: str, parameters: Mapping[str, str]) -> str:
+def configure(xml: str, parameters: Mapping[str, str], catalogue: Catalogue = OURS) -> str:
     """Set properties of the gadgets inside a pipeline's external node.
 
     A parameter is a property that one of the gadgets has, or `Class.property`.
@@ -78,15 +79,10 @@ def configure(xml: str, parameters: Mapping[str, str]) -> str:
     if not parameters:
         return xml
     root = ElementTree.fromstring(xml)
-    gadgets = [
-        node
-        for node in root.iterfind("stream/external/configuration/gadget")
-        if node.get("class") in GADGETS
-    ]
     places = {
-        (node.get("class", ""), one.name): node
-        for node in gadgets
-        for one in fields(gadget_class(node.get("class", "")))
+        (node.get("class", ""), name): node
+        for node in root.iterfind("stream/external/configuration/gadget")
+        for name in annotations(catalogue.kind(node.get("class", "")))
     }
     problems = []
     for key, value in parameters.items():

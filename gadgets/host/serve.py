@@ -24,7 +24,10 @@ from ..mask.binder import MaskService
 from ..mask.curve_keys import ServerKeys
 from ..mrd.items import Image
 from ..pipeline.build import load, parse, split
+from ..pipeline.catalogue import OURS, Catalogue
 from ..pipeline.models import Models
+from ..pipeline.own_files import read_folder
+from ..pipeline.own_gadgets import import_files
 from .health_server import StatusServer
 from .host_info import answer
 from .logs import scan_id
@@ -43,7 +46,8 @@ class Host:
 
     `external_port` is for C++ Gadgetrons whose external node says `<connect port=.../>`. `noise` is
     the folder of noise measurements, `pipelines` one whose XML clients may name beside ours.
-    `status_port` is for probes and metrics over HTTP, on loopback.
+    `status_port` is for probes and metrics over HTTP, on loopback. `gadgets` is a folder of gadgets
+    that pipelines may name beside ours; ConfigError if it cannot be trusted or read.
     """
 
     def __init__(
@@ -57,12 +61,15 @@ class Host:
         records: Path | None = None,
         noise: Path | None = None,
         pipelines: Path | None = None,
+        gadgets: Path | None = None,
         device: str = "auto",
         allow_inline: bool = False,
         status_port: int | None = None,
     ) -> None:
         if pipelines is not None and not pipelines.is_dir():
             raise ConfigError(f"pipelines: {pipelines} is no folder")
+        self._own = () if gadgets is None else read_folder(gadgets)
+        self._catalogue = OURS
         self._listener = socket.create_server((address, port), backlog=16)
         self.port: int = self._listener.getsockname()[1]
         self._parents: socket.socket | None = None
@@ -90,6 +97,7 @@ class Host:
             wait_warm=self._warm_session,
             allow_inline=allow_inline,
             load=partial(load, extra=pipelines),
+            catalogue=self._known,
             noise=None if noise is None else NoiseStore(noise),
             metrics=metrics,
         )
@@ -133,6 +141,12 @@ class Host:
         # For every thread anew: transforms in one that has not been told use all cores, and wait
         # for those where the worker computes.
         torch.set_num_threads(1)
+
+    def _known(self) -> Catalogue:
+        """Return what pipelines may name; a site's gadgets may take as long to import as torch."""
+        if self._own:
+            self.wait_warm()
+        return self._catalogue
 
     def unready(self) -> str:
         """Say why masks cannot be predicted (yet), "" once they can."""
@@ -191,7 +205,8 @@ class Host:
             device = self._device
             if device == "auto":
                 device = "cuda" if torch.cuda.is_available() else "cpu"
-            self.pool = WorkerPool(device)
+            self._catalogue = import_files(self._own)
+            self.pool = WorkerPool(device, self._own)
             self._run_once(self.pool.get())
             gc.collect()
             gc.freeze()  # all of torch stays: no collection in mid-scan need walk through it

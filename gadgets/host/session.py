@@ -34,6 +34,7 @@ from ..mrd.messages import (
     describe,
 )
 from ..pipeline.build import Stream, load, parse_stream, split
+from ..pipeline.catalogue import OURS, Catalogue
 from ..pipeline.chain import chain
 from ..pipeline.intake import intake
 from ..pipeline.models import Models
@@ -61,6 +62,7 @@ class Services:
     wait_warm: Callable[[], None]
     allow_inline: bool = False
     load: Callable[[str], str] = load  # a pipeline's XML by its name
+    catalogue: Callable[[], Catalogue] = lambda: OURS  # the gadgets that a pipeline may name
     metrics: Metrics = field(default_factory=Metrics)
     noise: NoiseStore | None = None
 
@@ -103,7 +105,7 @@ class Session(Connection):
         xml = self._configuration()
         if xml is None:
             return
-        stream = parse_stream(xml)
+        stream = parse_stream(xml, self._services.catalogue())
         message = self._before_stream()
         if isinstance(message, Close):
             return
@@ -170,7 +172,9 @@ class Session(Connection):
             raise ProtocolError("image-to-image sessions are not supported: send raw data")
         self._module, self._settings, self._hello = request.module, text or "", request.hello
         xml = fire_dialect.configure(
-            self._services.load(request.module + fire_dialect.SUFFIX), request.parameters
+            self._services.load(request.module + fire_dialect.SUFFIX),
+            request.parameters,
+            self._services.catalogue(),
         )
         self._ahead += ahead
         self._ended = False  # where CLOSE is among those read ahead
@@ -233,7 +237,8 @@ class Session(Connection):
             self._meter.counts(counts)
             tell(ledger, counts)
             if record is not None:
-                record.finish(summary(scan, ledger, counts, started, error) | {"pipeline": xml})
+                used = {"pipeline": xml, "own_gadgets": dict(stream.own)}
+                record.finish(summary(scan, ledger, counts, started, error) | used)
 
     def _link(self, stream: Stream, geometry: Geometry) -> ReconLink:
         """Open the way that this scan's masks take."""

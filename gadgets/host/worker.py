@@ -16,8 +16,11 @@ from collections.abc import Iterator
 from ..mrd.geometry import Geometry
 from ..mrd.items import Image, Item
 from ..pipeline.build import parse, split
+from ..pipeline.catalogue import OURS, Catalogue
 from ..pipeline.chain import chain
 from ..pipeline.models import Models
+from ..pipeline.own_files import SourceFile
+from ..pipeline.own_gadgets import import_files
 from ..pipeline.scan import Scan
 from . import logs
 from .shared_memory import Json, SharedMemoryPipe, pack, unpack
@@ -34,9 +37,15 @@ class _Job:
     """One scan: a queue of items, and the thread that consumes it."""
 
     def __init__(
-        self, pipe: SharedMemoryPipe, body: Json, models: Models, turn: threading.Lock
+        self,
+        pipe: SharedMemoryPipe,
+        body: Json,
+        models: Models,
+        catalogue: Catalogue,
+        turn: threading.Lock,
     ) -> None:
         self._pipe, self._body, self._models, self._turn = pipe, body, models, turn
+        self._catalogue = catalogue
         self._name = name = body["scan"]
         self.queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()  # bounded by the front
         threading.Thread(target=self._run, name=f"scan-{name}", daemon=True).start()
@@ -45,7 +54,7 @@ class _Job:
         logs.scan_id.set(self._name)
         try:
             scan = _scan(self._models, self._body)
-            heavy = split(parse(self._body["xml"]))[1]
+            heavy = split(parse(self._body["xml"], self._catalogue))[1]
             with self._turn:
                 for item in chain(heavy, scan, self._feed()):
                     if isinstance(item, Image):
@@ -76,7 +85,7 @@ class _Job:
 
 def serve(pipe: SharedMemoryPipe, device: str) -> None:
     """Serve scans until the front closes its end."""
-    models, turn = Models(device), threading.Lock()
+    models, turn, catalogue = Models(device), threading.Lock(), OURS
     jobs: dict[str, _Job] = {}
     while True:
         try:
@@ -85,21 +94,23 @@ def serve(pipe: SharedMemoryPipe, device: str) -> None:
             return
         name = body.get("scan", "")
         if kind == "open":
-            jobs[name] = _Job(pipe, body, models, turn)
+            jobs[name] = _Job(pipe, body, models, catalogue, turn)
         elif kind == "item":
             jobs[name].queue.put(unpack(body, arrays))
         elif kind == "close":
             jobs.pop(name).queue.put(None)
         elif kind == "warm":
             with turn:
-                pipe.send("warm", {"error": _warm(models, body)})
+                pipe.send("warm", {"error": _warm(models, body, catalogue)})
+        elif kind == "own gadgets":  # the front has imported the same text
+            catalogue = import_files(SourceFile(**file) for file in body["files"])
 
 
-def _warm(models: Models, body: Json) -> str:
+def _warm(models: Models, body: Json, catalogue: Catalogue) -> str:
     """Run a pipeline once; returns what went wrong."""
     try:
         scan = _scan(models, body)
-        for gadget in split(parse(body["xml"]))[1]:
+        for gadget in split(parse(body["xml"], catalogue))[1]:
             gadget.warm(scan)
     except Exception as error:  # the boundary: the front is told, this process lives
         log.exception("warming failed")

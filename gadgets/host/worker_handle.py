@@ -13,11 +13,13 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ..errors import GadgetError
 from ..mrd.items import Image, Item
+from ..pipeline.own_files import SourceFile
 from .logs import scan_id
 from .shared_memory import Arrays, Json, SharedMemoryPipe, pack, unpack
 
@@ -115,9 +117,9 @@ class WorkerScan:
 
 
 class Worker:
-    """A worker process and the thread that reads from it."""
+    """A worker process and the thread that reads from it; `own` are files of a site's gadgets."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, own: Sequence[SourceFile] = ()) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-m", "gadgets.host.worker", str(theirs.fileno()), device]
@@ -131,6 +133,8 @@ class Worker:
         self._warm_error = ""
         self.dead = False
         threading.Thread(target=self._read, name="worker-reader", daemon=True).start()
+        if own:
+            self.send("own gadgets", {"files": [asdict(file) for file in own]})
 
     @property
     def pid(self) -> int:
@@ -221,8 +225,8 @@ class Worker:
 class WorkerPool:
     """The one worker of a device, started again if it died."""
 
-    def __init__(self, device: str) -> None:
-        self.device = device
+    def __init__(self, device: str, own: Sequence[SourceFile] = ()) -> None:
+        self.device, self.own = device, own
         self._lock = threading.Lock()
         self._worker: Worker | None = None
 
@@ -232,7 +236,7 @@ class WorkerPool:
             if self._worker is None or self._worker.dead:
                 if self._worker is not None:
                     log.error("worker %d died; starting another", self._worker.pid)
-                self._worker = Worker(self.device)
+                self._worker = Worker(self.device, self.own)
             return self._worker
 
     def queued(self) -> int:

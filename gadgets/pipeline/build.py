@@ -6,35 +6,22 @@ Two forms are known. Ours: stock nodes that we know, then one `<external>` that 
     <gadget class="PredictMask"><property name="acceleration" value="4"/></gadget>
 
 Gadgetron's: stock nodes alone, from lines to images, such as its `default.xml`. Only classes of the
-table below and of `gadgets.pipeline.gadgetron_classes` can be named. Unknown classes, properties
+catalogue and of `gadgets.pipeline.gadgetron_classes` can be named. Unknown classes, properties
 and values fail at load, all of them listed at once.
 """
 
-import importlib
 import importlib.resources
-import math
-import types
-import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 from ..errors import ConfigError
 from ..mrd.items import Acquisition, Image, Waveform
 from . import gadgetron_classes
+from .catalogue import OURS, Catalogue, step
 from .gadget import Gadget
 from .gadgetron_xml import Node, read
-
-GADGETS = {
-    "NoiseAdjust": "noise_adjust",
-    "RemoveReadoutOversampling": "readout",
-    "PredictMask": "predict_mask",
-    "AccumulateFrame": "accumulate",
-    "CoilMaps": "coil_maps",
-    "Reconstruct": "reconstruct",
-    "ImageFinish": "image_finish",
-}
+from .properties import build
 
 Pipeline = tuple[Gadget, ...]
 
@@ -63,15 +50,16 @@ class Stream:
     gadgets: Pipeline
     reads: frozenset[type]
     writes: frozenset[type]
+    own: Mapping[str, str] = field(default_factory=dict)  # a site's: `file.Class` to sha256
 
 
-def parse(xml: str | bytes) -> Pipeline:
+def parse(xml: str | bytes, catalogue: Catalogue = OURS) -> Pipeline:
     """Build the gadgets of a pipeline; ConfigError as `parse_stream`."""
-    return parse_stream(xml).gadgets
+    return parse_stream(xml, catalogue).gadgets
 
 
-def parse_stream(xml: str | bytes) -> Stream:
-    """Build the gadgets of a pipeline, and say what it reads and writes.
+def parse_stream(xml: str | bytes, catalogue: Catalogue = OURS) -> Stream:
+    """Build the gadgets of a pipeline from a catalogue, and say what it reads and writes.
 
     Where no readers or no writers are listed, it reads lines and waveforms and writes images.
 
@@ -94,7 +82,7 @@ def parse_stream(xml: str | bytes) -> Stream:
     stage: str | None = gadgetron_classes.LINES  # None where it cannot be told any more
     for node in document.stream:
         try:
-            gadgets += _external(node) if node.tag == "external" else _gadgetron(node)
+            gadgets += _external(node, catalogue) if node.tag == "external" else _gadgetron(node)
             stage = _stage(node, stage)
         except ConfigError as error:
             problems.append(str(error))
@@ -116,6 +104,7 @@ def parse_stream(xml: str | bytes) -> Stream:
         gadgets=tuple(gadgets),
         reads=reads or frozenset({Acquisition, Waveform}),
         writes=writes or frozenset({Image}),
+        own=catalogue.hashes(gadgets),
     )
 
 
@@ -123,65 +112,6 @@ def split(gadgets: Pipeline) -> tuple[Pipeline, Pipeline]:
     """Split a pipeline into the part of the front and the part of the worker."""
     first = next((i for i, gadget in enumerate(gadgets) if gadget.heavy), len(gadgets))
     return gadgets[:first], gadgets[first:]
-
-
-def build(name: str, properties: Mapping[str, str]) -> Gadget:
-    """Build one gadget of the table from its properties as text; ConfigError lists all faults."""
-    if name not in GADGETS:
-        raise ConfigError(f"unknown gadget class {name!r}, expected one of {', '.join(GADGETS)}")
-    return _build(name, gadget_class(name), properties)
-
-
-def gadget_class(name: str) -> type[Gadget]:
-    """Import a gadget's class by its name in the table."""
-    module = (GADGETS | gadgetron_classes.EQUIVALENTS)[name]
-    kind: type[Gadget] = getattr(importlib.import_module(f"gadgets.steps.{module}"), name)
-    return kind
-
-
-def _build(name: str, kind: type[Gadget], properties: Mapping[str, str]) -> Gadget:
-    types_ = typing.get_type_hints(kind)
-    known = [field.name for field in fields(kind)]
-    values, problems = {}, []
-    unknown = sorted(set(properties) - set(known))
-    if unknown:
-        problems.append(
-            f"gadget {name} has no property {', '.join(unknown)}; it has {', '.join(known)}"
-        )
-    for key in (key for key in properties if key in known):
-        try:
-            values[key] = _value(f"gadget {name}, property {key}", properties[key], types_[key])
-        except ConfigError as error:
-            problems.append(str(error))
-    if problems:
-        raise ConfigError("; ".join(problems))
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise ConfigError(f"gadget {name}: {error}") from None
-
-
-def _value(where: str, text: str, kind: Any) -> Any:
-    origin = typing.get_origin(kind)
-    if origin is types.UnionType:  # `T | None`: empty text is None
-        inner = next(arg for arg in typing.get_args(kind) if arg is not types.NoneType)
-        return None if text == "" else _value(where, text, inner)
-    if origin is Literal:
-        allowed = typing.get_args(kind)
-        if text not in allowed:
-            raise ConfigError(f"{where} is {text!r}, expected one of {', '.join(allowed)}")
-        return text
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise ConfigError(f"{where} is {text!r}, expected true or false")
-        return text.lower() == "true"
-    try:
-        value = kind(text)
-    except ValueError:
-        raise ConfigError(f"{where} is {text!r}, expected {kind.__name__}") from None
-    if kind is float and not math.isfinite(value):
-        raise ConfigError(f"{where} is {text!r}, expected a finite number")
-    return value
 
 
 def _known(
@@ -217,10 +147,10 @@ def _gadgetron(node: Node) -> list[Gadget]:
         return []  # listed by the caller
     ours = gadgetron_classes.GADGETRON_CLASSES[node.classname].gadget
     properties = gadgetron_classes.properties(node.classname, node.properties)
-    return [] if ours is None else [_build(node.classname, gadget_class(ours), properties)]
+    return [] if ours is None else [build(node.classname, step(ours), properties)]
 
 
-def _external(node: Node) -> list[Gadget]:
+def _external(node: Node, catalogue: Catalogue) -> list[Gadget]:
     problems = []
     if not node.connect and node.execute != "gadgets.external":
         problems.append(
@@ -234,7 +164,8 @@ def _external(node: Node) -> list[Gadget]:
         try:
             if element.tag != "gadget":
                 raise ConfigError(f"<{element.tag}> in <configuration>, expected <gadget class=>")
-            gadgets.append(build(element.classname, element.properties))
+            name = element.classname
+            gadgets.append(build(name, catalogue.kind(name), element.properties))
         except ConfigError as error:
             problems.append(str(error))
     if problems:

@@ -40,7 +40,7 @@ IMAGES = frozenset({COMPLEX, FLOAT, FINAL})
 
 _LOOPS = ("", "slice", "contrast", "phase", "repetition", "set")
 _BOOL = ("true", "false")
-_ANYWHERE = frozenset({"debug_folder", "perform_timing", "verbose", "using_cloudbus"})
+ANYWHERE = frozenset({"debug_folder", "perform_timing", "verbose", "using_cloudbus"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +154,7 @@ def properties(classname: str, given: Mapping[str, str]) -> dict[str, str]:
             problems.append(
                 f"gadget {classname}, property {key} is {value!r}, this host knows {expected}"
             )
-        elif allowed is None and key not in known_class.passed | known_class.ignored | _ANYWHERE:
+        elif allowed is None and key not in known_class.passed | known_class.ignored | ANYWHERE:
             known = ", ".join(
                 sorted(known_class.passed | known_class.ignored | set(known_class.allowed))
             )

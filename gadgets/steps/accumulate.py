@@ -40,7 +40,7 @@ class AccumulateFrame(Gadget):
 
     takes_bursts = True
 
-    allow_incomplete: bool = False
+    allow_incomplete: bool = False  # images, in series 10, of frames that never became complete
     n_calibration: int = 24  # central lines for maps where no PreScan chose them
 
     def __post_init__(self) -> None:

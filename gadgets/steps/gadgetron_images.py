@@ -26,10 +26,10 @@ class Extract(Gadget):
     """
 
     extract_mask: int = 0  # bits 1, 2, 4, 8 for the four below, instead of them
-    extract_magnitude: bool = True
-    extract_real: bool = False
-    extract_imag: bool = False
-    extract_phase: bool = False
+    extract_magnitude: bool = True  # in the series of the image
+    extract_real: bool = False  # 1000 series on
+    extract_imag: bool = False  # 2000 series on
+    extract_phase: bool = False  # in radians plus pi, 3000 series on
 
     def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         """Yield the parts of every image, the magnitude first."""
@@ -64,7 +64,7 @@ def _phase(pixels: NDArray[Any]) -> NDArray[Any]:
 class AutoScale(Gadget):
     """Scale each magnitude image so that 99 % of its pixels lie below `max_value`."""
 
-    max_value: float = 2048.0
+    max_value: float = 2048.0  # intensity below which 99 % of the pixels come to lie
 
     def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         """Yield scaled images; an empty one stays empty."""
@@ -95,9 +95,9 @@ class _FixedPoint(Gadget):
 
     data_type: ClassVar[int]
     dtype: ClassVar[type[np.integer[Any]]]
-    max_intensity: int
-    min_intensity: int
-    intensity_offset: int
+    max_intensity: int  # brighter pixels are clipped to it
+    min_intensity: int  # darker pixels are clipped to it
+    intensity_offset: int  # zero of real and imaginary parts; pi of the phase
 
     def __post_init__(self) -> None:
         """Refuse limits that the integers do not hold."""

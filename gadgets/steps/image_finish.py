@@ -44,7 +44,9 @@ class ImageFinish(Gadget):
 
     heavy = True
 
-    output: str = "magnitude"  # of magnitude, phase, complex: the first is series 1, the next 2
+    # one or more of magnitude, phase, complex: the first is series 1, the next 2
+    output: str = "magnitude"
+    # pixels: 32-bit floats, unscaled, or 16-bit integers
     dtype: Literal["float", "ushort"] = "float"
     emit_mask_image: bool = True  # the mask as a small image of its own series
 

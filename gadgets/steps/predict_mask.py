@@ -67,9 +67,10 @@ class PredictMask(Gadget):
 
     takes_bursts = True
 
+    # who obeys a mask: the sequence, this gadget by dropping lines, or nobody
     mode: Literal["prospective", "retrospective", "shadow"] = "prospective"
     sampler: str = "mnet_select"  # name of deployed weights
-    acceleration: float = 4.0  # nominal, where no sequence says hello
+    acceleration: float = 4.0  # lines over lines measured, where no sequence says hello; at least 1
     basis: Literal["acquirable", "encoded"] = "acquirable"  # lines that the acceleration divides
     # how a mask leaves; MRD message 1028 only to a client that says its hello in the MRD stream
     feedback: Literal["mask_channel", "mrd1028"] = "mask_channel"

@@ -27,11 +27,12 @@ class Reconstruct(Gadget):
 
     heavy = True
 
+    # unrolled network, iterative SENSE, or the transform of what arrived
     method: Literal["modl", "cg_sense", "zero_filled"] = "modl"
     weights: str = "modl"  # name of deployed weights, for `modl`
     precision: Literal["auto", "float32"] = "auto"  # auto: bfloat16 convolutions if in hardware
-    lam: float = 0.02  # Tikhonov weight of `cg_sense`, on unit-norm operators
-    n_iterations: int = 30  # of `cg_sense`
+    lam: float = 0.02  # Tikhonov weight of `cg_sense`, on unit-norm operators; 0 or more
+    n_iterations: int = 30  # conjugate gradient steps of `cg_sense`, 1 or more
 
     def __post_init__(self) -> None:
         """Refuse what cannot converge."""

@@ -18,6 +18,7 @@ from gadgets.doctor import checks, machine
 from gadgets.doctor.machine import Finding, Torch
 from gadgets.host.health_server import StatusServer
 from gadgets.mask.curve_keys import make_keys
+from gadgets.pipeline.catalogue import OURS
 from mnet import weight_files
 
 
@@ -31,6 +32,7 @@ def options(**given: object) -> Namespace:
         "records": None,
         "noise": None,
         "pipelines": None,
+        "gadgets": None,
         "device": "cpu",
         "status_port": None,
     }
@@ -170,10 +172,10 @@ def test_a_pipeline_that_does_not_load_is_named_and_the_others_are_still_looked_
     tmp_path: Path,
 ) -> None:
     (tmp_path / "site.xml").write_text("<configuration><version>2</version><stream/>")
-    found, names = returned(checks.pipelines(tmp_path))
+    found, names = returned(checks.pipelines(tmp_path, OURS))
     assert str(tmp_path / "site.xml") in wrong(iter(found)).text
     assert names >= {"mnet_select", "modl"}
-    missing, _ = returned(checks.pipelines(tmp_path / "none"))
+    missing, _ = returned(checks.pipelines(tmp_path / "none", OURS))
     assert "no folder" in wrong(iter(missing)).text
 
 

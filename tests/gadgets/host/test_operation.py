@@ -273,7 +273,7 @@ class Warming:
         self._error = error
         self.go = threading.Event()
 
-    def __call__(self, device: str) -> "Warming":
+    def __call__(self, device: str, own: object) -> "Warming":
         return self
 
     def get(self) -> "Warming":
