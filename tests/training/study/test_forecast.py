@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from training.study.plan import Costs, measure, plan, print_plan
+from training.study.forecast import Costs, forecast, measure, print_forecast
 from training.study.study import read_study
 
 CONFIGS = Path(__file__).resolve().parents[3] / "training" / "configs"
@@ -17,7 +17,7 @@ def study(tmp_path):
 
 
 def minutes(study, costs=COSTS):
-    return {name: time for name, _, time in plan(study, costs)}
+    return {name: time for name, _, time in forecast(study, costs)}
 
 
 def changed(study, step, **values):
@@ -58,8 +58,8 @@ def test_costs_are_measured_and_the_printed_rows_add_up(study, capsys, monkeypat
     costs = measure(study)
     assert all(cost > 0 for cost in astuple(costs))
     assert not (study.folder / "scans").exists()  # nothing of the study is made
-    monkeypatch.setattr("training.study.plan.measure", lambda _: costs)
-    print_plan(replace(study, n_workers=2))
+    monkeypatch.setattr("training.study.forecast.measure", lambda _: costs)
+    print_forecast(replace(study, n_workers=2))
     lines = capsys.readouterr().out.splitlines()
     rows = [float(line.rsplit(" min", 1)[0].split()[-1]) for line in lines[:-1]]
     total = float(lines[-1].split(" min")[0].split()[-1])

@@ -14,9 +14,10 @@ from training.data.corpus import load, save, scan_path
 from training.data.mask_file import read_masks, write_masks
 from training.fit.card import provenance
 from training.masks.population import commonest_rows
-from training.study import steps
+from training.study import fixed_masks
+from training.study.results import table_content
+from training.study.sampler_masks import sampler_for
 from training.study.scans import cohorts
-from training.study.steps_table import sampler_for, table_content
 from training.study.study import Slices, read_study
 
 KNEE = Path(__file__).resolve().parents[3] / "training" / "configs" / "fastmri_knee.json"
@@ -96,7 +97,7 @@ def test_the_noise_of_measured_scans_is_not_redrawn(study):
 
 def test_a_study_of_files_compares_masks_on_its_commonest_plan(study):
     cohorts(study)
-    rows = steps.reference_rows(study)
+    rows = fixed_masks.reference_rows(study)
     np.testing.assert_array_equal(rows, fake.window(48))
 
 

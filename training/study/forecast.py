@@ -44,7 +44,7 @@ def measure(study: Study) -> Costs:
         sample = corpus.load(path)
     rng = np.random.default_rng(0)
     kspace, csm = band(sample, 40, rng)
-    mask = torch.from_numpy(draw_mask(sample.lines(), rng)).float()[None]
+    mask = torch.from_numpy(draw_mask(sample.plan(), rng)).float()[None]
     modl, unet = MoDL(16, 3, 5, 8), UNetReconstructor()
     loss = scan_loss(sample, modl, 40)
     many = mask.repeat(8, 1)
@@ -81,7 +81,7 @@ def seconds(call: Callable[[], object], n: int = 4) -> float:
     return float(np.median(taken))
 
 
-def plan(study: Study, costs: Costs) -> list[tuple[str, str, float]]:
+def forecast(study: Study, costs: Costs) -> list[tuple[str, str, float]]:
     """Return what every step does, in words, and its minutes on one worker."""
 
     def setting(step: str, name: str, kind: type) -> int:
@@ -130,10 +130,10 @@ def plan(study: Study, costs: Costs) -> list[tuple[str, str, float]]:
     return [(name, what, total / 60) for name, what, total in rows]
 
 
-def print_plan(study: Study) -> None:
+def print_forecast(study: Study) -> None:
     """Measure and print."""
     torch.set_num_threads(1)
-    found = plan(study, measure(study))
+    found = forecast(study, measure(study))
     for name, what, minutes in found:
         print(f"{name:12} {what:58} {minutes:7.1f} min")
     total = sum(minutes for *_, minutes in found)
