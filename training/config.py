@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+PLACES = frozenset(  # settings that say where files lie
+    {"scans", "run", "out", "weights", "labels", "masks", "patterns", "start", "reconstructor"}
+)
 
 
 def read_config(kind: type[T], path: Path) -> T:
@@ -30,3 +33,13 @@ def made(kind: type[T], what: str, values: Mapping[str, Any]) -> T:
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     except TypeError as error:
         raise ValueError(f"{what}: {error}") from None
+
+
+def told(config: Any) -> dict[str, Any]:
+    """Return the settings of a run as cards and files keep them: of a place its last name alone.
+
+    So nothing that leaves a machine says in which folder it was made.
+    """
+    return {
+        key: Path(value).name if key in PLACES else value for key, value in asdict(config).items()
+    }

@@ -3,20 +3,24 @@
     python -m training.pipeline --config training/configs/open.json
     python -m training.pipeline --config training/configs/open.json --plan
     python -m training.pipeline --config training/configs/open.json --until labels
+    python -m training.pipeline --config training/configs/open.json --verify
 
 `--plan` measures this machine on one scan of the study and prints what every step will take.
+`--verify` compares what is there with the manifest of what was published. Another machine rounds
+otherwise: there weights, and all that follows from them, differ in their last digits.
 """
 
 import argparse
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from training.study import scans, steps, steps_table
-from training.study.plan import print_plan
+from training.study import fixed_masks, labelling, networks, publish, results, sampler_masks, scans
+from training.study.forecast import print_forecast
 from training.study.study import Study, read_study
 
 
@@ -31,19 +35,20 @@ class Step:
 
 STEPS = (
     Step(name="scans", makes="cohorts of multi-coil k-space", run=scans.cohorts),
-    Step(name="reconstructors", makes="MoDL and U-Net on mixed masks", run=steps.reconstructors),
-    Step(name="population", makes="the best fixed masks, by ICD", run=steps.population_masks),
-    Step(name="icd", makes="ICD masks of training scans", run=steps.icd_labels),
-    Step(name="vetted", makes="the masks MNet-select chooses from", run=steps.vetted),
-    Step(name="labels", makes="losses of all vetted masks", run=steps.select_labels),
-    Step(name="select", makes="MNet-select, one per fold", run=steps.select),
-    Step(name="icd-unet", makes="the U-Net on ICD masks", run=steps.icd_unet),
-    Step(name="faithful", makes="the paper's MNet, and LOUPE", run=steps.faithful),
-    Step(name="masks", makes="every sampler's masks", run=steps_table.mask_steps),
-    Step(name="oracle", makes="ICD masks of test scans", run=steps_table.oracle),
-    Step(name="post-training", makes="MoDL for every learned row", run=steps_table.post_training),
-    Step(name="table", makes="table, figures and page", run=steps_table.table),
-    Step(name="package", makes="the deployed weights", run=steps_table.package),
+    Step(name="reconstructors", makes="MoDL and U-Net on mixed masks", run=networks.reconstructors),
+    Step(name="population", makes="the best fixed masks, by ICD", run=fixed_masks.population_masks),
+    Step(name="icd", makes="ICD masks of training scans", run=labelling.icd_labels),
+    Step(name="vetted", makes="the masks MNet-select chooses from", run=fixed_masks.vetted),
+    Step(name="labels", makes="losses of all vetted masks", run=labelling.select_labels),
+    Step(name="select", makes="MNet-select, one per fold", run=networks.select),
+    Step(name="icd-unet", makes="the U-Net on ICD masks", run=networks.icd_unet),
+    Step(name="faithful", makes="the paper's MNet, and LOUPE", run=networks.faithful),
+    Step(name="masks", makes="every sampler's masks", run=sampler_masks.mask_steps),
+    Step(name="oracle", makes="ICD masks of test scans", run=labelling.oracle),
+    Step(name="post-training", makes="MoDL for every learned row", run=networks.post_training),
+    Step(name="table", makes="table, figures and page", run=results.table),
+    Step(name="package", makes="the deployed weights", run=publish.package),
+    Step(name="publish", makes="the results that are kept", run=publish.publish),
 )
 
 
@@ -62,21 +67,34 @@ def run(study: Study, until: str = "") -> None:
             return
 
 
-def main() -> None:
-    """Run from the command line."""
+def verify(study: Study) -> bool:
+    """Print how the files that are there differ from those published; says whether none does."""
+    published = publish.read_manifest(study)
+    differing = publish.differences(published, publish.digests(study.folder))
+    print("\n".join([*differing, f"{len(differing)} of {len(published)} files differ"]))
+    return not differing
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, required=True, help="the study")
-    parser.add_argument("--plan", action="store_true", help="print what would take how long")
-    parser.add_argument("--until", choices=[step.name for step in STEPS], default="")
-    options = parser.parse_args()
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--plan", action="store_true", help="print what would take how long")
+    what.add_argument("--verify", action="store_true", help="compare with what was published")
+    what.add_argument("--until", choices=[step.name for step in STEPS], default="")
+    options = parser.parse_args(arguments)
     study = read_study(options.config)
+    if options.verify:
+        return int(not verify(study))
     if options.plan:
-        print_plan(study)
+        print_forecast(study)
     else:
         run(study, options.until)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

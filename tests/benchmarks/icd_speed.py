@@ -1,19 +1,21 @@
-"""How much faster ICD is than the published procedure, and how good its masks are.
+"""How much faster the ICD of the label step is than the published one, and how good its masks.
 
-    .venv/bin/python -m tests.benchmarks.icd_speed --weights runs/open/weights/unet \
-        --ranking runs/open/weights/unet-small [--slices 20] [--json bench.json]
+    .venv/bin/python -m tests.benchmarks.icd_speed [--slices 20] [--json bench.json]
+
+What is measured is what makes the labels: `training.masks.icd.descend` on the loss of
+`training.masks.labels.scan_loss`, with the U-Net of the open study.
 
 Quality: on simulated slices of 96 to 128 columns and one of 368, the published pass and the fast
 search start from the same masks, under the same U-Net; the fast one may use a tenth of the
 evaluations. A gradient counts as three. Starts: a variable-density mask, as published, and the
-best member of the mask family, as for labels.
+best member of the mask family.
 
-Time: the whole fast search on one slice of 368 columns, line atoms included, against the published
-time per candidate: the zero-filled image rebuilt with three 2-D transforms of 15 coils at
-640 x 368, cropped to 320 x 320, through the same U-Net and divided by its maximum, four at a time.
-A pass tries 17,112 candidates: 62 lines by 276 rows. They are timed by turns with the searches.
+Time: the whole search on one slice of 368 columns against the published time per candidate: the
+zero-filled image rebuilt with three 2-D transforms of 15 coils at 640 x 368, cropped to 320 x 320,
+through the same U-Net and divided by its maximum, four at a time. A pass tries 17,112 candidates:
+62 lines by 276 rows. They are timed by turns with the search.
 
-Without --weights, small U-Nets are trained for --quick steps: enough to try the benchmark out.
+Without weights, a small U-Net is trained for --quick steps: enough to try the benchmark out.
 """
 
 import argparse
@@ -25,18 +27,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fft, nn
+from torch import Tensor, fft
 
 from mnet.masks import densities
 from mnet.masks.family import family
 from mnet.masks.line_plan import Bool, LinePlan
 from mnet.physics import sense
-from mnet.recon.unet import UNet, UNetReconstructor
+from mnet.recon.unet import UNetReconstructor
 from mnet.weight_files import load_weights
+from tests.benchmarks.open_study import HOW, UNET
 from training.data.corpus import Cohort, Sample, draw
 from training.data.images import Volume, load_parts
-from training.masks.atoms import atom_loss
+from training.fit.train_recon import band, recon_loss
 from training.masks.icd import Label, Loss, descend, descend_exact, losses_of
+from training.masks.labels import scan_loss
 
 PUBLISHED_CANDIDATES = 62 * 276
 N_COILS, N_X, N_KY, CROP = 15, 640, 368, 320
@@ -80,13 +84,13 @@ def starts(loss: Loss, plan: LinePlan, seed: int) -> dict[str, Bool]:
     return {"variable density": random, "best of the family": best}
 
 
-def quality(samples: list[Sample], unet: nn.Module, n_rows: int | None) -> list[Pair]:
+def quality(samples: list[Sample], unet: UNetReconstructor, n_rows: int) -> list[Pair]:
     """Run both searches on all slices; large ones on a band of `n_rows`."""
     pairs = []
     for number, sample in enumerate(samples):
         plan = sample.plan()
         n_ky = plan.acquirable.size
-        loss = atom_loss(sample, unet, n_rows if n_ky > 128 else None, CROP)
+        loss = scan_loss(sample, unet, n_rows if n_ky > 128 else CROP)
         for name, start in starts(loss, plan, number).items():
             exact = descend_exact(loss, plan, start, batch=8)
             limit = exact.n_evaluations // 10
@@ -101,7 +105,7 @@ def quality(samples: list[Sample], unet: nn.Module, n_rows: int | None) -> list[
     return pairs
 
 
-def published_candidates(unet: nn.Module, n: int) -> float:
+def published_candidates(unet: UNetReconstructor, n: int) -> float:
     """Return the median seconds per candidate of the published procedure, of batches of four."""
     generator = torch.Generator().manual_seed(0)
     shape = (N_COILS, N_X, N_KY)
@@ -120,7 +124,7 @@ def published_candidates(unet: nn.Module, n: int) -> float:
             images.append(image[row : row + CROP, column : column + CROP])
         batch = torch.view_as_real(torch.stack(images)).permute(0, 3, 1, 2)
         with torch.no_grad():
-            result = batch + unet(batch)
+            result = batch + unet.unet(batch)
         result / result.square().sum(1).sqrt().amax((-2, -1))[:, None, None, None]
         seconds.append((time.perf_counter() - began) / 4)
     return float(np.median(seconds))
@@ -134,41 +138,28 @@ def _kspace(image: Tensor) -> Tensor:
     return fft.fftshift(fft.fft2(fft.ifftshift(image, (-2, -1)), norm="ortho"), (-2, -1))
 
 
-def times(
-    sample: Sample, unet: nn.Module, small: nn.Module, n_candidates: int
-) -> list[dict[str, Any]]:
-    """Time the searches of one large slice against the published candidates, by turns."""
+def times(sample: Sample, unet: UNetReconstructor, n_candidates: int) -> dict[str, Any]:
+    """Time the search of one large slice against the published candidates, by turns."""
     plan = sample.plan()
+    start = densities.variable_density(plan, np.random.default_rng(0))
     per_candidate = [published_candidates(unet, n_candidates)]
-    labels: dict[str, tuple[float, Label]] = {}
-    for name in ("same network", "cheap ranking network"):
-        began = time.perf_counter()
-        loss = atom_loss(sample, unet, CROP, CROP)
-        start = densities.variable_density(plan, np.random.default_rng(0))
-        if name == "same network":
-            label = descend(loss, plan, start)
-        else:
-            ranking = atom_loss(sample, small, 96, CROP)
-            label = descend(loss, plan, start, ranking=ranking, screen=12, shortlist=1)
-        labels[name] = (time.perf_counter() - began, label)
-        per_candidate.append(published_candidates(unet, n_candidates))
-    candidate = float(np.median(per_candidate))
+    began = time.perf_counter()
+    label = descend(scan_loss(sample, unet, CROP), plan, start)
+    seconds = time.perf_counter() - began
+    per_candidate.append(published_candidates(unet, n_candidates))
+    candidate = float(np.mean(per_candidate))
     published = candidate * PUBLISHED_CANDIDATES
-    return [
-        {
-            "figure": f"ICD of one slice of 368 columns, {name}, times faster than published",
-            "value": published / seconds,
-            "at_least": 15 if name == "same network" else 100,
-            "seconds": seconds,
-            "published_seconds_per_candidate": candidate,
-            "published_seconds": published,
-            "start_loss": label.start_loss,
-            "loss": label.loss,
-            "n_evaluations": label.n_evaluations,
-            "n_ranked": label.n_ranked,
-        }
-        for name, (seconds, label) in labels.items()
-    ]
+    return {
+        "figure": "ICD of one slice of 368 columns, times faster than published",
+        "value": published / seconds,
+        "at_least": 15,
+        "seconds": seconds,
+        "published_seconds_per_candidate": candidate,
+        "published_seconds": published,
+        "start_loss": label.start_loss,
+        "loss": label.loss,
+        "n_evaluations": label.n_evaluations,
+    }
 
 
 def summary(pairs: list[Pair]) -> list[dict[str, Any]]:
@@ -200,21 +191,21 @@ def summary(pairs: list[Pair]) -> list[dict[str, Any]]:
 FORMS = ("exact", "fast")
 
 
-def network(path: str | None, n_channels: int, samples: list[Sample], n_steps: int) -> nn.Module:
-    """Load a U-Net, or train one for a moment."""
+def network(path: str, samples: list[Sample], n_channels: int, n_steps: int) -> UNetReconstructor:
+    """Load a U-Net, or train one for a moment where no path is given."""
     if path:
         model, _ = load_weights(path)
         if not isinstance(model, UNetReconstructor):
             raise TypeError(f"{path} is a {type(model).__name__}, expected a UNetReconstructor")
-        return model.unet
+        return model
     torch.manual_seed(0)
-    unet = UNet(n_channels)
+    unet = UNetReconstructor(n_channels)
     optimiser = torch.optim.Adam(unet.parameters(), 1e-3)
     rng = np.random.default_rng(0)
     for _ in range(n_steps):
         sample = samples[rng.integers(len(samples))]
         mask = densities.variable_density(sample.plan(), rng, power=float(rng.uniform(0, 4)))
-        loss = atom_loss(sample, unet, 48)(torch.from_numpy(mask[None]).float()).sum()
+        loss = recon_loss(unet, *band(sample, 48, rng), torch.from_numpy(mask[None]).float())
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 0.5)
@@ -223,9 +214,9 @@ def network(path: str | None, n_channels: int, samples: list[Sample], n_steps: i
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--weights", help="of a U-Net, without suffix")
-    parser.add_argument("--ranking", help="of a cheap U-Net, without suffix")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    known = str(UNET) if UNET.with_suffix(".json").exists() else ""
+    parser.add_argument("--weights", default=known, help=f"of a U-Net, without suffix; {HOW}")
     parser.add_argument("--quick", type=int, default=300, help="training steps without weights")
     parser.add_argument("--channels", type=int, default=16, help="of the U-Net without weights")
     parser.add_argument("--slices", type=int, default=20)
@@ -241,18 +232,16 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     volumes = load_parts(options.images, ("head-2", "head-5"))
     seen = load_parts(options.images, ("head-1",))
-    training = [] if options.weights and options.ranking else slices(seen, 24, 96, 128, seed=1)
-    unet = network(options.weights, options.channels, training, options.quick)
-    small = network(options.ranking, 4, training, options.quick)
+    training = [] if options.weights else slices(seen, 24, 96, 128, seed=1)
+    unet = network(options.weights, training, options.channels, options.quick)
     large = slices(volumes, max(options.large, 1), N_KY, N_KY, seed=3)
-    timed = times(large[0], unet, small, options.candidates)
-    for figure in timed:
-        print(f"{figure['figure']}: {figure['value']:.0f}", flush=True)
+    timed = times(large[0], unet, options.candidates)
+    print(f"{timed['figure']}: {timed['value']:.0f}", flush=True)
     samples = slices(volumes, options.slices, 96, 128, seed=2) + large[: options.large]
-    figures = timed + (summary(quality(samples, unet, options.rows)) if samples else [])
+    figures = [timed, *(summary(quality(samples, unet, options.rows)) if samples else [])]
     result = {
         "machine": {"threads": options.threads, "torch": torch.__version__},
-        "weights": options.weights or f"trained for {options.quick} steps",
+        "weights": Path(options.weights).name or f"trained for {options.quick} steps",
         "figures": figures,
     }
     print(json.dumps(result, indent=2))

@@ -16,7 +16,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,16 @@ from mnet.recon.unet import UNetReconstructor
 from mnet.sampler.features import coil_features, features
 from mnet.sampler.mnet import MNet, mask_of, top_lines
 from mnet.weight_files import load_weights, read_card, save_weights
-from training.config import read_config
+from training.config import read_config, told
 from training.data.corpus import Sample, load
 from training.data.mask_file import write_masks
 from training.fit.card import provenance
+from training.fit.labelled_scans import LabelledScan, label_source, read_scans
 from training.fit.loop import Fit, device, fit, is_first, join_processes
 from training.fit.party import Party, trainable
-from training.fit.schedule import LabelledScan, Schedule, label_source, read_scans
+from training.fit.schedule import Schedule
 from training.fit.train_recon import band, cohort_files, recon_loss
-from training.masks.diversity import Chosen, collapse_figures, label_loss
+from training.masks.diversity import Chosen, diversity_figures, label_loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,7 @@ def train(config: Config) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     folders = [Path(config.labels) / cohort for cohort in config.cohorts + config.validation]
     labels_by = label_source(folders)
-    turns = Schedule(
+    schedule = Schedule(
         n_reconstructor=0 if config.fixed else config.n_reconstructor,
         n_sampler=config.n_sampler,
         unit=config.unit,
@@ -121,9 +122,9 @@ def train(config: Config) -> dict[str, Any]:
     def loss_of(party: str, step: int, rng: np.random.Generator) -> Tensor:
         reconstructor.requires_grad_(party == "reconstructor")
         weight = config.recon_weight * min(1.0, step / max(config.recon_warm_up, 1))
-        rng = turns.generator(step, rng)
+        rng = schedule.generator(step, rng)
         losses = []
-        for number in turns.scans(step, len(pools[party]), rng):
+        for number in schedule.scans(step, len(pools[party]), rng):
             scan = pools[party][number]
             if party == "sampler":
                 loss = sampler_loss(sampler, reconstructor, scan, config, weight, rng)
@@ -139,7 +140,7 @@ def train(config: Config) -> dict[str, Any]:
         seed=config.seed,
         every=config.every,
         decay=config.decay,
-        turn=turns.party,
+        turn=schedule.party,
     )
     deployed = parties["sampler"].average
     judge = reconstructor if config.fixed else parties["reconstructor"].average
@@ -149,12 +150,12 @@ def train(config: Config) -> dict[str, Any]:
         return {}
     figures = check()
     card = {
-        "training": asdict(config),
+        "training": told(config),
         "n_scans": len(scans),
         "n_icd_masks": len(labelled),
         "labels_by": labels_by,
         "validation": figures,
-        **provenance(config.parts),
+        **provenance(config.parts, config.start),
     }
     save(deployed, config.weights, card)
     if not config.fixed:
@@ -280,7 +281,7 @@ def validate(
                     loss = recon_loss(reconstructor, kspace, csm, lines_taken)
                     errors[name].append(float(loss))
     means = {name: float(np.nanmean(values)) for name, values in errors.items() if values}
-    return {name: round(x, 4) for name, x in (means | collapse_figures(chosen)).items()}
+    return {name: round(x, 4) for name, x in (means | diversity_figures(chosen)).items()}
 
 
 @torch.no_grad()

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mnet.weight_files import read_card
 from training.data.images import SOURCES
 
 
-def provenance(parts: Sequence[str]) -> dict[str, Any]:
+def provenance(parts: Sequence[str], start: str = "") -> dict[str, Any]:
     """Return the data files of some parts with subjects and licences, and the commit.
 
     A part that is none of the open ones is a file itself: of k-space, or a volume of the user's.
+    Of the weights that a run started from, the sha256 is told.
     """
     known = {source.part for source in SOURCES}
     others = [{"file": part, "licence": "unknown here"} for part in parts if part not in known]
@@ -31,8 +33,14 @@ def provenance(parts: Sequence[str]) -> dict[str, Any]:
         "simulation": "none: measured k-space"
         if measured
         else "multi-coil k-space from magnitude images, see training/data/simulate.py",
+        "started_from": started_from(start),
         "commit": commit(),
     }
+
+
+def started_from(start: str) -> str:
+    """Return the sha256 of the weights that a run starts from; nothing where it has none."""
+    return str(read_card(start)["sha256"]) if start else ""
 
 
 def commit() -> str:

@@ -13,7 +13,7 @@ At test the most probable lines are taken, exactly the budget.
 import argparse
 import copy
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from mnet.masks.line_plan import Bool
 from mnet.recon.unet import UNetReconstructor
 from mnet.weight_files import load_weights, save_weights
-from training.config import read_config
+from training.config import read_config, told
 from training.data.corpus import load
 from training.data.mask_file import write_masks
 from training.fit.card import provenance
@@ -119,10 +119,10 @@ def train(config: Config) -> dict[str, Any]:
         return {}
     figures = validate(average, config)
     card = {
-        "training": asdict(config),
+        "training": told(config),
         "n_scans": len(files),
         "validation": figures,
-        **provenance(config.parts),
+        **provenance(config.parts, config.start),
     }
     for path in (config.weights, config.reconstructor):
         Path(path).parent.mkdir(parents=True, exist_ok=True)

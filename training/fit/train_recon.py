@@ -10,7 +10,7 @@ band of rows of a scan: exact, and as cheap as a small image.
 import argparse
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from mnet.recon.linear import cg_sense, zero_filled
 from mnet.recon.modl import MoDL
 from mnet.recon.unet import UNetReconstructor
 from mnet.weight_files import load_weights, save_weights
-from training.config import read_config
+from training.config import read_config, told
 from training.data.corpus import Sample, load
 from training.data.mask_file import read_masks
 from training.fit.card import provenance
@@ -106,11 +106,11 @@ def train(config: Config) -> dict[str, Any]:
         return {}
     figures = validation()
     card = {
-        "training": asdict(config),
+        "training": told(config),
         "n_scans": len(scans),
         "validation": figures,
         "masks": mask_digests(Path(config.masks), config.cohorts) if config.masks else {},
-        **provenance(config.parts),
+        **provenance(config.parts, config.start),
     }
     save_weights(average.eval().cpu(), Path(config.weights), card)
     return figures

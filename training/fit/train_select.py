@@ -18,7 +18,7 @@ swaps follow is set on the validation scans.
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from torch.nn import functional
 from mnet.sampler.mnet import Body
 from mnet.sampler.mnet_select import SCALE, MNetSelect
 from mnet.weight_files import load_weights, save_weights
-from training.config import read_config
+from training.config import read_config, told
 from training.fit.card import provenance
 from training.fit.select_examples import Example, mean_table, nominal, read_examples
 from training.fit.select_margin import Unseen, settle, settle_swaps
@@ -115,7 +115,7 @@ def train(config: Config) -> dict[str, Any]:
     modl, modl_card = load_weights(config.reconstructor)
     figures |= settle_swaps(model, validation, config.swaps, modl, config.n_rows)
     card = {
-        "training": asdict(config),
+        "training": told(config),
         "n_scans": len(everything),
         "vetted": ["family"] * (len(model.vetted(everything[0].plan)) - len(patterns))
         + [pattern["name"] for pattern in patterns],

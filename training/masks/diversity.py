@@ -81,7 +81,7 @@ def distances(masks: Iterable[tuple[Bool, LinePlan]]) -> dict[str, Any] | None:
     }
 
 
-def collapse_figures(chosen: Sequence[Chosen]) -> dict[str, float]:
+def diversity_figures(chosen: Sequence[Chosen]) -> dict[str, float]:
     """Return `bce` of all labels, and of the plans that several scans share.
 
     `hamming` and `hamming_icd`: mean distance of predicted and of ICD masks of equal plan;

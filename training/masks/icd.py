@@ -8,8 +8,7 @@ finds as good a mask with a tenth of the reconstructions:
   row promises; only the rows that promise most are reconstructed;
 - rows that kept less than they promised are believed less for the lines that follow;
 - the lines whose removal costs least come first, because those are the ones that move;
-- no mask is reconstructed twice: a further pass tries the rows that come next;
-- a cheap loss may do the ranking, and the full one confirms its winners.
+- no mask is reconstructed twice: a further pass tries the rows that come next.
 
 A gradient counts as three evaluations. After Gautam, Li and Ravishankar, arXiv:2509.16846 (SUNO).
 """
@@ -39,7 +38,6 @@ class Label:
     loss: float
     start_loss: float
     n_evaluations: int  # of the loss
-    n_ranked: int = 0  # of the ranking loss
 
 
 class Judge:
@@ -109,79 +107,56 @@ def descend(
     max_moves: int | None = None,
     max_evaluations: int | None = None,
     enough: float = ENOUGH,
-    ranking: Loss | None = None,
-    screen: int = 24,
-    rng: np.random.Generator | None = None,
 ) -> Label:
     """Improve a mask; never worse than its start, and always of the same budget.
 
-    `shortlist` rows are tried for a line. With a `ranking` loss, which then gives the gradients
-    too, `screen` rows are tried on that, and the best `shortlist` of them on the loss. A pass takes
-    `max_moves` lines, those that are missed least, or random ones if there is an `rng`. The search
-    ends before `max_evaluations` of the loss are exceeded, and after a pass that improved the loss
-    by less than the share `enough`.
+    `shortlist` rows are tried for a line. A pass takes `max_moves` lines, those that are missed
+    least. The search ends before `max_evaluations` are exceeded, and after a pass that improved the
+    loss by less than the share `enough`.
     """
     judge = Judge(loss)
-    guide = Judge(ranking) if ranking else judge
     mask = start.copy()
     best = start_loss = float(judge(mask[None])[0])
-    slope_cost = 0 if ranking else GRADIENT_COST
     limit = math.inf if max_evaluations is None else max_evaluations
-    widths = (screen if ranking else shortlist, shortlist)
     excess = np.full(mask.size, np.nan)
     for _ in range(n_passes):
         before = best
-        if judge.n_evaluations + 2 * slope_cost + shortlist > limit:
+        if judge.n_evaluations + 2 * GRADIENT_COST + shortlist > limit:
             break
         left = np.flatnonzero(mask & plan.movable)
-        if rng is not None and max_moves is not None and left.size > max_moves:
-            left = rng.choice(left, max_moves, replace=False)
-        _, slope = guide.slope(mask)
+        _, slope = judge.slope(mask)
         for _ in range(left.size if max_moves is None else min(left.size, max_moves)):
-            if judge.n_evaluations + slope_cost + shortlist > limit:
+            if judge.n_evaluations + GRADIENT_COST + shortlist > limit:
                 break
             line = left[slope[left].argmax()]  # the one that is missed least
             left = left[left != line]
-            candidates, slope = _candidates(guide, judge, mask, line, plan, excess, widths)
-            losses = judge(candidates)
+            candidates, losses, slope = _try(judge, mask, line, plan, excess, shortlist)
             if losses.size and losses.min() < best:
                 best, mask = float(losses.min()), candidates[losses.argmin()]
         if best > (1 - enough) * before:
             break
-    return Label(
-        mask=mask,
-        loss=best,
-        start_loss=start_loss,
-        n_evaluations=judge.n_evaluations,
-        n_ranked=guide.n_evaluations if ranking else 0,
-    )
+    return Label(mask=mask, loss=best, start_loss=start_loss, n_evaluations=judge.n_evaluations)
 
 
-def _candidates(
-    guide: Judge,
-    judge: Judge,
-    mask: Bool,
-    line: int,
-    plan: LinePlan,
-    excess: Float,
-    widths: tuple[int, int],
-) -> tuple[Bool, Float]:
-    """Return masks (n, ky) with `line` moved that the judge should see, and the slope without it.
+def _try(
+    judge: Judge, mask: Bool, line: int, plan: LinePlan, excess: Float, n: int
+) -> tuple[Bool, Float, Float]:
+    """Return up to `n` masks with `line` moved, their losses, and the slope without the line.
 
-    The guide tries the first of the `widths`, the judge gets the second. The best mask so far is
-    the best of all that the judge has seen, so that none of those need be seen again.
+    The best mask so far is the best of all that the judge has seen, so that none of those need be
+    seen again.
     """
     removed = mask.copy()
     removed[line] = False
-    value, slope = guide.slope(removed)
+    value, slope = judge.slope(removed)
     free = np.flatnonzero(~mask & plan.movable)
     known = [judge.knows(candidate) for candidate in moved(mask, line, free)]
     free = free[~np.array(known, dtype=bool)]
-    targets = promising(free, slope, excess, widths[0])
+    targets = promising(free, slope, excess, n)
     candidates = moved(mask, line, targets)
-    ranks = guide(candidates)
-    excess[targets] = ranks - value - slope[targets]
-    return candidates[np.argsort(ranks, kind="stable")[: widths[1]]], slope
+    losses = judge(candidates)
+    excess[targets] = losses - value - slope[targets]
+    return candidates, losses, slope
 
 
 def promising(rows: NDArray[np.intp], slope: Float, excess: Float, n: int) -> NDArray[np.intp]:

@@ -18,11 +18,11 @@ loses on the figure it is judged by.
 """
 
 import argparse
-import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from training.config import read_config
 from training.data.corpus import Sample, load, scan_path
 from training.data.mask_file import MaskFile, read_masks, write_masks
 from training.masks.icd import Loss, descend, losses_of
-from training.parallel import Backend, spread
+from training.parallel import Backend, Task, run_all
 
 Reconstructor = Callable[[Tensor, Tensor, Tensor], Tensor]  # kspace, csm, mask -> image
 Dictionary = Callable[[LinePlan], tuple[Bool, ...]]
@@ -87,7 +87,7 @@ def label_cohort(
     ------
     ValueError
         If there are labels from other settings, before anything is done.
-    SpreadError
+    TaskError
         If some blocks failed.
     """
     start = start or usual_start
@@ -98,10 +98,16 @@ def label_cohort(
         weights=str(Path(config.weights).resolve()) if "/" in config.weights else config.weights,
     )
     settings = label_settings(config, read_card(config.weights), dictionary, start)
-    spread(
-        functools.partial(label_block, config, dictionary, start),
-        blocks(config),
-        done=functools.partial(is_done, settings),
+    tasks = [
+        Task(
+            run=partial(label_block, config, dictionary, start, block),
+            output=block.path,
+            is_made=partial(is_labelled, settings, block.scans),
+        )
+        for block in blocks(config)
+    ]
+    run_all(
+        tasks,
         n_workers=config.n_workers,
         backend=config.backend,
         name=f"labels {Path(config.labels).name}",
@@ -150,9 +156,9 @@ def usual_start(plan: LinePlan) -> Bool:
     return family(plan)[FAMILY.index((2.0, 1.0))]
 
 
-def is_done(settings: dict[str, Any], block: Block) -> bool:
-    """Say whether a block is labelled; ValueError if it is with other settings."""
-    return block.path.exists() and set(block.scans) <= set(read_masks(block.path, settings).masks)
+def is_labelled(settings: dict[str, Any], scans: tuple[int, ...], path: Path) -> bool:
+    """Say whether a block holds some scans; ValueError if it was made with other settings."""
+    return path.exists() and set(scans) <= set(read_masks(path, settings).masks)
 
 
 def label_block(config: Config, dictionary: Dictionary, start: Start, block: Block) -> None:

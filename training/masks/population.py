@@ -28,7 +28,7 @@ from safetensors import safe_open
 from mnet.masks.family import family
 from mnet.masks.line_plan import Bool, LinePlan
 from mnet.weight_files import load_weights
-from training.config import read_config
+from training.config import read_config, told
 from training.data.corpus import Sample, load, scan_path
 from training.data.mask_file import read_masks, settings_digest, write_masks
 from training.masks.icd import ENOUGH, GRADIENT_COST, Float, Loss, line_gradient, losses_of, moved
@@ -320,7 +320,7 @@ def run(config: Config, report: Callable[[str], None] | None = None) -> list[Fou
         If the mask file or the state beside it is of another configuration, or scans are missing.
     """
     model, card = load_weights(config.weights)
-    about = asdict(config) | {"weights_sha256": card["sha256"]}
+    about = told(config) | {"weights_sha256": card["sha256"]}
     out = Path(config.out)
     if out.exists():
         return _written(out, about)

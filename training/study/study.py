@@ -19,6 +19,7 @@ from training.config import made
 from training.data import cohort_index
 from training.data.corpus import Cohort
 from training.data.images import SOURCES, subjects
+from training.parallel import Backend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,7 @@ class Study:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by step
     n_workers: int = 2
     package: Path | None = None  # where the deployed weights go
+    published: Path | None = None  # where results go that outlive the folder, as in git
 
     def __post_init__(self) -> None:
         if (self.images is None) == (self.kspace is None):
@@ -78,6 +80,11 @@ class Study:
             known = [*self.base, self.population, *fold.train]
             self._check_apart(f"fold {name}: test", fold.test, [*known, *fold.validation])
             self._check_apart(f"fold {name}: validation", fold.validation, known)
+
+    @property
+    def backend(self) -> Backend:
+        """Where tasks run: in processes of their own, if there are several workers."""
+        return "processes" if self.n_workers > 1 else "inline"
 
     def parts(self, cohorts: Sequence[str]) -> tuple[str, ...]:
         """Return the image parts of some cohorts, each once."""
@@ -167,7 +174,7 @@ def read_study(path: Path) -> Study:
                 name: made(kind, f"{path}: {key.removesuffix('s')} {name}", values)
                 for name, values in content[key].items()
             }
-    for name in ("folder", "images", "kspace", "package"):
+    for name in ("folder", "images", "kspace", "package", "published"):
         if content.get(name) is not None:
             content[name] = Path(content[name])
     return made(Study, str(path), content)

@@ -96,16 +96,16 @@ def test_the_file_holds_the_noise_scan_and_every_acquirable_line(small, tmp_path
     path = tmp_path / "demo.h5"
     write_demo(path, small)
     source = open_source(path)
-    noise = [a for a in source.acquisitions if a.head["flags"] & Flag.NOISE]
-    lines = [a for a in source.acquisitions if not a.head["flags"] & Flag.NOISE]
+    noise = [a for a in source.acquisitions if a.header["flags"] & Flag.NOISE]
+    lines = [a for a in source.acquisitions if not a.header["flags"] & Flag.NOISE]
     assert len(noise) == 64
     assert len(lines) == 2 * 81
     rebuilt = np.zeros_like(small.kspace)
     for line in lines:
-        row = source.geometry.row(int(line.head["kspace_encode_step_1"]))
-        rebuilt[int(line.head["slice"]), :, :, row] = line.data
+        row = source.geometry.row(int(line.header["kspace_encode_step_1"]))
+        rebuilt[int(line.header["slice"]), :, :, row] = line.data
     assert np.array_equal(rebuilt, small.kspace)
-    assert lines[-1].head["flags"] & Flag.LAST_IN_MEASUREMENT
+    assert lines[-1].header["flags"] & Flag.LAST_IN_MEASUREMENT
 
 
 def test_without_the_template_the_error_names_the_extra(monkeypatch) -> None:

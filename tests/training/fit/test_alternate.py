@@ -17,10 +17,11 @@ from training.data.corpus import load
 from training.data.mask_file import read_masks
 from training.fit import alternate
 from training.fit.alternate import Config
+from training.fit.labelled_scans import LabelledScan, read_scans
 from training.fit.loop import read_log
-from training.fit.schedule import LabelledScan, Schedule, read_scans
+from training.fit.schedule import Schedule
 from training.fit.train_recon import recon_loss
-from training.masks.diversity import Chosen, collapse_figures, population_entropy
+from training.masks.diversity import Chosen, diversity_figures, population_entropy
 
 
 @pytest.fixture(scope="module")
@@ -197,18 +198,18 @@ def test_the_gradient_of_a_line_does_not_grow_with_readout_or_coils():
     torch.testing.assert_close(gradients[2], gradients[0])
 
 
-def turns(unit, **changes):
+def schedule_of(unit, **changes):
     return Schedule(n_reconstructor=2, n_sampler=4, unit=unit, batch=3, seed=0, **changes)
 
 
 def test_turns_are_two_steps_and_four_steps():
-    names = [turns("step").party(step)[0] for step in range(12)]
+    names = [schedule_of("step").party(step)[0] for step in range(12)]
     assert "".join(names) == "rrssssrrssss"
 
 
 def test_an_epoch_takes_every_scan_once_before_any_twice():
     taken = {"sampler": [], "reconstructor": []}
-    unit = turns("epoch")
+    unit = schedule_of("epoch")
     for step in range(60):
         rng = np.random.default_rng(step)
         taken[unit.party(step)] += unit.scans(step, 10, rng)
@@ -219,7 +220,7 @@ def test_an_epoch_takes_every_scan_once_before_any_twice():
 
 
 def test_a_batch_stays_for_a_cycle_and_no_longer():
-    unit = turns("batch")
+    unit = schedule_of("batch")
 
     def drawn(step):
         rng = unit.generator(step, np.random.default_rng(step))
@@ -258,13 +259,13 @@ def test_a_collapsed_sampler_shows_as_one():
     p = np.clip(labels.mean(0), 1e-6, 1 - 1e-6)
     logits = torch.from_numpy(np.log(p / (1 - p)))
     mask = mask_of(logits, plan)
-    figures = collapse_figures(
+    figures = diversity_figures(
         [Chosen(plan=plan, logits=logits, mask=mask, label=label) for label in labels]
     )
     assert figures["hamming"] == 0 < figures["hamming_icd"]
     assert figures["bce_shared"] == pytest.approx(figures["entropy_shared"], abs=1e-4)
     unlabelled = [Chosen(plan=plan, logits=logits, mask=mask, label=None)]
-    assert collapse_figures(unlabelled) == {}
+    assert diversity_figures(unlabelled) == {}
 
 
 def test_only_icd_masks_are_labels(study):
@@ -321,7 +322,7 @@ def test_a_config_that_cannot_work_is_refused(config, study, tmp_path):
     with pytest.raises(ValueError, match="must say where the masks"):
         replace(config, masks="")
     with pytest.raises(ValueError, match="unknown unit 'day', expected one of step, epoch, batch"):
-        turns("day")
+        schedule_of("day")
     with pytest.raises(ValueError, match="found none"):
         alternate.train(replace(config, labels=str(tmp_path)))
     path = tmp_path / "config.json"

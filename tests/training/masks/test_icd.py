@@ -142,33 +142,6 @@ def test_no_mask_is_evaluated_twice():
     assert len(asked) == len(set(asked))
 
 
-def test_a_useless_ranking_cannot_make_a_mask_worse():
-    plan = LinePlan.of(np.ones(64, dtype=bool), 3.0)
-    loss = quadratic(64, 2)
-    start = icd.descend(loss, plan, densities.low_pass(plan), shortlist=8, n_passes=9).mask
-    found = icd.descend(loss, plan, start, ranking=lambda m: -loss(m), shortlist=2)
-    assert found.loss <= found.start_loss
-    assert found.mask.sum() == plan.n_lines
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_similar_ranking_saves_evaluations_of_the_loss(seed):
-    plan = LinePlan.of(np.ones(96, dtype=bool), 3.0)
-    loss = quadratic(96, seed)
-    tilt = torch.rand(96, generator=torch.Generator().manual_seed(seed))
-
-    def ranking(mask: torch.Tensor) -> torch.Tensor:
-        return loss(mask) + 0.02 * (mask * tilt).sum(-1)
-
-    start = densities.uniform_random(plan, np.random.default_rng(seed))
-    alone = icd.descend(loss, plan, start, shortlist=8)
-    aided = icd.descend(loss, plan, start, shortlist=1, ranking=ranking)
-    assert aided.n_evaluations <= 1 + plan.n_movable
-    assert aided.n_ranked > aided.n_evaluations
-    gain = alone.start_loss - alone.loss
-    assert aided.start_loss - aided.loss > 0.8 * gain
-
-
 def test_a_pass_that_hardly_helps_is_the_last():
     plan = LinePlan.of(np.ones(96, dtype=bool), 3.0)
     start = densities.uniform_random(plan, np.random.default_rng(3))
@@ -197,12 +170,9 @@ def test_a_tie_is_not_a_reason_to_move():
 def test_a_limit_on_moves_limits_the_work():
     plan = LinePlan.of(np.ones(96, dtype=bool), 3.0)
     start = densities.uniform_random(plan, np.random.default_rng(0))
-    rng = np.random.default_rng(0)
-    found = icd.descend(quadratic(96, 0), plan, start, shortlist=4, max_moves=3, rng=rng)
+    found = icd.descend(quadratic(96, 0), plan, start, shortlist=4, max_moves=3)
     assert found.n_evaluations == 1 + 3 + 3 * (3 + 4)  # a gradient first gives the order
     assert (found.mask ^ start).sum() <= 6
-    ordered = icd.descend(quadratic(96, 0), plan, start, shortlist=4, max_moves=3)
-    assert ordered.n_evaluations == found.n_evaluations
 
 
 def test_the_line_gradient_of_sense_data_is_the_slope_of_the_loss():

@@ -18,7 +18,7 @@ from training.data import corpus
 from training.data.corpus import Sample
 from training.data.mask_file import read_masks
 from training.masks import labels
-from training.parallel import SpreadError
+from training.parallel import TaskError
 
 COHORT = cohort(23, accelerations=(4.0, 6.0, 4.0), largest=90)
 
@@ -212,7 +212,7 @@ def test_where_it_runs_is_no_setting(config):
 
 
 def test_a_missing_scan_is_named(config):
-    with pytest.raises(SpreadError, match=r"00023\.safetensors"):
+    with pytest.raises(TaskError, match=r"00023\.safetensors"):
         labels.label_cohort(replace(config, n_scans=24, icd_every=0, n_rows=8), three, low_pass)
     assert list(labels.read_labels(Path(config.labels)).masks) == list(range(20))
 
@@ -246,7 +246,7 @@ def test_the_command_labels_with_the_family(config, tmp_path, monkeypatch):
 
 
 def test_no_labels_is_an_error_that_says_what_to_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"training\.labels"):
+    with pytest.raises(FileNotFoundError, match=r"training\.masks\.labels"):
         labels.read_labels(tmp_path)
 
 

@@ -8,9 +8,10 @@ import torch
 
 from mnet.weight_files import load_weights, save_weights
 from training import pipeline
+from training.data.mask_file import read_masks
 from training.fit import loop
-from training.parallel import SpreadError
-from training.study import steps
+from training.parallel import TaskError
+from training.study import fixed_masks, labelling, networks
 from training.study.study import read_study
 from training.table.jobs import jobs, read_checked
 from training.table.spec import read_table
@@ -22,7 +23,11 @@ def smoke(folder):
     """The smoke study, in a folder of the test's."""
     (folder / "package").mkdir(parents=True, exist_ok=True)
     return replace(
-        read_study(SMOKE), folder=folder, images=folder / "images", package=folder / "package"
+        read_study(SMOKE),
+        folder=folder,
+        images=folder / "images",
+        package=folder / "package",
+        published=folder / "published",
     )
 
 
@@ -119,9 +124,11 @@ def test_a_second_run_leaves_all_that_is_learned_and_chosen_as_it_is(done):
     after = times(done.folder)
     assert set(after) == set(before)
     changed = {name for name in before if after[name] != before[name]}
-    # the page is written again from the scores that are kept
+    # the page is written again from the scores that are kept, and with it what leaves the folder
     assert {name for name in changed if "scores" in name} == set()
-    assert {Path(name).parts[0] for name in changed} <= {"table", "table.json", "package"}
+    rewritten = {"table", "table.json", "package", "published"}
+    assert {Path(name).parts[0] for name in changed} <= rewritten
+    assert pipeline.verify(done)
 
 
 def test_a_deleted_mask_file_is_made_again_and_nothing_else(copied):
@@ -166,16 +173,16 @@ def test_a_run_that_is_stopped_within_and_between_steps_ends_as_an_uninterrupted
         (loop, "update_average", 3),
         (loop, "save_checkpoint", 1),
         # within labels, and between steps
-        (steps.labels, "label_block", 2),
-        (steps.labels, "write_masks", 1),
-        (steps, "medoids", 0),
+        (labelling.labels, "label_block", 2),
+        (labelling.labels, "write_masks", 1),
+        (fixed_masks, "medoids", 0),
         (loop, "update_average", 13),
         (loop, "update_average", 1),
     ]
     for module, name, after in stops:
         with monkeypatch.context() as patch:
             patch.setattr(module, name, failing(getattr(module, name), after))
-            with pytest.raises((StoppedError, SpreadError)):
+            with pytest.raises((StoppedError, TaskError)):
                 pipeline.run(study, until="post-training")
     pipeline.run(study, until="post-training")
     for patterns in (
@@ -247,15 +254,34 @@ def test_damaged_weights_are_an_error_that_names_them(copied):
         pipeline.run(copied, until="oracle")
 
 
-def test_masks_and_weights_of_another_sampler_are_refused_and_kept(copied):
-    """A sampler that was trained anew leaves nothing behind that speaks for the old one."""
-    weights = copied.weights("mnet")
+def altered(weights):
+    """Change a tensor of trained weights, as if they were trained anew."""
     model, card = load_weights(str(weights))
     with torch.no_grad():
         next(model.parameters()).add_(0.1)
-    save_weights(model, weights, {"training": card["training"]})
+    save_weights(model, weights, {key: card[key] for key in ("training", "started_from")})
+
+
+def test_masks_and_weights_of_another_sampler_are_refused_and_kept(copied):
+    """A sampler that was trained anew leaves nothing behind that speaks for the old one."""
+    altered(copied.weights("mnet"))
     unchanged_after(copied, r"masks/mnet.*from")
     for path in copied.folder.glob("masks/mnet*/*.npz"):
         path.unlink()
     with pytest.raises(ValueError, match=r"modl\+mnet.*\.json was trained on masks"):
         pipeline.run(copied, until="post-training")
+
+
+def test_weights_that_went_on_from_others_than_those_of_now_are_refused(copied):
+    altered(copied.weights("modl"))
+    with pytest.raises(ValueError, match=r"modl\+uniform_random was made .*\(started_from: '"):
+        networks.post_training(copied)
+
+
+def test_no_file_of_a_study_says_in_which_folder_it_was_made(done):
+    told = {path.name: path.read_text() for path in done.folder.rglob("*.json*")}
+    for path in done.folder.rglob("*.npz"):
+        if path.parent.name not in ("images", "published"):
+            told[path.name] = json.dumps(read_masks(path).settings)
+    assert len(told) > 50
+    assert [name for name, text in told.items() if str(done.folder) in text] == []
