@@ -16,7 +16,9 @@ from gadgets.files.mrd_hdf5 import write_mrd
 from tests.documents.commands import ROOT, Command
 from tests.gadgets.helpers import closed_loop
 
-LEFT_OUT = ("__pycache__", "open", ".git", ".venv", "runs", "site", "*.egg-info")  # not needed here
+FOLDERS = ("docs", "gadgets", "mnet", "scripts", "tests", "training", "vendor", "xml_configs")
+FILES = ("README.md", "pyproject.toml", "constraints.txt")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "open")  # what a study has made
 SCANS = ("DATA.h5", "scan.h5", "FILES", "SOURCE")  # the pages' names of a scan of the reader's
 PATIENCE_S = 300.0
 BUILD = "gcc -O2 -std=c11 -o sequence_client vendor/sequence_client.c -lzmq -lm"
@@ -155,7 +157,10 @@ class Checkout:
 @contextmanager
 def checkout(folder: Path) -> Iterator[Checkout]:
     """Copy the project into a folder; nothing that was started there outlives it."""
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True)
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / name, ignore=LEFT_OUT)
+    for name in FILES:
+        shutil.copy(ROOT / name, folder)
     subprocess.run(["chmod", "-R", "go-w", str(folder)], check=True)  # whatever the umask was
     for name in ("bin", "home", "var/lib/mnet/records", "etc/mnet"):
         (folder / name).mkdir(parents=True)

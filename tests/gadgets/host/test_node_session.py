@@ -125,6 +125,7 @@ def test_settings_of_a_node_are_checked(tmp_path: Path) -> None:
         "mask_endpoint": "ipc:///tmp/masks",
         "mask_keys": "",
         "device": "cuda:1",
+        "gadgets": "",
     }
     with pytest.raises(ConfigError, match="no attribute mask_endpiont; it has mask_endpoint"):
         read_settings(node_document(QUICK, {"mask_endpiont": "tcp://127.0.0.1:1"}))
