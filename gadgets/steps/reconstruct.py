@@ -1,15 +1,16 @@
-"""Frames to images: MoDL, CG-SENSE or zero-filled."""
+"""Frames to images: MoDL, CG-SENSE, compressed sensing or zero-filled."""
 
 import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from mnet.recon import linear
+from mnet.recon.l1_wavelet import l1_wavelet
 from mnet.recon.modl import MoDL
 
 from ..errors import GadgetError
@@ -23,24 +24,31 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct(Gadget):
-    """Reconstruct every frame from the lines that arrived, whatever was asked for."""
+    """Reconstruct every frame from the lines that arrived, whatever was asked for.
+
+    `lam` weighs what is asked of an image beside its lines: for `cg_sense` that it is small, on
+    unit-norm operators; for `l1_wavelet` that it has few wavelet coefficients, in units of the
+    brightest pixel of the zero-filled image. Neither depends on the scale of the data.
+    """
 
     heavy = True
 
-    # unrolled network, iterative SENSE, or the transform of what arrived
-    method: Literal["modl", "cg_sense", "zero_filled"] = "modl"
+    # unrolled network, iterative SENSE, compressed sensing, or the transform of what arrived
+    method: Literal["modl", "cg_sense", "l1_wavelet", "zero_filled"] = "modl"
     weights: str = "modl"  # name of deployed weights, for `modl`
     precision: Literal["auto", "float32"] = "auto"  # auto: bfloat16 convolutions if in hardware
-    lam: float = 0.02  # Tikhonov weight of `cg_sense`, on unit-norm operators; 0 or more
-    n_iterations: int = 30  # conjugate gradient steps of `cg_sense`, 1 or more
+    # 0 or more: Tikhonov weight of `cg_sense`, where not given 0.02; weight of the wavelet
+    # coefficients of `l1_wavelet`, 0.002
+    lam: float | None = None
+    # 1 or more: conjugate gradient steps of `cg_sense`, where not given 30; steps of `l1_wavelet`, 100
+    n_iterations: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot converge."""
-        if self.lam < 0 or self.n_iterations < 1:
-            raise ValueError(
-                f"lam is {self.lam} and n_iterations {self.n_iterations}, expected lam of at least "
-                "0 and n_iterations of at least 1"
-            )
+        if self.lam is not None and self.lam < 0:
+            raise ValueError(f"lam is {self.lam}, expected at least 0")
+        if self.n_iterations is not None and self.n_iterations < 1:
+            raise ValueError(f"n_iterations is {self.n_iterations}, expected at least 1")
 
     def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         """Fill in `image` and note the time in the meta data."""
@@ -93,7 +101,14 @@ class Reconstruct(Gadget):
                     model = model.in_float32()
                 image: Tensor = model(*batch)
             elif self.method == "cg_sense":
-                image = linear.cg_sense(*batch, lam=self.lam, n_iterations=self.n_iterations)
+                image = linear.cg_sense(*batch, **self._given())
+            elif self.method == "l1_wavelet":
+                image = l1_wavelet(*batch, **self._given())
             else:
                 image = linear.zero_filled(*batch)
         return image[0].cpu()
+
+    def _given(self) -> dict[str, Any]:
+        """Return the settings that the pipeline names; the method has its own for the others."""
+        settings = {"lam": self.lam, "n_iterations": self.n_iterations}
+        return {name: value for name, value in settings.items() if value is not None}

@@ -27,16 +27,26 @@ def compress(calibration: Tensor, n_virtual: int) -> Tensor:
     return matrix * phase.conj()
 
 
-def compress_rows(csm: Tensor, dropped: float) -> Tensor:
-    """Compress maps (..., coils, x, y) to a few virtual coils, other ones for every row x.
+def row_matrices(csm: Tensor, dropped: float) -> Tensor:
+    """Find a compression for every row x of maps (..., coils, x, y): (..., x, n_virtual, coils).
 
-    They are the principal components of a row's maps; as many are kept as it takes for the others
-    to hold at most the share `dropped` of the energy of all maps. The normal operator of SENSE
-    along y sees nothing else of the coils. Zhang et al. 2013, doi:10.1002/mrm.24267.
+    The virtual coils are the principal components of a row's maps; as many are kept as it takes for
+    the others to hold at most the share `dropped` of the energy of all maps. The normal operator of
+    SENSE along y sees nothing else of the coils. Zhang et al. 2013, doi:10.1002/mrm.24267.
     """
     rows = csm.transpose(-3, -2)  # (..., x, coils, y)
     energy, vectors = torch.linalg.eigh(rows @ rows.mH)  # eigenvalues ascend
     tail = energy.flatten(0, -2).sum(0).cumsum(0)
     n_dropped = int((tail <= dropped * tail[-1]).sum().clamp_max(len(tail) - 1))
-    virtual: Tensor = vectors[..., n_dropped:].mH @ rows
-    return virtual.transpose(-3, -2).contiguous()
+    matrices: Tensor = vectors[..., n_dropped:].mH
+    return matrices
+
+
+def mix_rows(matrices: Tensor, data: Tensor) -> Tensor:
+    """Multiply the coils of maps or hybrid k-space (..., coils, x, y) by `row_matrices`."""
+    return (matrices @ data.transpose(-3, -2)).transpose(-3, -2).contiguous()
+
+
+def compress_rows(csm: Tensor, dropped: float) -> Tensor:
+    """Compress maps (..., coils, x, y) to a few virtual coils, other ones for every row x."""
+    return mix_rows(row_matrices(csm, dropped), csm)

@@ -21,7 +21,7 @@ from typing import Any
 LABEL = "com.siemens-healthineers.magneticresonance.openrecon.metadata:1.1.0"
 ROOT = Path(__file__).resolve().parents[2]
 # Open Recon has no way back to the sequence: pipelines that do without.
-PIPELINES = ("cg_sense", "adaptive_modl_shadow", "zero_filled")
+PIPELINES = ("cg_sense", "l1_wavelet", "adaptive_modl_shadow", "zero_filled")
 
 
 def label(options: argparse.Namespace) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def test_the_pipelines_are_shipped() -> None:
         "cg_sense.xml",
         "default.xml",
         "default_measurement_dependencies.xml",
+        "l1_wavelet.xml",
         "zero_filled.xml",
     } <= set(SHIPPED)
 
@@ -164,7 +165,7 @@ def test_bytes_and_text_with_an_encoding_and_comments_are_read() -> None:
         ),
         (
             pipeline('<gadget class="Reconstruct"><property name="method" value="svd"/></gadget>'),
-            "method is 'svd', expected one of modl, cg_sense, zero_filled",
+            "method is 'svd', expected one of modl, cg_sense, l1_wavelet, zero_filled",
         ),
         (
             pipeline('<gadget class="Reconstruct"><property name="lam" value="big"/></gadget>'),

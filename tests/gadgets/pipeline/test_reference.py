@@ -41,7 +41,7 @@ def row(name: str, key: str) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "key", "kind", "default", "word"),
     [
-        ("Reconstruct", "lam", "number", "`0.02`", "Tikhonov"),
+        ("Reconstruct", "lam", "number, or empty", "", "Tikhonov"),
         ("PredictMask", "basis", "`acquirable`, `encoded`", "`acquirable`", "divides"),
         ("PredictMask", "feedback", "`mask_channel`, `mrd1028`", "`mask_channel`", "1028"),
         ("ImageFinish", "emit_mask_image", "`true`, `false`", "`true`", "series"),

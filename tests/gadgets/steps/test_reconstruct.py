@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,8 @@ from gadgets.pipeline.models import Models
 from gadgets.pipeline.scan import Scan
 from gadgets.steps.coil_maps import CoilMaps
 from gadgets.steps.reconstruct import Reconstruct
+from mnet.recon.l1_wavelet import l1_wavelet
+from mnet.recon.linear import cg_sense
 from mnet.recon.modl import MoDL
 from tests.gadgets.helpers.synthetic import Fixed, coil_images, fft, ifft, scanned
 
@@ -71,6 +74,27 @@ def test_cg_sense_is_the_dense_least_squares_solution(lam: float) -> None:
     np.testing.assert_allclose(out.image, expected, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize(
+    ("method", "function"), [("cg_sense", cg_sense), ("l1_wavelet", l1_wavelet)]
+)
+@pytest.mark.parametrize("settings", [{}, {"lam": 0.05}, {"lam": 0.0, "n_iterations": 3}])
+def test_settings_that_a_pipeline_does_not_name_are_those_of_its_method(
+    method: str, function: Callable[..., torch.Tensor], settings: dict[str, Any]
+) -> None:
+    given = frame(maps())
+    out = reconstruct(given, method=method, **settings)
+    arrays = given.kspace, maps(), ROWS.astype(np.float32)
+    expected = function(*(torch.from_numpy(array)[None] for array in arrays), **settings)
+    np.testing.assert_array_equal(out.image, expected[0].numpy())
+
+
+@pytest.mark.parametrize("settings", [{"lam": -1e-3}, {"n_iterations": 0}])
+def test_settings_that_cannot_converge_are_refused(settings: dict[str, Any]) -> None:
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"{name} is .*, expected at least"):
+        Reconstruct(method="l1_wavelet", **settings)
+
+
 def test_zero_filled_is_the_combined_inverse_transform() -> None:
     given = frame(maps())
     out = reconstruct(given, method="zero_filled")
@@ -86,7 +110,7 @@ def test_full_sampling_with_the_true_maps_gives_the_object() -> None:
     np.testing.assert_allclose(out.image, norm, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["modl", "cg_sense", "zero_filled"])
+@pytest.mark.parametrize("method", ["modl", "cg_sense", "l1_wavelet", "zero_filled"])
 def test_only_lines_of_the_mask_are_used(method: str) -> None:
     models = Fixed(modl=small_modl())
     given = frame(maps())
@@ -120,7 +144,7 @@ def test_float32_is_a_choice_of_the_pipeline() -> None:
     np.testing.assert_array_equal(out.image, expected.image)
 
 
-@pytest.mark.parametrize("method", ["modl", "cg_sense", "zero_filled"])
+@pytest.mark.parametrize("method", ["modl", "cg_sense", "l1_wavelet", "zero_filled"])
 def test_the_image_is_complex64_and_the_rest_of_the_frame_stays(method: str) -> None:
     given = replace(frame(maps()), meta={"n_lines": "12"})
     out = reconstruct(given, Fixed(modl=small_modl()), method=method)
@@ -156,7 +180,7 @@ def test_missing_weights_show_before_the_first_item() -> None:
         Reconstruct(weights="none-such")(Scan(geometry=ONE.geometry), never())
 
 
-@pytest.mark.parametrize("method", ["modl", "cg_sense", "zero_filled"])
+@pytest.mark.parametrize("method", ["modl", "cg_sense", "l1_wavelet", "zero_filled"])
 def test_warming_runs_the_method(method: str) -> None:
     scan = Scan(geometry=ONE.geometry, models=Fixed(modl=small_modl()))
     Reconstruct(method=method).warm(scan)

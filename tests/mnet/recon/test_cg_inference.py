@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mnet.physics import sense
-from mnet.physics.coils import compress_rows
+from mnet.physics.coils import compress_rows, mix_rows, row_matrices
 from mnet.recon import cg
 from mnet.recon.cg_inference import Consistency
 from mnet.recon.modl import MoDL
@@ -119,6 +119,14 @@ def test_compressed_rows_keep_the_normal_operator():
     assert few.shape[1] < csm.shape[1]
     expected = sense.Normal(csm, mask)(image)
     assert distance(sense.Normal(few, mask)(image), expected) < 1e-5
+
+
+def test_lines_and_maps_mixed_alike_give_the_same_zero_filled_image():
+    kspace, csm, mask = problem((2, 12, 10, 40), 4)
+    matrices = row_matrices(csm, 1e-6)
+    few = sense.adjoint(mix_rows(matrices, kspace), mix_rows(matrices, csm), mask)
+    assert matrices.shape[-2] < csm.shape[1]
+    assert distance(few, sense.adjoint(kspace, csm, mask)) < 1e-2  # noise is in all coils
 
 
 def test_coils_that_have_nothing_in_common_are_all_kept():
