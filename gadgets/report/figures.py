@@ -1,14 +1,17 @@
-"""The pictures of the report: masks as lines of k-space, images and their errors."""
+"""What the report's pictures show: masks as lines of k-space, images and their errors."""
+
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mnet.masks.line_plan import Bool
 from mnet.score.image_quality import fit_scale, nrmse
 
-from . import pictures as pictures
 from .findings import Findings
-from .html import text
+from .pictures import grey_png, heat_png, mask_paths
 from .verdict import name
 
 ERROR_GAIN = 5
@@ -16,79 +19,67 @@ _METHODS = {"modl": "MoDL", "cg_sense": "CG-SENSE", "zero_filled": "zero-filled"
 _BESIDE = (("uniform_random", "modl"), ("mnet_select", "cg_sense"), ("mnet_select", "zero_filled"))
 
 
-def masks(findings: Findings) -> str:
-    """Draw the masks of the scan, slice by slice, and one of each other sampler below them."""
+def strips(findings: Findings) -> Iterator[tuple[str, dict[str, str], str]]:
+    """Draw the masks of the scan, slice by slice, and one of each other sampler below them.
+
+    Each comes with what stands left of it and right of it.
+    """
     plan, fixed = findings.volume.plan, findings.samplers
     population = fixed["best_single"][0][0] if "best_single" in fixed else None
-    strips = []
     for entry, mask in zip(findings.scan["slices"], findings.masks, strict=True):
         label = f"slice {entry['slice']} · {'fallback' if entry['fallback'] else 'adaptive'}"
-        note = f"{mask.sum()} lines"
-        if population is not None:
-            note += f", {int((mask & ~population).sum())} not in the best fixed mask"
-        strips.append((label, pictures.mask_svg(mask, plan, population), note))
-    strips += [
-        (name(sampler), pictures.mask_svg(drawn[0][0], plan), f"{drawn[0][0].sum()} lines")
-        for sampler, drawn in fixed.items()
-        if sampler not in ("mnet_select", "shuffled") and drawn
-    ]
-    rows = "".join(
-        f"<div>{text(label)}</div>{svg}<div>{text(note)}</div>" for label, svg, note in strips
-    )
-    first = findings.center - plan.center
-    counters = np.flatnonzero(plan.acquirable) + first
-    ticks = sorted({int(counters[0]), findings.center, int(counters[-1])})
-    axis = pictures.axis_html(plan.acquirable.size, first, ticks)
-    legend = (
-        '<p class="legend"><i class="cal"></i>calibration <i class="line"></i>line '
-        '<i class="new"></i>adaptive line that the best fixed mask lacks '
-        '<i class="no"></i>cannot be acquired</p>'
-    )
-    return (
-        f"<section><h2>Masks</h2>{pictures.hatch_svg()}{legend}"
-        f'<div class="strips">{rows}<div></div>{axis}<div>ky counter</div></div></section>'
-    )
+        yield label, mask_paths(mask, plan, population), _note(mask, population)
+    for sampler, drawn in fixed.items():
+        if sampler not in ("mnet_select", "shuffled") and drawn:
+            mask = drawn[0][0]
+            yield name(sampler), mask_paths(mask, plan), _note(mask, None)
 
 
-def images(findings: Findings) -> str:
-    """Show every slice: the reference, the image received, others, and the errors below them.
+def _note(mask: Bool, population: Bool | None) -> str:
+    if population is None:
+        return f"{mask.sum()} lines"
+    return f"{mask.sum()} lines, {(mask & ~population).sum()} not in the best fixed mask"
+
+
+def axis(findings: Findings) -> dict[int, float]:
+    """Give the ky counters to print below the masks, and where: in percent of their width."""
+    plan = findings.volume.plan
+    rows = np.flatnonzero(plan.acquirable)
+    ticks = sorted({int(rows[0]), plan.center, int(rows[-1])})
+    first = findings.center - plan.center  # counter of row 0
+    return {row + first: 100 * (row + 0.5) / plan.acquirable.size for row in ticks}
+
+
+def columns(findings: Findings) -> list[list[dict[str, Any]]]:
+    """Show every slice: the reference, the image received and others, with their errors.
 
     One scale per volume, one window per slice for all its images.
     """
     truth = findings.reference
-    columns = [("As received", findings.images)]
-    columns += [
-        (f"{name(sampler)}, {_METHODS.get(method, method)}", findings.kept[sampler, method])
+    shown = {"As received": findings.images} | {
+        f"{name(sampler)}, {_METHODS[method]}": findings.kept[sampler, method]
         for sampler, method in _BESIDE
         if (sampler, method) in findings.kept
+    }
+    scaled = {title: image * fit_scale(image, truth) for title, image in shown.items()}
+    return [
+        [
+            {"title": "Reference: all lines", "image": grey_png(t.cpu().numpy(), _white(t))},
+            *(_column(title, image[i], t) for title, image in scaled.items()),
+        ]
+        for i, t in enumerate(truth)
     ]
-    scaled = [(title, image * fit_scale(image, truth)) for title, image in columns]
-    sections = []
-    for i, entry in enumerate(findings.scan["slices"]):
-        white = float(torch.quantile(truth[i], 0.998))
-        figures = [_figure("Reference: all lines", truth[i], None, white, "")]
-        for title, image in scaled:
-            error = (image[i] - truth[i]).abs()
-            caption = f"NRMSE {float(nrmse(image[i : i + 1], truth[i : i + 1])):.4f}"
-            figures.append(_figure(title, image[i], error, white, caption))
-        sections.append(
-            f"<h3>Slice {text(entry['slice'])}</h3>"
-            f'<div class="figures" style="--n:{len(figures)}">{"".join(figures)}</div>'
-        )
-    return f"<section><h2>Images and errors</h2>{''.join(sections)}</section>"
 
 
-def _figure(title: str, image: Tensor, error: Tensor | None, white: float, caption: str) -> str:
-    parts = [f'<img alt="{text(title)}" src="{pictures.grey_png(image.cpu().numpy(), white)}">']
-    if error is None:
-        parts.append(
-            f'<div class="key"><p>errors &times; {ERROR_GAIN}</p><div class="scale"></div>'
-            f"<p><span>0</span><span>{100 / ERROR_GAIN:.0f} % of white</span></p></div>"
-        )
-    else:
-        data = pictures.heat_png(error.cpu().numpy(), white / ERROR_GAIN)
-        parts.append(f'<img alt="error of {text(title)}" src="{data}">')
-    return (
-        f"<figure><figcaption>{text(title)}</figcaption>{''.join(parts)}"
-        f"<figcaption><b>{text(caption)}</b></figcaption></figure>"
-    )
+def _column(title: str, image: Tensor, truth: Tensor) -> dict[str, Any]:
+    white, error = _white(truth), (image - truth).abs()
+    return {
+        "title": title,
+        "image": grey_png(image.cpu().numpy(), white),
+        "error": heat_png(error.cpu().numpy(), white / ERROR_GAIN),
+        "nrmse": float(nrmse(image[None], truth[None])),
+    }
+
+
+def _white(truth: Tensor) -> float:
+    return float(torch.quantile(truth, 0.998))

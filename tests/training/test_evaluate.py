@@ -11,6 +11,7 @@ from mnet.recon.modl import MoDL
 from mnet.sampler.mnet_select import MNetSelect
 from mnet.score.image_quality import hfen, nrmse
 from mnet.weight_files import save_weights
+from tests.gadgets.helpers.html_page import Page, assert_readable_by_all, assert_stands_alone
 from tests.training.helpers.fake_fastmri import TINY, write, write_mrd
 from tests.training.helpers.generated import cohort, volumes
 from training import evaluate
@@ -134,13 +135,15 @@ def test_scores_are_those_of_the_reconstruction_from_these_lines(evaluated):
 
 
 def test_the_page_stands_alone_and_names_the_number_of_subjects(evaluated):
-    page = (evaluated / "table" / "index.html").read_text()
-    assert "2 test subjects (a, b)" in page
-    assert "block bootstrap" in page
+    page = Page((evaluated / "table" / "index.html").read_text())
+    assert_stands_alone(page)
+    assert_readable_by_all(page)
+    assert "2 test subjects (a, b)" in page.text
+    assert "block bootstrap" in page.text
     # masks, reconstructions and differences at two accelerations, and training curves
-    assert page.count("<img") == page.count('src="data:image/png;base64,') == 7
-    assert "http" not in page
-    assert "<script" not in page
+    assert len(page.all("img")) == page.page.count('src="data:image/png;base64,') == 7
+    assert "http:" not in page.page
+    assert "https:" not in page.page
     assert "| best single | MoDL |" in (evaluated / "table" / "table.md").read_text()
 
 

@@ -1,24 +1,31 @@
 import base64
 import io
 import re
+import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from jinja2 import UndefinedError
 from skimage.io import imread
 
 from gadgets.report.page import Findings, write_report
-from gadgets.report.pictures import grey_png, heat_png, mask_svg
+from gadgets.report.pictures import grey_png, heat_png
+from gadgets.report.render import write_html
 from gadgets.report.verdict import verdict
 from mnet.masks.densities import equispaced, low_pass, uniform_random
 from mnet.masks.line_plan import LinePlan
 from mnet.score.comparison import Volume
+from tests.gadgets.helpers.html_page import (
+    HOSTILE,
+    Page,
+    assert_readable_by_all,
+    assert_stands_alone,
+)
 
 N_SLICES, N_X, N_KY, CENTER = 3, 24, 40, 17
-HOSTILE = '<script>alert(\'x\')</script>&"<img src="http://evil.example/x.png">'
 
 
 def row(sampler: str, per_slice: list[float], reconstructor: str = "modl") -> dict:
@@ -115,48 +122,28 @@ def page_of(findings: Findings, folder: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-class Page(HTMLParser):
-    """Collects what a browser would fetch or run, the visible text, and open tags."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.sources: list[str] = []
-        self.texts: list[str] = []
-        self.open: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs) -> None:
-        self.tags.append(tag)
-        self.sources += [value for key, value in attrs if key in ("src", "href", "srcset", "data")]
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs) -> None:
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data) -> None:
-        if "body" in self.open and data.strip():
-            self.texts.append(data.strip())
+def read(findings: Findings, folder: Path) -> Page:
+    return Page(page_of(findings, folder))
 
 
 def test_the_page_needs_nothing_but_itself(findings, tmp_path) -> None:
-    page = page_of(findings, tmp_path)
-    parsed = Page(page)
-    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(parsed.tags)
-    assert parsed.sources
-    assert all(source.startswith("data:image/png;base64,") for source in parsed.sources)
-    assert "http:" not in page
-    assert "https:" not in page
-    assert "@import" not in page
-    assert set(re.findall(r"url\((.*?)\)", page)) <= {"#hatch"}
+    page = read(findings, tmp_path)
+    assert_stands_alone(page)
+    assert page.sources
+    assert "http:" not in page.page
+    assert "https:" not in page.page
 
 
-def test_every_tag_is_closed(findings, tmp_path) -> None:
-    assert Page(page_of(findings, tmp_path)).open == []
+def test_the_page_is_readable_without_eyes_and_without_a_mouse(findings, tmp_path) -> None:
+    page = read(findings, tmp_path)
+    assert_readable_by_all(page)
+    # reference, received and two others; all but the reference with their errors
+    assert len(page.all("img")) == N_SLICES * (4 + 3)
+    assert {e["alt"] for e in page.all("img")} >= {
+        f"{what}, slice {i}"
+        for what in ("Reference: all lines", "As received", "error of As received")
+        for i in range(N_SLICES)
+    }
 
 
 def test_no_plotting_library_is_needed(findings, tmp_path, monkeypatch) -> None:
@@ -177,11 +164,12 @@ def test_hostile_text_from_files_stays_text(findings, plan, masks, tmp_path) -> 
         samplers={**findings.samplers, HOSTILE: [masks]},
         rows=[*findings.rows, row(HOSTILE, [0.2] * 3)],
     )
-    page = page_of(hostile, tmp_path)
-    parsed = Page(page)
-    assert "script" not in parsed.tags
-    assert all(source.startswith("data:image/png;base64,") for source in parsed.sources)
-    assert "alert(" in page  # it is shown, as text
+    page = read(hostile, tmp_path)
+    assert_stands_alone(page)
+    assert_readable_by_all(page)
+    # shown as text: three reasons and their count, a slice, a detail and its name, a mask
+    assert sum(text.count(HOSTILE) for text in page.texts) >= 3 + 1 + 1 + 2 + 1
+    assert HOSTILE not in page.page
 
 
 @pytest.mark.parametrize(
@@ -199,7 +187,7 @@ def test_the_first_line_says_whether_adapting_helped(
     plan, masks, tmp_path, figures, better, said
 ) -> None:
     table = rows(*figures)
-    first = Page(page_of(build(plan, masks, rows=table), tmp_path)).texts[0]
+    first = read(build(plan, masks, rows=table), tmp_path).texts[0]
     assert first.startswith(f"The adaptive mask (mean NRMSE {figures[0]:.4f}) ")
     assert said in first
     assert verdict(table).better is better
@@ -223,15 +211,19 @@ def test_without_the_control_there_is_no_verdict() -> None:
 def test_fallbacks_are_announced_with_their_reasons(findings, plan, masks, tmp_path) -> None:
     slices = [dict(s) for s in findings.scan["slices"]]
     slices[1] |= {"fallback": True, "reason": "deadline", "mask_latency_ms": None}
-    text = " ".join(Page(page_of(build(plan, masks, scan={"slices": slices}), tmp_path)).texts)
+    text = read(build(plan, masks, scan={"slices": slices}), tmp_path).text
     assert "1 of 3 slices were measured with the fallback mask: deadline (1)" in text
     assert "slice 1 · fallback" in text
 
 
-def test_bars_stand_on_the_rows_of_the_counters_in_the_scan(findings, masks, plan) -> None:
+def test_bars_stand_on_the_rows_of_the_counters_in_the_scan(
+    findings, masks, plan, tmp_path
+) -> None:
     assert np.array_equal(findings.masks, masks)
     population = low_pass(plan)
-    svg = mask_svg(masks[0], plan, population)
+    drawings = re.findall(r'<svg class="mask".*?</svg>', page_of(findings, tmp_path), re.DOTALL)
+    assert len(drawings) == N_SLICES + 2  # and the two masks that do not adapt
+    svg = drawings[0]
     drawn = {
         name: {float(x) - 0.5 for x in re.findall(r"M([\d.]+) ", path)}
         for name, path in re.findall(r'<path class="(\w+)" d="(.*?)"', svg)
@@ -239,8 +231,7 @@ def test_bars_stand_on_the_rows_of_the_counters_in_the_scan(findings, masks, pla
     assert drawn["cal"] == set(np.flatnonzero(plan.calibration))
     assert drawn["new"] == set(np.flatnonzero(masks[0] & ~population))
     assert drawn["cal"] | drawn["line"] | drawn["new"] == set(np.flatnonzero(masks[0]))
-    hatched = re.findall(r'<rect x="(\d+)" width="(\d+)"', svg)
-    assert hatched == [("0", "3"), ("37", "3")]
+    assert drawn["shut"] == {0, 1, 2, 37, 38, 39}  # hatched: acquirable are rows 3 to 36
 
 
 def test_pictures_hold_the_pixels_they_were_given() -> None:
@@ -255,7 +246,7 @@ def test_pictures_hold_the_pixels_they_were_given() -> None:
 
 def test_received_images_are_scored_after_one_scale(findings, tmp_path) -> None:
     # noise of 0.1 on pixels of 1 to 2, root mean square sqrt(7/3): 0.1 / 1.53 whatever the scale
-    text = " ".join(Page(page_of(findings, tmp_path)).texts)
+    text = read(findings, tmp_path).text
     shown = [float(x) for x in re.findall(r"NRMSE (0\.\d{4})(?= )", text)]
     assert len([x for x in shown if abs(x - 0.0655) < 0.005]) >= N_SLICES
 
@@ -282,6 +273,16 @@ def test_one_slice_gives_a_report_without_distances(findings, plan, masks, tmp_p
         rows=[row("mnet_select", [0.1]), row("best_single", [0.2])],
         kept={},
     )
-    text = " ".join(Page(page_of(one, tmp_path)).texts)
+    text = read(one, tmp_path).text
     assert "One subject, 1 slice:" in text
     assert "Rows in which" not in text
+
+
+def test_a_template_that_asks_for_what_it_is_not_given_is_an_error(tmp_path) -> None:
+    with pytest.raises(UndefinedError, match="'verdict' is undefined"):
+        write_html(tmp_path / "report.html", "scan.html", {"title": "a scan"})
+
+
+def test_the_command_line_starts_without_the_template_engine() -> None:
+    program = "import sys, gadgets.cli; sys.exit('jinja2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

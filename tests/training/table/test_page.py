@@ -1,0 +1,156 @@
+import base64
+
+import pytest
+
+from tests.gadgets.helpers.html_page import (
+    HOSTILE,
+    Page,
+    assert_readable_by_all,
+    assert_stands_alone,
+)
+from training.table.page import markdown, write_page
+from training.table.sections import sections, verdict
+from training.table.table import MEANS
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAG7buVgAAAABJRU5ErkJggg=="
+)
+
+
+def row(sampler="mnet_select", **changes):
+    values = dict.fromkeys(MEANS, 0.5) | {
+        "sampler": sampler,
+        "reconstructor": "modl",
+        "post_trained": False,
+        "noise": "measured",
+        "acceleration": 4.0,
+        "fold": "1",
+        "cohorts": ["test-a"],
+        "held_out": True,
+        "n_scans": 4,
+        "n_subjects": 1,
+        "nrmse": 0.1234,
+        "ci95": [0.11, 0.14],
+        "paired": {"mean_percent": -1.5, "ci95": [-2.0, -1.0]},
+    }
+    return values | changes
+
+
+def claim(kind="must", *, met=True, **changes):
+    values = {
+        "claim": "mnet_select against best_single",
+        "kind": kind,
+        "met": met,
+        "subjects": ["a"],
+        "acceleration": 4.0,
+        "post_trained": False,
+        "value": 0.25,
+        "limit": 0.3,
+        "unit": "% paired difference",
+    }
+    return values | changes
+
+
+def gain(**changes):
+    values = {
+        "scope": "all",
+        "reconstructor": "modl",
+        "post_trained": False,
+        "noise": "measured",
+        "acceleration": 4.0,
+        "n_subjects": 1,
+        "sentence": "It is worth something.",
+    }
+    return values | changes
+
+
+@pytest.fixture
+def found():
+    distance = {"hamming": 12.25, "share": 0.5, "different": 0.75, "n_pairs": 6}
+    return {
+        "rows": [row(fold="all")],
+        "folds": [row(), row("best_single", paired=None, post_trained=True, ci95=[0.1, 0.1])],
+        "deployed": "mnet_select",
+        "baseline": "best_single",
+        "adaptivity": {
+            "gains": [gain()],
+            "distances": [{"sampler": "mnet_select", "acceleration": 4.0, **distance}],
+        },
+        "subjects": [{"subject": "a", "held_out": True}, {"subject": "b", "held_out": False}],
+        "claims": [claim(), claim("aim", met=False)],
+        "intervals": "95 % interval",
+    }
+
+
+def page_of(found, folder, caption="A dot. And more."):
+    picture = folder / "dot.png"
+    picture.write_bytes(PNG)
+    write_page(folder / "index.html", found, [(picture, caption)])
+    return Page((folder / "index.html").read_text(encoding="utf-8"))
+
+
+def test_the_page_and_the_markdown_say_the_same(found, tmp_path):
+    page, text = page_of(found, tmp_path), markdown(found)
+    cells = [cell for s in sections(found) for line in (s.head, *s.rows) for cell in line]
+    assert len(sections(found)) == 5  # pooled, one cohort, gains, claims, distances
+    for cell in {*cells, *(s.title for s in sections(found)), *(s.note for s in sections(found))}:
+        assert cell in text
+        assert cell in page.text
+    for figure in ("0.1234 [0.1100, 0.1400]", "-1.50 [-2.00, -1.00]", "12.2", "NOT met (aim)"):
+        assert figure in page.texts
+
+
+def test_one_scan_has_no_interval_and_a_row_without_a_partner_no_difference(found):
+    assert "| best single | MoDL, post-trained | 0.1234 | – |" in markdown(found)  # noqa: RUF001
+
+
+def test_the_page_stands_alone_and_is_readable_by_all(found, tmp_path):
+    page = page_of(found, tmp_path)
+    assert_stands_alone(page)
+    assert_readable_by_all(page)
+
+
+def test_a_picture_is_named_by_the_first_sentence_of_its_caption(found, tmp_path):
+    page = page_of(found, tmp_path)
+    (image,) = page.all("img")
+    assert image["alt"] == "A dot"
+    assert image["src"] == f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    assert "A dot. And more." in page.texts
+
+
+@pytest.mark.parametrize(
+    ("claims", "held", "colour"),
+    [
+        ([], None, ""),
+        ([claim(), claim("aim", met=False)], True, "good"),
+        ([claim(met=False), claim("aim")], False, "bad"),
+    ],
+)
+def test_the_top_says_whether_what_must_hold_does(found, tmp_path, claims, held, colour):
+    found["claims"] = claims
+    assert verdict(found)[0] is held
+    (header,) = page_of(found, tmp_path).all("header")
+    assert header["class"] == colour
+
+
+def test_the_top_counts_claims_and_aims(found):
+    assert verdict(found)[1] == "Of 1 claim that must hold, 1 do; of 1 aim, 0 are met."
+
+
+def test_hostile_text_stays_text(found, tmp_path):
+    found |= {
+        "rows": [row(HOSTILE, fold="all")],
+        "folds": [row(HOSTILE, cohorts=[HOSTILE], fold=HOSTILE)],
+        "deployed": HOSTILE,
+        "baseline": HOSTILE,
+        "adaptivity": {"gains": [gain(scope=HOSTILE, sentence=HOSTILE)], "distances": []},
+        "claims": [claim(claim=HOSTILE, subjects=[HOSTILE])],
+        "subjects": [{"subject": HOSTILE, "held_out": True}],
+        "intervals": HOSTILE,
+    }
+    page = page_of(found, tmp_path, caption=HOSTILE)
+    assert_stands_alone(page)
+    assert_readable_by_all(page)
+    # as text: preface 3, pooled table 2, cohort's table 4, gain 2, claim 2, caption 1
+    assert page.text.count(HOSTILE) == 14
+    assert HOSTILE not in page.page
