@@ -218,10 +218,10 @@ def test_two_scans_have_two_ids_also_in_one_thread() -> None:
 
 
 def test_an_exception_is_one_line_of_json_and_a_child_process_logs_alike() -> None:
-    child = "from gadgets import logs; import logging; logs.configure(logging.INFO)\n"
+    child = "from gadgets.host import logs; import logging; logs.configure(logging.INFO)\n"
     child += "logging.getLogger('child').info('two\\nlines')"
     parent = (
-        "import logging, subprocess, sys; from gadgets import logs\n"
+        "import logging, subprocess, sys; from gadgets.host import logs\n"
         "logs.configure(logging.INFO, as_json=True); logs.scan_id.set('abc')\n"
         "try: 1 / 0\n"
         "except ZeroDivisionError: logging.exception('failed on %s', 'purpose')\n"
