@@ -22,6 +22,7 @@ from mnet.physics.coils import compress_rows
 from mnet.physics.fourier import fourier, inverse_fourier
 from mnet.recon import linear
 from mnet.recon.cg_inference import DROPPED, Consistency
+from mnet.recon.l1_wavelet import l1_wavelet
 from mnet.recon.modl import MoDL, has_bfloat16
 from mnet.score.image_quality import nrmse
 from mnet.weight_files import load_weights
@@ -190,7 +191,7 @@ def beside_others(data: Slice, model: MoDL) -> Iterator[Figure]:
     methods: dict[str, Callable[[], Tensor]] = {
         "zero-filled": lambda: linear.zero_filled(*inputs),
         "CG-SENSE": lambda: linear.cg_sense(*inputs),
-        "l1-wavelet, sigpy, best of 3 weights": lambda: wavelet(*inputs, truth),
+        "l1-wavelet, sigpy, 100 iterations": lambda: l1_wavelet(*inputs),
     }
     if UNET.with_suffix(".json").exists():
         unet = load_weights(str(UNET))[0]
@@ -201,8 +202,6 @@ def beside_others(data: Slice, model: MoDL) -> Iterator[Figure]:
     for name, run in methods.items():
         peer = float(nrmse(run().abs(), truth))
         yield Figure(figure="NRMSE of deployed MoDL", ours=ours, peer=peer, unit="", peer_name=name)
-    methods["l1-wavelet, sigpy, 30 iterations"] = lambda: wavelet(*inputs)
-    del methods["l1-wavelet, sigpy, best of 3 weights"]
     seconds = by_turns({"ours": lambda: infer(model, inputs), **methods}, repeats=3)
     for name in methods:
         yield Figure(
@@ -212,21 +211,6 @@ def beside_others(data: Slice, model: MoDL) -> Iterator[Figure]:
             unit="s",
             peer_name=name,
         )
-
-
-def wavelet(kspace: Tensor, csm: Tensor, mask: Tensor, truth: Tensor | None = None) -> Tensor:
-    """Reconstruct with sigpy; with the truth at hand, with the best of three weights."""
-    from sigpy.mri.app import L1WaveletRecon
-
-    y = fourier(kspace[0], dim=-2).numpy()
-    weights = np.broadcast_to(mask[0].numpy(), y.shape)
-    images = [
-        torch.from_numpy(
-            L1WaveletRecon(y, csm[0].numpy(), lamda, weights, max_iter=30, show_pbar=False).run()
-        )[None]
-        for lamda in ([1e-3] if truth is None else [3e-4, 1e-3, 3e-3])
-    ]
-    return min(images, key=lambda x: 0.0 if truth is None else float(nrmse(x.abs(), truth)))
 
 
 def against_the_floor(data: Slice, model: MoDL) -> Iterator[Figure]:
