@@ -21,7 +21,7 @@ from mnet.physics.coil_maps import coil_maps
 from mnet.physics.coils import compress_rows
 from mnet.physics.fourier import fourier, inverse_fourier
 from mnet.recon import linear
-from mnet.recon.cg_inference import DROPPED, Consistency
+from mnet.recon.cg_inference import DROPPED_ENERGY, DataConsistency
 from mnet.recon.l1_wavelet import l1_wavelet
 from mnet.recon.modl import MoDL, has_bfloat16
 from mnet.score.image_quality import nrmse
@@ -78,7 +78,7 @@ def hybrid_path(network: nn.Module, kspace: Tensor, csm: Tensor, mask: Tensor) -
     """Run the published network on 1-D problems: one transform along the readout, then rows."""
     hybrid = inverse_fourier(kspace, dim=-2)
     lam = torch.tensor(published_modl.LAM)
-    step = Consistency(hybrid[None], csm[None], mask[None], lam, n_iterations=N_STEPS)
+    step = DataConsistency(hybrid[None], csm[None], mask[None], lam, n_iterations=N_STEPS)
     image = step.zero_filled
     for _ in range(published_modl.N_UNROLLS):
         channels = torch.view_as_real(image).permute(0, 3, 1, 2)  # channels last as it is
@@ -220,9 +220,9 @@ def against_the_floor(data: Slice, model: MoDL) -> Iterator[Figure]:
     dtype = torch.bfloat16 if has_bfloat16(csm.device) else torch.float32
     image = torch.randn(1, 128, 160, 96, dtype=dtype).to(memory_format=torch.channels_last)
     kernel = torch.randn(128, 128, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
-    n_coils = compress_rows(csm, DROPPED).shape[1]
+    n_coils = compress_rows(csm, DROPPED_ENERGY).shape[1]
     coils = torch.randn(n_coils, *csm.shape[-2:], dtype=csm.dtype)
-    step = Consistency(*inputs, model.lam.detach(), n_iterations=model.n_cg)
+    step = DataConsistency(*inputs, model.lam.detach(), n_iterations=model.n_cg)
     with torch.inference_mode():
         seconds = by_turns(
             {
