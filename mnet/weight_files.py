@@ -39,7 +39,10 @@ def folder() -> Path:
 
 
 def save_weights(model: nn.Module, path: Path, card: dict[str, Any]) -> None:
-    """Write `path`.safetensors and `path`.json; `card` adds data, commands and metrics."""
+    """Write `path`.safetensors and `path`.json; `card` adds data, commands and metrics.
+
+    Raises WeightsError for a model that is none of ARCHITECTURES.
+    """
     name = type(model).__name__
     if name not in ARCHITECTURES:
         raise WeightsError(f"cannot save a {name}, expected one of {sorted(ARCHITECTURES)}")
@@ -52,7 +55,10 @@ def save_weights(model: nn.Module, path: Path, card: dict[str, Any]) -> None:
 
 
 def read_card(name: str) -> dict[str, Any]:
-    """Read the card of packaged weights (`name`), or of a file (a path without its suffix)."""
+    """Read the card of packaged weights (`name`), or of a file (a path without its suffix).
+
+    Raises WeightsError where it is missing or not JSON.
+    """
     path = _path(name).with_suffix(".json")
     try:
         card: dict[str, Any] = json.loads(path.read_text())

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from mnet.physics.fourier import inverse_fourier
-from mnet.physics.fov import finish
+from mnet.physics.fov import to_recon_space
 
 from ..errors import GadgetError
 from ..mrd.geometry import Geometry
@@ -170,7 +170,9 @@ def _intensity(window: tuple[float, float], rescale: tuple[float, float] | None)
 
 def to_recon_matrix(image: Complex, geometry: Geometry) -> Complex:
     """Crop the encoded field of view along y, then sinc-interpolate to the matrix of the image."""
-    finished: Complex = finish(torch.from_numpy(image), geometry.kept, geometry.recon[:2]).numpy()
+    finished: Complex = to_recon_space(
+        torch.from_numpy(image), geometry.kept, geometry.recon[:2]
+    ).numpy()
     return finished
 
 

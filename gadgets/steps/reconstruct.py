@@ -40,8 +40,8 @@ class Reconstruct(Gadget):
     # 0 or more: Tikhonov weight of `cg_sense`, where not given 0.02; weight of the wavelet
     # coefficients of `l1_wavelet`, 0.002
     lam: float | None = None
-    # 1 or more: conjugate gradient steps of `cg_sense`, where not given 30; proximal gradient steps
-    # of `l1_wavelet`, 100
+    # 1 or more: conjugate gradient steps of `cg_sense`, where not given 30; FISTA steps of
+    # `l1_wavelet`, 100
     n_iterations: int | None = None
 
     def __post_init__(self) -> None:

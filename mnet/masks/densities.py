@@ -1,4 +1,8 @@
-"""Masks that follow from a density alone: random, equispaced, low-pass, or placed evenly."""
+"""Masks that follow from a density alone: random, equispaced, low-pass, or placed evenly.
+
+A mask is a bool array (n,) over the rows of a plan, of exactly its budget. A density is a float
+array (n,); distances from the centre are fractions of that of the furthest acquirable row.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +16,10 @@ def uniform_random(plan: LinePlan, rng: np.random.Generator) -> Bool:
 
 
 def variable_density(plan: LinePlan, rng: np.random.Generator, power: float = 4.0) -> Bool:
-    """Choose lines without replacement, with probability (1 - distance)^power."""
+    """Choose lines without replacement, with probability (1 - distance)^power.
+
+    Lustig et al. 2007, doi:10.1002/mrm.21391.
+    """
     rows = np.flatnonzero(plan.movable)
     weight = (1 - plan.distance()[rows]) ** power + 1e-6  # the outermost line can be chosen too
     return plan.mask(rng.choice(rows, plan.n_movable, replace=False, p=weight / weight.sum()))

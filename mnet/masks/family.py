@@ -23,11 +23,11 @@ def family(plan: LinePlan) -> tuple[Bool, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Vetted:
-    """The family and some learned masks beside it, realised for a plan."""
+class VettedMasks:
+    """The family and, beside it, learned masks that were tried on many scans, for any plan."""
 
     patterns: tuple[Pattern, ...] = ()
 
     def __call__(self, plan: LinePlan) -> tuple[Bool, ...]:
-        """Return all masks (n,)."""
+        """Return all masks (n,) for a plan, the family's first."""
         return family(plan) + tuple(pattern.realise(plan) for pattern in self.patterns)

@@ -14,7 +14,10 @@ Bool = NDArray[np.bool_]
 
 
 def budget(n_rows: int, acceleration: float) -> int:
-    """Return the number of lines at a nominal acceleration of `n_rows` rows."""
+    """Return the number of lines at a nominal acceleration of `n_rows` rows.
+
+    Raises ValueError for an acceleration below 1.
+    """
     if acceleration < 1:
         raise ValueError(f"acceleration {acceleration} is below 1")
     return max(1, int(n_rows // acceleration))
@@ -78,7 +81,8 @@ class LinePlan:
         """Choose budget and calibration for a nominal acceleration.
 
         It divides `n_rows` (the acquirable rows where not given; no budget exceeds those). Lines
-        after the calibration come in whole groups of `group_size`, an echo train.
+        after the calibration come in whole groups of `group_size`, an echo train. Raises ValueError
+        where the calibration has no room among the acquirable rows.
         """
         center = acquirable.size // 2 if center is None else center
         n_acquirable = int(acquirable.sum())
@@ -99,7 +103,7 @@ class LinePlan:
         return self.n_lines - int(self.calibration.sum())
 
     def mask(self, rows: NDArray[np.intp]) -> Bool:
-        """Return the mask of the calibration and `rows`."""
+        """Return the mask (n,) of the calibration and `rows`; ValueError off the budget."""
         mask = self.calibration.copy()
         mask[rows] = True
         if mask.sum() != self.n_lines:
@@ -107,6 +111,6 @@ class LinePlan:
         return mask
 
     def distance(self) -> NDArray[np.float64]:
-        """Return |row - center| of every row as a fraction of the furthest acquirable one."""
+        """Return |row - center| of every row (n,) as a fraction of the furthest acquirable one."""
         d = np.abs(np.arange(self.acquirable.size) - self.center).astype(float)
         return d / max(float(d[self.acquirable].max()), 1.0)

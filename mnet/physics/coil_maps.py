@@ -5,9 +5,8 @@ from torch import Tensor
 from .espirit import calibration_from_lines, espirit
 
 N_CALIBRATION_X = 24
-CROP = (
-    0.7  # well below ESPIRiT's usual 0.8 to 0.95: a hole in the anatomy is worse than noise in air
-)
+# well below ESPIRiT's usual 0.8 to 0.95: a hole in the anatomy is worse than noise in air
+EIGENVALUE_CROP = 0.7
 
 
 def coil_maps(calibration: Tensor, n_ky: int) -> Tensor:
@@ -17,4 +16,4 @@ def coil_maps(calibration: Tensor, n_ky: int) -> Tensor:
     need not be centred on k = 0.
     """
     block = calibration_from_lines(calibration, N_CALIBRATION_X)
-    return espirit(block, (calibration.shape[-2], n_ky), crop=CROP)
+    return espirit(block, (calibration.shape[-2], n_ky), crop=EIGENVALUE_CROP)

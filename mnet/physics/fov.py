@@ -1,4 +1,4 @@
-"""From the encoded field of view to the final image."""
+"""From the encoded space to the reconstructed one, as MRD's header has them."""
 
 import math
 
@@ -17,7 +17,7 @@ def crop(images: Tensor, dim: int, size: int) -> Tensor:
 def interpolate(images: Tensor, dim: int, size: int) -> Tensor:
     """Change the matrix of one axis at the same field of view, keeping the intensity.
 
-    K-space is padded with zeros, or cropped.
+    Negative `dim` of complex images (..., x, y). K-space is padded with zeros, or cropped.
     """
     n = images.shape[dim]
     if size == n:
@@ -32,8 +32,13 @@ def interpolate(images: Tensor, dim: int, size: int) -> Tensor:
     return inverse_fourier(spectrum, dim=dim) * math.sqrt(size / n)
 
 
-def finish(images: Tensor, kept: tuple[int, int] | None, matrix: tuple[int, int] | None) -> Tensor:
-    """Crop complex images (..., x, y) to `kept` pixels, then bring them to `matrix`."""
+def to_recon_space(
+    images: Tensor, kept: tuple[int, int] | None, matrix: tuple[int, int] | None
+) -> Tensor:
+    """Crop complex images (..., x, y) to `kept` pixels, then bring them to `matrix`.
+
+    Either is (x, y), or None where that change is not wanted.
+    """
     for change, target in ((crop, kept), (interpolate, matrix)):
         for dim, size in zip((-2, -1), target or (), strict=False):
             images = change(images, dim, size)

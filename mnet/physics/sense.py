@@ -15,19 +15,19 @@ from torch import Tensor
 from .fourier import fourier, inverse_fourier
 
 
-def lines(mask: Tensor) -> Tensor:
+def broadcast_mask(mask: Tensor) -> Tensor:
     """Broadcast a line mask (..., ky) over coils and readout: (..., 1, 1, ky)."""
     return mask[..., None, None, :]
 
 
 def forward(image: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
     """Return the k-space (..., coils, x, ky) of an image on the lines of `mask`."""
-    return lines(mask) * fourier(csm * image.unsqueeze(-3), dim=-1)
+    return broadcast_mask(mask) * fourier(csm * image.unsqueeze(-3), dim=-1)
 
 
 def adjoint(kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
     """Return the adjoint, the coil-combined zero-filled image (..., x, y)."""
-    return combine(inverse_fourier(lines(mask) * kspace, dim=-1), csm)
+    return combine(inverse_fourier(broadcast_mask(mask) * kspace, dim=-1), csm)
 
 
 def combine(coil_images: Tensor, csm: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Normal:
     def __init__(self, csm: Tensor, mask: Tensor) -> None:
         self.csm = torch.fft.ifftshift(csm, dim=-1)
         self.conjugate = self.csm.conj().resolve_conj()
-        self.mask = lines(torch.fft.ifftshift(mask, dim=-1))
+        self.mask = broadcast_mask(torch.fft.ifftshift(mask, dim=-1))
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return A^H A image, shape (..., x, y)."""

@@ -39,7 +39,8 @@ def solve(
     """Solve operator(x) = rhs for a Hermitian positive definite operator on images (..., x, y).
 
     Every sample has its own step lengths, so a batch gives what its members give alone. Stops at
-    `n_iterations`, or when every residual is below `tolerance` times its right-hand side.
+    `n_iterations`, or when every residual is below `tolerance` times its right-hand side. Hestenes
+    and Stiefel 1952, doi:10.6028/jres.049.044.
     """
     x = torch.zeros_like(rhs) if start is None else start.clone()
     residual = rhs.clone() if start is None else rhs - operator(x)

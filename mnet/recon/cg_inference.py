@@ -17,10 +17,10 @@ from torch import Tensor
 from ..physics import sense
 from ..physics.coils import compress_rows
 
-DROPPED = 3e-5  # share of the maps' energy in the dropped coils: 1e-4 of the image
+DROPPED_ENERGY = 3e-5  # share of the maps' energy in the dropped coils: 1e-4 of the image
 
 
-class Consistency:
+class DataConsistency:
     """Solve data consistency for one prior after another, images (batch, x, y).
 
     `zero_filled` is the coil-combined zero-filled image, of all coils. Only the constructor
@@ -35,7 +35,7 @@ class Consistency:
         lam: Tensor,
         *,
         n_iterations: int,
-        dropped: float = DROPPED,
+        dropped: float = DROPPED_ENERGY,
     ) -> None:
         self.normal = sense.Normal(compress_rows(csm, dropped), mask)
         self.zero_filled = sense.adjoint(kspace, csm, mask)

@@ -31,7 +31,7 @@ from torch import Tensor
 from ..physics import sense
 from ..physics.coils import mix_rows, row_matrices
 from ..physics.fourier import fourier
-from .cg_inference import DROPPED
+from .cg_inference import DROPPED_ENERGY
 
 Image = NDArray[np.complexfloating[Any, Any]]
 Proximal = Callable[[float, Image], Image]  # of a step length and an image
@@ -104,7 +104,7 @@ def _one(
     unit = sense.adjoint(measured, csm, mask).abs().max()
     if unit == 0:
         return torch.zeros_like(measured[0])
-    matrices = row_matrices(csm, DROPPED)
+    matrices = row_matrices(csm, DROPPED_ENERGY)
     csm = mix_rows(matrices, csm)
     app = _l1_wavelet_recon()(
         fourier(mix_rows(matrices, measured / unit), dim=-2).numpy(),

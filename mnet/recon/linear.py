@@ -11,7 +11,7 @@ from . import cg
 
 
 def zero_filled(kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
-    """Return the coil-combined zero-filled image."""
+    """Return the coil-combined zero-filled image, without compensation for the lines' density."""
     return sense.adjoint(kspace, csm, mask)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..physics import sense
 from .cg import data_consistency
-from .cg_inference import Consistency
+from .cg_inference import DataConsistency
 from .unet import UNet, complex_correction
 
 
@@ -78,7 +78,7 @@ class MoDL(nn.Module):
         return image
 
     def _infer(self, kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
-        consistency = Consistency(kspace, csm, mask, self.lam, n_iterations=self.n_cg)
+        consistency = DataConsistency(kspace, csm, mask, self.lam, n_iterations=self.n_cg)
         image = consistency.zero_filled
         halve = self.use_bfloat16 and image.dtype == torch.complex64 and has_bfloat16(image.device)
         for _ in range(self.n_unrolls):

@@ -138,11 +138,11 @@ def quantiles(values: Tensor, levels: Tensor) -> Tensor:
     return torch.lerp(ranked.T[low], ranked.T[high], share)
 
 
-def plan_scalars(lines: LinePlan) -> list[float]:
+def plan_scalars(plan: LinePlan) -> list[float]:
     """Describe a plan in three numbers near one."""
-    n = float(lines.acquirable.sum())
+    n = float(plan.acquirable.sum())
     return [
-        math.log2(n / lines.n_lines),
+        math.log2(n / plan.n_lines),
         math.log2(n / 128),
-        float(lines.calibration.sum()) / lines.n_lines,
+        float(plan.calibration.sum()) / plan.n_lines,
     ]

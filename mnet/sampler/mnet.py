@@ -1,8 +1,8 @@
 """MNet: from the calibration lines of a slice to the lines worth acquiring.
 
-A sampler maps `features` of the calibration lines, a `Lines` plan and nothing else to one logit per
+A sampler maps `features` of the calibration lines, a `LinePlan` and nothing else to one logit per
 row; `top_lines` turns logits into a mask with exactly the planned number of lines. After Gautam, Li
-and Ravishankar, arXiv:2509.16846, and Huang and Ravishankar's MNet.
+and Ravishankar, arXiv:2509.16846, and the MNet of Huang and Ravishankar, arXiv:2111.09212.
 """
 
 import math
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..masks.family import FAMILY, Vetted
+from ..masks.family import FAMILY, VettedMasks
 from ..masks.line_plan import Bool, LinePlan
 from ..masks.patterns import Pattern
 from .features import (
@@ -77,11 +77,11 @@ class Body(nn.Module):
             if c
             else None
         )
-        n_known = N_SCALARS + (N_STATISTICS + N_COIL_FEATURES if rich else 1)
-        self.register_buffer("shift", torch.zeros(n_known))
-        self.register_buffer("spread", torch.ones(n_known))
+        n_numbers = N_SCALARS + (N_STATISTICS + N_COIL_FEATURES if rich else 1)
+        self.register_buffer("shift", torch.zeros(n_numbers))
+        self.register_buffer("spread", torch.ones(n_numbers))
         self.embed = nn.Sequential(
-            nn.Linear(2 * c * 16 + n_known, n_embedding),
+            nn.Linear(2 * c * 16 + n_numbers, n_embedding),
             nn.SiLU(),
             nn.Dropout(0.2),
             nn.Linear(n_embedding, n_embedding),
@@ -94,7 +94,7 @@ class Body(nn.Module):
         return self.embedding(*self.inputs(z, plan, coils))
 
     def inputs(self, z: Tensor, plan: LinePlan, coils: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the network sees: (batch, channels, 64, L), and numbers (batch, n_known).
+        """Return what the network sees: (batch, channels, 64, L), and numbers (batch, n_numbers).
 
         Without a CNN the first has no channels.
         """
@@ -120,37 +120,37 @@ class Body(nn.Module):
             return image, torch.cat([scalars, count], dim=1)
         return image, torch.cat([statistics(z), coils, scalars], dim=1)
 
-    def embedding(self, image: Tensor, known: Tensor) -> Tensor:
+    def embedding(self, image: Tensor, numbers: Tensor) -> Tensor:
         """Return the embedding (batch, n_embedding) of `inputs`, which may be of several plans."""
-        known = ((known - self.shift) / self.spread).clamp(-4, 4)
+        numbers = ((numbers - self.shift) / self.spread).clamp(-4, 4)
         if self.trunk is not None:
-            known = torch.cat([self.trunk(image), known], dim=1)
-        embedding: Tensor = self.embed(known)
+            numbers = torch.cat([self.trunk(image), numbers], dim=1)
+        embedding: Tensor = self.embed(numbers)
         return embedding
 
 
-def embeddings(bodies: Sequence[Body], image: Tensor, known: Tensor) -> Tensor:
+def batched_embeddings(bodies: Sequence[Body], image: Tensor, numbers: Tensor) -> Tensor:
     """Return `Body.embedding` of every body: (bodies, batch, n_embedding).
 
     One matrix product a layer instead of one a body: a mask is due within milliseconds.
     """
     shift, spread = (
-        torch.stack(numbers).unsqueeze(1)
-        for numbers in ([body.shift for body in bodies], [body.spread for body in bodies])
+        torch.stack(each).unsqueeze(1)
+        for each in ([body.shift for body in bodies], [body.spread for body in bodies])
     )
-    x = ((known - shift) / spread).clamp(-4, 4)
+    x = ((numbers - shift) / spread).clamp(-4, 4)
     trunks = [body.trunk for body in bodies if body.trunk is not None]
     if trunks:
         x = torch.cat([torch.stack([trunk(image) for trunk in trunks]), x], dim=-1)
     for layers in zip(*(body.embed for body in bodies), strict=True):
-        x = linears(layers, x) if isinstance(layers[0], nn.Linear) else layers[0](x)
+        x = batched_linear(layers, x) if isinstance(layers[0], nn.Linear) else layers[0](x)
     return x
 
 
-def linears(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+def batched_linear(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     """Apply the n-th of several linear layers to the n-th of (layers, batch, features)."""
-    known = [(layer.weight, layer.bias) for layer in layers if isinstance(layer, nn.Linear)]
-    weight, bias = (torch.stack(parts) for parts in zip(*known, strict=True))
+    parameters = [(layer.weight, layer.bias) for layer in layers if isinstance(layer, nn.Linear)]
+    weight, bias = (torch.stack(parts) for parts in zip(*parameters, strict=True))
     return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
 
 
@@ -192,7 +192,7 @@ class MNet(nn.Module):
     """The paper's sampler for any matrix size, coil count and acceleration.
 
     A CNN embeds the coil average of the calibration lines; convolutions along ky, modulated by the
-    embedding, give one logit per row. They see, beside positions, which rows known good masks take:
+    embedding, give one logit per row. They see, beside positions, which rows vetted masks take:
     the family's, and `patterns` as `Pattern.to_json` gives them. Without these, convolutions cannot
     write a comb. Trained on ICD masks (training.fit.alternate).
     """
@@ -211,16 +211,18 @@ class MNet(nn.Module):
             "rich": rich,
             "patterns": patterns or [],
         }
-        known = Vetted(patterns=tuple(Pattern.from_json(content) for content in patterns or []))
+        vetted = VettedMasks(
+            patterns=tuple(Pattern.from_json(content) for content in patterns or [])
+        )
         self.body = Body(n_channels, n_embedding, rich)
-        self.head = LineHead(N_TABLE + len(FAMILY) + len(known.patterns), n_embedding)
+        self.head = LineHead(N_TABLE + len(FAMILY) + len(vetted.patterns), n_embedding)
         # all slices of a scan share a plan, and milliseconds count
-        self.known: Callable[[LinePlan], tuple[Bool, ...]] = lru_cache(maxsize=8)(known)
+        self.vetted_masks: Callable[[LinePlan], tuple[Bool, ...]] = lru_cache(maxsize=8)(vetted)
 
     def forward(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Return logits (batch, n) from `features` and `coil_features` of the calibration lines."""
         embedding = self.body(z, plan, coils)
-        masks = 2 * np.stack(self.known(plan)).astype(np.float32) - 1
+        masks = 2 * np.stack(self.vetted_masks(plan)).astype(np.float32) - 1
         table = torch.from_numpy(np.concatenate([line_table(plan), masks])).to(z)
         logits: Tensor = self.head(table.expand(z.shape[0], -1, -1), embedding)
         return logits

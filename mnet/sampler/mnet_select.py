@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..masks.family import FAMILY, Vetted
+from ..masks.family import FAMILY, VettedMasks
 from ..masks.line_plan import Bool, LinePlan
 from ..masks.patterns import Pattern
-from .mnet import N_TABLE, Body, LineHead, embeddings, line_table, linears
+from .mnet import N_TABLE, Body, LineHead, batched_embeddings, batched_linear, line_table
 
 Table = dict[str, list[Any]]  # "acceleration": [..], "loss": [[.. per mask], ..]
 SCALE = 0.02  # relative loss of one unit of the network's output
@@ -71,32 +71,34 @@ class MNetSelect(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         self.choose = nn.ModuleList(choose)
-        vetted = Vetted(patterns=tuple(Pattern.from_json(content) for content in patterns or []))
+        vetted = VettedMasks(
+            patterns=tuple(Pattern.from_json(content) for content in patterns or [])
+        )
         # all slices of a scan share a plan, and milliseconds count
-        self.vetted: Callable[[LinePlan], tuple[Bool, ...]] = lru_cache(maxsize=8)(vetted)
+        self.vetted_masks: Callable[[LinePlan], tuple[Bool, ...]] = lru_cache(maxsize=8)(vetted)
 
     def mean_losses(self, plan: LinePlan) -> NDArray[np.float64]:
         """Return the mean relative losses of the vetted masks on training slices, for a plan."""
         acceleration = float(plan.acquirable.sum()) / plan.n_lines
-        known, losses = self.table["acceleration"], np.array(self.table["loss"])
-        at = float(np.interp(acceleration, known, np.arange(len(known))))
+        tabled, losses = self.table["acceleration"], np.array(self.table["loss"])
+        at = float(np.interp(acceleration, tabled, np.arange(len(tabled))))
         low = int(at)
-        high = min(low + 1, len(known) - 1)
+        high = min(low + 1, len(tabled) - 1)
         between: NDArray[np.float64] = losses[low] + (at - low) * (losses[high] - losses[low])
         return between
 
     def population(self, plan: LinePlan) -> Bool:
         """Return the best fixed mask (n,) for a plan, the one with the lowest mean loss."""
-        return self.vetted(plan)[int(self.mean_losses(plan).argmin())].copy()
+        return self.vetted_masks(plan)[int(self.mean_losses(plan).argmin())].copy()
 
     def relative_losses(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Predict by how much each vetted mask is worse than the best: (members, batch, masks)."""
-        known = torch.from_numpy(self.mean_losses(plan)).to(z)
+        mean = torch.from_numpy(self.mean_losses(plan)).to(z)
         bodies = cast(list[Body], list(self.bodies))
         inputs = bodies[0].inputs(z, plan, coils)  # the same for all members
-        chosen = linears(self.choose, embeddings(bodies, *inputs))
-        corrected: Tensor = known + SCALE * chosen
-        return corrected
+        correction = batched_linear(self.choose, batched_embeddings(bodies, *inputs))
+        losses: Tensor = mean + SCALE * correction
+        return losses
 
     def line_values(self, z: Tensor, plan: LinePlan, coils: Tensor, mask: Bool) -> Tensor:
         """Predict what each row is worth beside the others of a mask: (members, batch, n)."""
@@ -119,7 +121,7 @@ class MNetSelect(nn.Module):
 
     def forward(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Return logits (batch, n), 1 on chosen rows and -1 elsewhere, from features."""
-        masks = self.vetted(plan)
+        masks = self.vetted_masks(plan)
         coils = coils.expand(z.shape[0], -1)
         chosen = [masks[int(i)] for i in self.choice(z, plan, coils)]
         if self.n_swaps:

@@ -14,6 +14,7 @@ class PaperMNet(nn.Module):
 
     Five double convolutions with 3x3 pooling on the zero-filled low-frequency k-space (2 channels),
     then four linear layers to one logit per row; 80 to 212 million weights at `n_channels` 128.
+    Raises ValueError for a matrix too small for five stages. arXiv:2111.09212 and its code.
     """
 
     def __init__(self, n_x: int, n_ky: int, n_channels: int = 128) -> None:

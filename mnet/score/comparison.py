@@ -61,25 +61,25 @@ class Volume:
         """How many slices there are."""
         return self.kspace.shape[0]
 
-    def finish(self, images: Tensor) -> Tensor:
-        """Return final complex images (..., x, y) from those of the encoded field of view."""
-        return fov.finish(images, self.crop, self.matrix)
+    def to_recon_space(self, images: Tensor) -> Tensor:
+        """Bring complex images (..., x, y) from the encoded space to the reconstructed one."""
+        return fov.to_recon_space(images, self.crop, self.matrix)
 
 
 def maps(volume: Volume) -> Tensor:
     """Estimate coil maps (slices, coils, x, ky) from the calibration lines."""
     n_ky = volume.kspace.shape[-1]
-    return torch.cat([coil_maps(plan[None], n_ky) for plan in volume.calibration])
+    return torch.cat([coil_maps(lines[None], n_ky) for lines in volume.calibration])
 
 
 def reference(volume: Volume, csm: Tensor) -> Tensor:
     """Return the image of all lines, combined with `csm`: magnitudes (slices, x, y)."""
-    return volume.finish(sense.combine(inverse_fourier(volume.kspace, dim=-1), csm)).abs()
+    return volume.to_recon_space(sense.combine(inverse_fourier(volume.kspace, dim=-1), csm)).abs()
 
 
 def rss(volume: Volume) -> Tensor:
     """Return the root-sum-of-squares image of all lines (slices, x, y)."""
-    coils = volume.finish(inverse_fourier(volume.kspace, dim=-1))
+    coils = volume.to_recon_space(inverse_fourier(volume.kspace, dim=-1))
     return coils.abs().square().sum(-3).sqrt()
 
 
@@ -89,16 +89,16 @@ def reconstruct(
 ) -> Tensor:
     """Return magnitudes (slices, x, y) from the lines of `mask` (slices, ky) alone.
 
-    `model` is needed by the method "modl" and unused by others.
+    `model` is needed by the method "modl" and unused by others; ValueError where it is missing.
     """
     taken = torch.from_numpy(mask).to(csm.device)
     images = [
         _reconstruct_slice(
-            torch.where(rows, kspace, 0)[None], maps[None], rows[None], method, model
+            torch.where(rows, kspace, 0)[None], coils[None], rows[None], method, model
         )
-        for kspace, maps, rows in zip(volume.kspace, csm, taken, strict=True)
+        for kspace, coils, rows in zip(volume.kspace, csm, taken, strict=True)
     ]
-    return volume.finish(torch.cat(images)).abs()
+    return volume.to_recon_space(torch.cat(images)).abs()
 
 
 def _reconstruct_slice(
@@ -162,7 +162,7 @@ def compare(
     A row holds sampler, reconstructor, acceleration (on acquirable rows), acceleration_encoded,
     n_seeds, the means over slices and seeds of nrmse, nrmse_rss, psnr and ssim, `per_slice` with
     the same figures as means over seeds, and `nrmse_per_seed`. Into `keep` go the images of the
-    first seed by (sampler, method).
+    first seed by (sampler, method). ValueError names a sampler whose masks are off the budget.
     """
     csm = maps(volume) if csm is None else csm
     truth, root_sum = reference(volume, csm), rss(volume)

@@ -21,7 +21,8 @@ from mnet.physics.coil_maps import coil_maps
 from mnet.physics.coils import compress_rows
 from mnet.physics.fourier import fourier, inverse_fourier
 from mnet.recon import linear
-from mnet.recon.cg_inference import DROPPED, Consistency
+from mnet.recon.cg_inference import DROPPED_ENERGY, DataConsistency
+from mnet.recon.l1_wavelet import l1_wavelet
 from mnet.recon.modl import MoDL, has_bfloat16
 from mnet.score.image_quality import nrmse
 from mnet.weight_files import load_weights
@@ -77,7 +78,7 @@ def hybrid_path(network: nn.Module, kspace: Tensor, csm: Tensor, mask: Tensor) -
     """Run the published network on 1-D problems: one transform along the readout, then rows."""
     hybrid = inverse_fourier(kspace, dim=-2)
     lam = torch.tensor(published_modl.LAM)
-    step = Consistency(hybrid[None], csm[None], mask[None], lam, n_iterations=N_STEPS)
+    step = DataConsistency(hybrid[None], csm[None], mask[None], lam, n_iterations=N_STEPS)
     image = step.zero_filled
     for _ in range(published_modl.N_UNROLLS):
         channels = torch.view_as_real(image).permute(0, 3, 1, 2)  # channels last as it is
@@ -190,7 +191,7 @@ def beside_others(data: Slice, model: MoDL) -> Iterator[Figure]:
     methods: dict[str, Callable[[], Tensor]] = {
         "zero-filled": lambda: linear.zero_filled(*inputs),
         "CG-SENSE": lambda: linear.cg_sense(*inputs),
-        "l1-wavelet, sigpy, best of 3 weights": lambda: wavelet(*inputs, truth),
+        "l1-wavelet, sigpy, 100 iterations": lambda: l1_wavelet(*inputs),
     }
     if UNET.with_suffix(".json").exists():
         unet = load_weights(str(UNET))[0]
@@ -201,8 +202,6 @@ def beside_others(data: Slice, model: MoDL) -> Iterator[Figure]:
     for name, run in methods.items():
         peer = float(nrmse(run().abs(), truth))
         yield Figure(figure="NRMSE of deployed MoDL", ours=ours, peer=peer, unit="", peer_name=name)
-    methods["l1-wavelet, sigpy, 30 iterations"] = lambda: wavelet(*inputs)
-    del methods["l1-wavelet, sigpy, best of 3 weights"]
     seconds = by_turns({"ours": lambda: infer(model, inputs), **methods}, repeats=3)
     for name in methods:
         yield Figure(
@@ -214,21 +213,6 @@ def beside_others(data: Slice, model: MoDL) -> Iterator[Figure]:
         )
 
 
-def wavelet(kspace: Tensor, csm: Tensor, mask: Tensor, truth: Tensor | None = None) -> Tensor:
-    """Reconstruct with sigpy; with the truth at hand, with the best of three weights."""
-    from sigpy.mri.app import L1WaveletRecon
-
-    y = fourier(kspace[0], dim=-2).numpy()
-    weights = np.broadcast_to(mask[0].numpy(), y.shape)
-    images = [
-        torch.from_numpy(
-            L1WaveletRecon(y, csm[0].numpy(), lamda, weights, max_iter=30, show_pbar=False).run()
-        )[None]
-        for lamda in ([1e-3] if truth is None else [3e-4, 1e-3, 3e-3])
-    ]
-    return min(images, key=lambda x: 0.0 if truth is None else float(nrmse(x.abs(), truth)))
-
-
 def against_the_floor(data: Slice, model: MoDL) -> Iterator[Figure]:
     """Compare with what multiplications, transforms and bytes alone would take here."""
     inputs = data.cropped()
@@ -236,9 +220,9 @@ def against_the_floor(data: Slice, model: MoDL) -> Iterator[Figure]:
     dtype = torch.bfloat16 if has_bfloat16(csm.device) else torch.float32
     image = torch.randn(1, 128, 160, 96, dtype=dtype).to(memory_format=torch.channels_last)
     kernel = torch.randn(128, 128, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
-    n_coils = compress_rows(csm, DROPPED).shape[1]
+    n_coils = compress_rows(csm, DROPPED_ENERGY).shape[1]
     coils = torch.randn(n_coils, *csm.shape[-2:], dtype=csm.dtype)
-    step = Consistency(*inputs, model.lam.detach(), n_iterations=model.n_cg)
+    step = DataConsistency(*inputs, model.lam.detach(), n_iterations=model.n_cg)
     with torch.inference_mode():
         seconds = by_turns(
             {

@@ -67,7 +67,7 @@ class MeasuredVolume:
 
     @property
     def crop(self) -> tuple[int, int]:
-        """Pixels (x, y) of the hybrid matrix that the final image keeps; for `fov.finish`."""
+        """Pixels (x, y) of the hybrid matrix that the image keeps; for `fov.to_recon_space`."""
         return self.geometry.kept
 
     @property

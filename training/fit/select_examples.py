@@ -28,7 +28,7 @@ class Example:
     z: Tensor  # (1, 3, x, L)
     coils: Tensor  # (1, 19)
     image: Tensor  # what the body sees, (channels, 64, L)
-    known: Tensor  # (n_known,)
+    numbers: Tensor  # (n_numbers,)
     losses: Tensor  # (masks,)
     target: Tensor  # (masks,) what the scan adds to the mean log ratios, in units of SCALE
     table: Tensor  # (n_table, ky) of the best fixed mask
@@ -57,7 +57,7 @@ def _example(path: Path, start: Bool, arrays: dict[str, NDArray[Any]], body: Bod
     plan = sample.plan()
     calibration = sample.kspace[None, ..., torch.from_numpy(plan.calibration)]
     z, coils = features(calibration), coil_features(calibration)
-    image, known = body.inputs(z, plan, coils)
+    image, numbers = body.inputs(z, plan, coils)
     value = -torch.from_numpy(arrays["gradient"][: start.size]).float()
     movable = torch.from_numpy(plan.movable)
     spread = value[movable].abs().mean().clamp_min(1e-12)
@@ -67,7 +67,7 @@ def _example(path: Path, start: Bool, arrays: dict[str, NDArray[Any]], body: Bod
         z=z,
         coils=coils,
         image=image[0],
-        known=known[0],
+        numbers=numbers[0],
         losses=torch.from_numpy(arrays["dictionary_loss"]).float(),
         target=torch.zeros(0),
         table=torch.from_numpy(swap_table(plan, start)),

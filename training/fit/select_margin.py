@@ -89,7 +89,7 @@ def settle_swaps(
     pairs = zip(scans.examples, choices, strict=True) if swapped else ()
     for example, choice in tqdm(pairs, desc="swaps"):
         loss = scan_loss(load(example.path), modl, n_rows)
-        mask = model.vetted(example.plan)[choice]
+        mask = model.vetted_masks(example.plan)[choice]
         values = model.line_values(example.z, example.plan, example.coils, mask).mean(0)[0]
         for n in swapped:
             moved = swap(mask, example.plan, values.numpy(), n)

@@ -117,7 +117,7 @@ def train(config: Config) -> dict[str, Any]:
     card = {
         "training": told(config),
         "n_scans": len(everything),
-        "vetted": ["family"] * (len(model.vetted(everything[0].plan)) - len(patterns))
+        "vetted": ["family"] * (len(model.vetted_masks(everything[0].plan)) - len(patterns))
         + [pattern["name"] for pattern in patterns],
         "validation": figures,
         "reconstructor": modl_card["sha256"],
@@ -139,10 +139,10 @@ def trained_on(
         config.n_members,
     )
     examples = with_targets(examples, model, config.clip)
-    known = torch.stack([e.known for e in examples])
+    numbers = torch.stack([e.numbers for e in examples])
     for member in range(config.n_members):
-        model.bodies[member].shift.copy_(known.mean(0))
-        model.bodies[member].spread.copy_(known.std(0).clamp_min(1e-6))
+        model.bodies[member].shift.copy_(numbers.mean(0))
+        model.bodies[member].spread.copy_(numbers.std(0).clamp_min(1e-6))
         _train_member(model, member, examples, config)
     return model.eval()
 
@@ -177,7 +177,7 @@ def batch_loss(
 ) -> Tensor:
     """Return the loss of one network on scans with equally many calibration lines."""
     embedding = model.bodies[member].embedding(
-        torch.stack([e.image for e in examples]), torch.stack([e.known for e in examples])
+        torch.stack([e.image for e in examples]), torch.stack([e.numbers for e in examples])
     )
     mean = torch.from_numpy(np.stack([model.mean_losses(e.plan) for e in examples]))
     near = torch.exp(-mean.to(embedding) / config.nearness)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnet.masks.family import Vetted
+from mnet.masks.family import VettedMasks
 from mnet.masks.line_plan import Bool, LinePlan
 from mnet.masks.patterns import Pattern
 from training.config import made, told
@@ -93,7 +93,7 @@ def vetted_path(study: Study) -> Path:
     return study.folder / "vetted.json"
 
 
-def read_vetted(study: Study) -> Vetted:
+def read_vetted(study: Study) -> VettedMasks:
     """Return the vetted masks for any plan."""
     content = json.loads(vetted_path(study).read_text())
-    return Vetted(patterns=tuple(Pattern.from_json(entry["pattern"]) for entry in content))
+    return VettedMasks(patterns=tuple(Pattern.from_json(entry["pattern"]) for entry in content))

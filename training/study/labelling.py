@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mnet.masks.family import Vetted
+from mnet.masks.family import VettedMasks
 from training.config import made
 from training.data.mask_file import is_written, write_masks
 from training.masks import labels
@@ -22,9 +22,9 @@ def icd_labels(study: Study) -> None:
     """Find ICD masks, from the population mask, for MoDL on all cohorts and the U-Net on base."""
     start = read_population(study)
     for cohort in labelled(study):
-        _label(study, "icd", cohort, "modl", Vetted(), start)
+        _label(study, "icd", cohort, "modl", VettedMasks(), start)
     for cohort in study.base:
-        _label(study, "icd_unet", cohort, "unet", Vetted(), start)
+        _label(study, "icd_unet", cohort, "unet", VettedMasks(), start)
 
 
 def select_labels(study: Study) -> None:
@@ -38,7 +38,7 @@ def oracle(study: Study) -> None:
     """Find the ICD masks of the test scans themselves, from the best fixed mask."""
     start = best_single(study, study.complete)
     for cohort in study.folds[study.complete].test:
-        _label(study, "oracle", cohort, "modl", Vetted(), start, icd_every=1)
+        _label(study, "oracle", cohort, "modl", VettedMasks(), start, icd_every=1)
         path = study.masks("icd_oracle") / f"{cohort}.npz"
         found = labels.read_labels(study.labels("oracle") / cohort)
         made_from = {"cohort": cohort, "labels": found.digest}
@@ -51,7 +51,7 @@ def _label(
     kind: str,
     cohort: str,
     weights: str,
-    dictionary: Vetted,
+    dictionary: VettedMasks,
     start: Start,
     **values: Any,
 ) -> None:

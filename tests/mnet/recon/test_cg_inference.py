@@ -7,7 +7,7 @@ from torch import Tensor
 from mnet.physics import sense
 from mnet.physics.coils import compress_rows, mix_rows, row_matrices
 from mnet.recon import cg
-from mnet.recon.cg_inference import Consistency
+from mnet.recon.cg_inference import DataConsistency
 from mnet.recon.modl import MoDL
 from tests.mnet.helpers.operator_checks import random_like
 
@@ -94,7 +94,7 @@ def test_every_prior_gets_its_own_solution():
         v.to(torch.promote_types(v.dtype, torch.float64)) for v in problem(SIZES[1], 4)
     )
     lam = torch.tensor(0.1, dtype=torch.float64)
-    consistency = Consistency(kspace, csm, mask, lam, n_iterations=60, dropped=0)
+    consistency = DataConsistency(kspace, csm, mask, lam, n_iterations=60, dropped=0)
     for seed in range(3):
         prior = random_like(consistency.zero_filled, seed)
         expected = cg.data_consistency(
@@ -107,7 +107,7 @@ def test_rows_without_any_coil_keep_the_prior():
     kspace, csm, mask = problem(SIZES[2], 2)
     csm[:, :, :3] = 0
     prior = random_like(csm[:, 0], 4)
-    image = Consistency(kspace, csm, mask, torch.tensor(0.1), n_iterations=5)(prior)
+    image = DataConsistency(kspace, csm, mask, torch.tensor(0.1), n_iterations=5)(prior)
     assert torch.equal(image[:, :3], prior[:, :3])
     assert not torch.equal(image[:, 3:], prior[:, 3:])
 

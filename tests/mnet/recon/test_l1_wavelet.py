@@ -49,7 +49,7 @@ def problem(n_x: int = 96, n_ky: int = 80, n_coils: int = 4) -> Problem:
     mask = (torch.rand(n_ky, generator=generator) < 0.6 * (1 - far) ** 2).float()
     mask[n_ky // 2 - 5 : n_ky // 2 + 5] = 1
     kspace = sense.forward(phantom(n_x, n_ky), csm, mask)
-    return kspace + 0.01 * sense.lines(mask) * random_like(kspace, 2), csm, mask[None]
+    return kspace + 0.01 * sense.broadcast_mask(mask) * random_like(kspace, 2), csm, mask[None]
 
 
 def unit(data: Problem) -> float:
@@ -65,7 +65,7 @@ def coefficients(image: Tensor, wavelet: str, shift: tuple[int, int] = (0, 0)) -
 def objective(image: Tensor, data: Problem, lam: float, *, all_grids: bool = False) -> float:
     """Return the misfit and the weighted coefficients; the mean over 32 grids, or of one."""
     kspace, csm, mask = (each.to(torch.complex128) for each in data)
-    misfit = sense.forward(image.to(csm), csm, mask) - sense.lines(mask) * kspace
+    misfit = sense.forward(image.to(csm), csm, mask) - sense.broadcast_mask(mask) * kspace
     shifts = [(7 * i % image.shape[1], 11 * i % image.shape[2]) for i in range(32)]
     sums = [
         np.abs(coefficients(image.to(csm), "db2", shift)).sum()
@@ -160,7 +160,7 @@ def test_fifteen_coils_are_few_for_each_row_and_the_image_hardly_changes(
 ) -> None:
     data = problem(48, 64, 15)
     image = l1_wavelet(*data)
-    monkeypatch.setattr("mnet.recon.l1_wavelet.DROPPED", 0.0)
+    monkeypatch.setattr("mnet.recon.l1_wavelet.DROPPED_ENERGY", 0.0)
     assert 0 < distance(image, l1_wavelet(*data)) < 5e-3
 
 
@@ -215,7 +215,7 @@ def test_sparse_objects_come_out_better_than_by_cg_sense_and_better_on_all_grids
 def bart(data: Problem, *options: str, folder: Path) -> Tensor:
     """Reconstruct with BART's `pics`, its unit set to ours, in the scale of the data: (1, x, y)."""
     kspace, csm, mask = data
-    full = fourier(sense.lines(mask) * kspace, dim=-2)
+    full = fourier(sense.broadcast_mask(mask) * kspace, dim=-2)
     for name, array in (("kspace", full), ("maps", csm)):
         write_cfl(folder / name, array[0].numpy().transpose(1, 2, 0)[:, :, None])
     scale = ["-S", "-w", f"{unit(data):.9g}"]

@@ -9,7 +9,7 @@ from mnet.masks.family import FAMILY, family
 from mnet.masks.line_plan import LinePlan
 from mnet.masks.patterns import Pattern
 from mnet.sampler.features import features
-from mnet.sampler.mnet import Body, embeddings, mask_of
+from mnet.sampler.mnet import Body, batched_embeddings, mask_of
 from mnet.sampler.mnet_select import SCALE, MNetSelect, swap, swap_table
 from mnet.weight_files import load_weights, save_weights
 from tests.mnet.helpers.small_problems import coils, make_plan
@@ -71,7 +71,7 @@ def chosen(
 
 
 def is_vetted(mask: np.ndarray, model: MNetSelect, plan: LinePlan) -> bool:
-    return any(np.array_equal(mask, vetted) for vetted in model.vetted(plan))
+    return any(np.array_equal(mask, vetted) for vetted in model.vetted_masks(plan))
 
 
 def test_as_initialised_every_slice_gets_the_best_fixed_mask():
@@ -123,17 +123,17 @@ def test_the_vetted_masks_are_the_family_and_the_patterns_realised_for_the_plan(
         *family(plan),
         *(Pattern.from_json(pattern).realise(plan) for pattern in patterns()),
     ]
-    assert len(model.vetted(plan)) == N + 3
-    assert all(map(np.array_equal, model.vetted(plan), expected))
+    assert len(model.vetted_masks(plan)) == N + 3
+    assert all(map(np.array_equal, model.vetted_masks(plan), expected))
 
 
 def test_a_pattern_can_be_chosen_and_be_the_best_fixed_mask():
     losses = [0.1] * N + [0.0, 0.2]
     plan = make_plan(128)
     model = of_table({4.0: losses}, patterns=patterns(2))
-    assert np.array_equal(model.population(plan), model.vetted(plan)[N])
+    assert np.array_equal(model.population(plan), model.vetted_masks(plan)[N])
     (mask,) = chosen(promising(model, {N + 1: -0.5}), slices(plan, 1), plan)
-    assert np.array_equal(mask, model.vetted(plan)[N + 1])
+    assert np.array_equal(mask, model.vetted_masks(plan)[N + 1])
 
 
 @pytest.mark.parametrize("scale", [1e-5, 1e4])
@@ -171,7 +171,7 @@ def test_a_mask_must_promise_more_than_the_margin_to_leave_the_best_fixed_one(ga
     plan = make_plan(128)
     model = promising(of_table({4.0: losses}, margin=0.02), {4: -0.03 - gain})
     (mask,) = chosen(model, slices(plan, 1), plan)
-    assert np.array_equal(mask, model.vetted(plan)[4 if leaves else 0])
+    assert np.array_equal(mask, model.vetted_masks(plan)[4 if leaves else 0])
 
 
 def test_members_vote_by_the_mean_of_what_they_predict():
@@ -344,4 +344,4 @@ def test_all_members_at_once_say_what_each_says_alone(n_channels: int) -> None:
         torch.nn.init.uniform_(body.spread, 0.5, 2)
     inputs = bodies[0].inputs(slices(plan, 2), plan, coils())
     alone = torch.stack([body.embedding(*inputs) for body in bodies])
-    torch.testing.assert_close(embeddings(bodies, *inputs), alone, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(batched_embeddings(bodies, *inputs), alone, rtol=1e-5, atol=1e-6)

@@ -195,8 +195,8 @@ def test_cg_sense_of_noiseless_data_is_closer_than_zero_filled(volume, csm) -> N
     mask = torch.from_numpy(equispaced(volume.plan)).float().expand(N_SLICES, -1)
     truth = reference(volume, csm)
     # without noise the default weight against it only hurts
-    cg = volume.finish(cg_sense(volume.kspace, csm, mask, lam=1e-3)).abs()
-    zero = volume.finish(zero_filled(volume.kspace, csm, mask)).abs()
+    cg = volume.to_recon_space(cg_sense(volume.kspace, csm, mask, lam=1e-3)).abs()
+    zero = volume.to_recon_space(zero_filled(volume.kspace, csm, mask)).abs()
     assert (cg - truth).norm() < 0.5 * (zero - truth).norm()
 
 

@@ -284,7 +284,7 @@ def test_the_header_marks_the_columns_that_hold_anything(tmp_path, shape):
     np.testing.assert_array_equal(volume.acquirable, data.any(axis=(0, 1, 2)))
     assert volume.matrix == (shape[2] // 2,) * 2
     assert volume.crop == (shape[2] // 2, min(shape[3], shape[2] // 2))
-    final = fov.finish(inverse_fourier(volume.hybrid(0), -1), volume.crop, volume.matrix)
+    final = fov.to_recon_space(inverse_fourier(volume.hybrid(0), -1), volume.crop, volume.matrix)
     assert final.shape[-2:] == volume.matrix
 
 

@@ -144,7 +144,7 @@ def test_the_best_fixed_mask_is_that_of_the_lowest_mean_on_training_scans(studie
     mean = (losses / losses.min(1, keepdims=True) - 1).mean(0)
     plan = tiny_scans.draw(0).plan()
     np.testing.assert_allclose(model.mean_losses(plan), mean, atol=1e-5)
-    expected = model.vetted(plan)[int(mean.argmin())]
+    expected = model.vetted_masks(plan)[int(mean.argmin())]
     np.testing.assert_array_equal(model.population(plan), expected)
 
 
