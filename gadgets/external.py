@@ -22,14 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
-from .host.node_session import ExternalSession, node_configuration
-from .host.session import Services
+from .host.choice import node_configuration
+from .host.scan_run import Services
+from .host.session import PARENT, serve
 from .host.worker_handle import Worker, WorkerScan
 from .mask.curve_keys import ClientKeys
-from .mask.recon_end import Observer
-from .mask.recon_port import ReconLink, RemoteReconPort
+from .mask.recon_end import Observer, ReconLink
+from .mask.recon_port import RemoteReconPort
 from .mrd.items import Image
 from .mrd.messages import ConfigScript, Header
+from .pipeline.build import load
 from .pipeline.models import Models
 
 SETTINGS = {"mask_endpoint": "tcp://127.0.0.1:9004", "mask_keys": "", "device": "auto"}
@@ -47,12 +49,10 @@ def pipeline(connection: Any) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.socket.close = lambda: None  # the session says CLOSE, at the right moment
     raw = connection.raw_bytes
-    session = ExternalSession(
-        sock, OneScan(raw.config).services(), (ConfigScript(raw.config), Header(raw.header))
-    )
-    session.serve()
-    if session.failure is not None:
-        raise session.failure
+    ahead = ConfigScript(raw.config), Header(raw.header)
+    failure = serve(sock, OneScan(raw.config).services(), PARENT, ahead)
+    if failure is not None:
+        raise failure
 
 
 class OneScan:
@@ -73,6 +73,7 @@ class OneScan:
             new_record=lambda: None,
             answer=lambda key: "Unknown query",
             wait_warm=lambda: None,
+            load=load,
         )
 
     def open(self, scan_token: str | None, observe: Observer | None = None) -> ReconLink:

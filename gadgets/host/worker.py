@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 from ..mrd.geometry import Geometry
 from ..mrd.items import Image, Item
-from ..pipeline.build import parse, split
-from ..pipeline.chain import chain
+from ..pipeline.build import parse
+from ..pipeline.chain import chain, split
 from ..pipeline.models import Models
 from ..pipeline.scan import Scan
 from . import logs

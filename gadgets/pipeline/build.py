@@ -16,15 +16,18 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
+from xml.etree import ElementTree
 
 from ..errors import ConfigError
 from ..mrd.items import Acquisition, Image, Waveform
 from . import gadgetron_classes
+from .chain import Pipeline, Stream
 from .gadget import Gadget
 from .gadgetron_xml import Node, read
+from .readers_writers import LIBRARIES, READERS, WRITERS
 
 GADGETS = {
     "NoiseAdjust": "noise_adjust",
@@ -35,8 +38,6 @@ GADGETS = {
     "Reconstruct": "reconstruct",
     "ImageFinish": "image_finish",
 }
-
-Pipeline = tuple[Gadget, ...]
 
 
 def load(name: str, folder: Path | None = None, *, extra: Path | None = None) -> str:
@@ -56,15 +57,6 @@ def load(name: str, folder: Path | None = None, *, extra: Path | None = None) ->
         raise ConfigError(f"pipeline {name!r} cannot be read: {error}") from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
-    """A pipeline and what it has readers and writers for."""
-
-    gadgets: Pipeline
-    reads: frozenset[type]
-    writes: frozenset[type]
-
-
 def parse(xml: str | bytes) -> Pipeline:
     """Build the gadgets of a pipeline; ConfigError as `parse_stream`."""
     return parse_stream(xml).gadgets
@@ -82,13 +74,13 @@ def parse_stream(xml: str | bytes) -> Stream:
     """
     document = read(xml)
     problems = list(document.problems)
-    reads = _known("reader", document.readers, gadgetron_classes.READERS, problems)
-    writes = _known("writer", document.writers, gadgetron_classes.WRITERS, problems)
-    libraries = [name for name in document.libraries if name not in gadgetron_classes.LIBRARIES]
+    reads = _known("reader", document.readers, READERS, problems)
+    writes = _known("writer", document.writers, WRITERS, problems)
+    libraries = [name for name in document.libraries if name not in LIBRARIES]
     if libraries:
         problems.append(
             f"libraries not known to this host: {', '.join(map(repr, libraries))}; it knows "
-            f"{', '.join(gadgetron_classes.LIBRARIES)}"
+            f"{', '.join(LIBRARIES)}"
         )
     gadgets: list[Gadget] = []
     stage: str | None = gadgetron_classes.LINES  # None where it cannot be told any more
@@ -119,10 +111,42 @@ def parse_stream(xml: str | bytes) -> Stream:
     )
 
 
-def split(gadgets: Pipeline) -> tuple[Pipeline, Pipeline]:
-    """Split a pipeline into the part of the front and the part of the worker."""
-    first = next((i for i, gadget in enumerate(gadgets) if gadget.heavy), len(gadgets))
-    return gadgets[:first], gadgets[first:]
+def configure(xml: str, parameters: Mapping[str, str]) -> str:
+    """Set properties of the gadgets inside a pipeline's external node.
+
+    A parameter is a property that one of the gadgets has, or `Class.property`.
+
+    Raises
+    ------
+    ConfigError
+        If no gadget, or more than one, has such a property; all of them are listed at once.
+    """
+    if not parameters:
+        return xml
+    root = ElementTree.fromstring(xml)
+    gadgets = [
+        node
+        for node in root.iterfind("stream/external/configuration/gadget")
+        if node.get("class") in GADGETS
+    ]
+    places = {
+        (node.get("class", ""), one.name): node
+        for node in gadgets
+        for one in fields(gadget_class(node.get("class", "")))
+    }
+    problems = []
+    for key, value in parameters.items():
+        found = [place for place in places if key in (place[1], ".".join(place))]
+        if len(found) == 1:
+            _set_property(places[found[0]], found[0][1], value)
+        else:
+            problems.append(f"{key} ({len(found)} gadgets have it)")
+    if problems:
+        known = ", ".join(sorted(".".join(place) for place in places))
+        raise ConfigError(
+            f"parameters that do not belong to one gadget: {', '.join(problems)}; known: {known}"
+        )
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def build(name: str, properties: Mapping[str, str]) -> Gadget:
@@ -137,6 +161,13 @@ def gadget_class(name: str) -> type[Gadget]:
     module = (GADGETS | gadgetron_classes.EQUIVALENTS)[name]
     kind: type[Gadget] = getattr(importlib.import_module(f"gadgets.steps.{module}"), name)
     return kind
+
+
+def _set_property(gadget: ElementTree.Element, name: str, value: str) -> None:
+    for old in gadget.findall("property"):
+        if name in (old.get("name"), (old.findtext("name") or "").strip()):
+            gadget.remove(old)
+    ElementTree.SubElement(gadget, "property", name=name, value=value)
 
 
 def _build(name: str, kind: type[Gadget], properties: Mapping[str, str]) -> Gadget:
