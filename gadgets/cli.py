@@ -1,18 +1,18 @@
 """The command line, `mnet`. `mnet COMMAND --help` teaches each command."""
 
 import argparse
+import importlib.metadata
 import json
 import logging
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .conformance.commands import add_commands
 from .errors import ConfigError, GadgetsError
 from .host import logs
 
@@ -36,18 +36,34 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
+class _Version(argparse.Action):
+    """Looks up the version when it is asked for: a checkout need not be installed."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print it and end."""
+        print(f"mnet {importlib.metadata.version('mnet-gadgets')}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mnet", description="MRI scans that adapt to the patient while they run."
     )
+    parser.add_argument("--version", action=_Version, help="say which version this is, and exit")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def add(name: str, run: Any, summary: str, more: str = "") -> argparse.ArgumentParser:
+    def add(
+        name: str, run: Any, summary: str, more: str = "", *, logs: bool = True
+    ) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name, help=summary, description=f"{summary}\n\n{more}", formatter_class=RAW
         )
         command.set_defaults(run=run)
-        command.add_argument("--quiet", action="store_true", help="warnings and errors only")
+        if logs:
+            command.add_argument("--quiet", action="store_true", help="warnings and errors only")
         return command
 
     serve = add(
@@ -113,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         "--ky-center", type=int, metavar="COUNTER", help="where the source's header has it wrong"
     )
     convert.add_argument("--overwrite", action="store_true", help="replace an existing target")
-    add_commands(add)
+    _vendor_kit(add)
     check = add(
         "doctor",
         _doctor,
@@ -121,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         "Give it the options of `mnet serve`, and run it as the user that will run the host.\n"
         "Exit status 1 if a host with these options could not do its work.\n\n"
         "example: mnet doctor --records records --device cuda",
+        logs=False,
     )
     check.add_argument("--json", action="store_true", help="print the findings as JSON")
     check.set_defaults(quiet=True)
@@ -138,6 +155,52 @@ def _parser() -> argparse.ArgumentParser:
             help="what the first axis of a fastMRI array counts",
         )
     return parser
+
+
+def _vendor_kit(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add what vendors of sequences and reconstructions use."""
+    keys = add(
+        "keys",
+        _keys,
+        "Make CURVE keys, so that the mask channel may leave this machine.",
+        "Writes FOLDER/host for `mnet serve --mask-keys` and, per --client, a folder to hand\n"
+        "to that scanner, whose public key goes on the host's allow-list. Run it again to add\n"
+        "clients; nothing is ever overwritten.\n\n"
+        "example: mnet keys keys --client scanner\n"
+        "         mnet serve --mask-endpoint tcp://0.0.0.0:9004 --mask-keys keys/host\n"
+        "         mnet scan DATA.h5 --host HOST:9002 --mask-endpoint tcp://HOST:9004 \\\n"
+        "              --mask-keys keys/scanner",
+    )
+    keys.add_argument("folder", type=Path)
+    keys.add_argument("--client", action="append", default=[], metavar="NAME")
+    conformance = add(
+        "conformance",
+        _conformance,
+        "Test one end of the mask channel against the contract, rule by rule.",
+        "--listen plays reconstruction and MRD host to a sequence, which then runs one scan of 13\n"
+        "slices or several shorter ones (with keys, one more first, which meets a wrong host).\n"
+        "--against-recon plays the sequence to a running host. The contract is\n"
+        "docs/mask-channel.md. Exit status 0 only if every rule was tried and kept. docs/ and\n"
+        "vendor/ lie in a checkout, or in share/doc/mnet-gadgets of an installation.\n\n"
+        "example: mnet conformance --listen tcp://127.0.0.1:9004 --mrd 9002\n"
+        "         python vendor/sequence_client.py\n"
+        "         mnet conformance --against-recon tcp://127.0.0.1:9004 --mrd 127.0.0.1:9002",
+    )
+    side = conformance.add_mutually_exclusive_group(required=True)
+    side.add_argument("--listen", metavar="MASK_ENDPOINT", help="test a sequence that connects")
+    side.add_argument("--against-recon", metavar="MASK_ENDPOINT", help="test a reconstruction")
+    conformance.add_argument(
+        "--mrd", default="9002", metavar="[HOST:]PORT", help="MRD: to listen on, or to connect to"
+    )
+    conformance.add_argument("--mask-keys", type=Path, help="our folder of keys: use CURVE")
+    conformance.add_argument("--config", default="adaptive_modl.xml", help="pipeline of the host")
+    conformance.add_argument(
+        "--grace-ms", type=float, default=250.0, help="allowed for transport and a busy machine"
+    )
+    conformance.add_argument(
+        "--idle-s", type=float, default=120.0, help="give up when nothing came for so long"
+    )
+    conformance.add_argument("--json", type=Path, help="write the verdicts here, '-' for stdout")
 
 
 def _host_options(parser: argparse.ArgumentParser) -> None:
@@ -250,6 +313,24 @@ def _doctor(options: argparse.Namespace) -> int:
     from .doctor.checks import run
 
     return run(options, print)
+
+
+def _keys(options: argparse.Namespace) -> int:
+    from .mask.curve_keys import HOST, make_keys
+
+    made = make_keys(options.folder, options.client)
+    for folder in made:
+        what = "stays on the host" if folder.name == HOST else "goes to this client"
+        print(f"{folder}: {what}")
+    if not made:
+        print(f"{options.folder / HOST} is there already; name a --client to add one")
+    return 0
+
+
+def _conformance(options: argparse.Namespace) -> int:
+    from .conformance.commands import run
+
+    return run(options)
 
 
 def _maskd(options: argparse.Namespace) -> int:

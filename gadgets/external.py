@@ -22,14 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
-from .host.node_session import ExternalSession, node_configuration
-from .host.session import Services
+from .host.choice import node_configuration
+from .host.scan_run import Services
+from .host.session import PARENT, serve
 from .host.worker_handle import Worker, WorkerScan
 from .mask.curve_keys import ClientKeys
-from .mask.recon_end import Observer
-from .mask.recon_port import ReconLink, RemoteReconPort
+from .mask.recon_end import Observer, ReconLink
+from .mask.recon_port import RemoteReconPort
 from .mrd.items import Image
 from .mrd.messages import ConfigScript, Header
+from .pipeline.build import load
 from .pipeline.catalogue import OURS, Catalogue
 from .pipeline.models import Models
 from .pipeline.own_gadgets import own_gadgets
@@ -54,12 +56,10 @@ def pipeline(connection: Any) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.socket.close = lambda: None  # the session says CLOSE, at the right moment
     raw = connection.raw_bytes
-    session = ExternalSession(
-        sock, OneScan(raw.config).services(), (ConfigScript(raw.config), Header(raw.header))
-    )
-    session.serve()
-    if session.failure is not None:
-        raise session.failure
+    ahead = ConfigScript(raw.config), Header(raw.header)
+    failure = serve(sock, OneScan(raw.config).services(), PARENT, ahead)
+    if failure is not None:
+        raise failure
 
 
 class OneScan:
@@ -81,6 +81,7 @@ class OneScan:
             answer=lambda key: "Unknown query",
             wait_warm=lambda: None,
             catalogue=lambda: self._catalogue,
+            load=load,
         )
 
     def open(self, scan_token: str | None, observe: Observer | None = None) -> ReconLink:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from gadgets.errors import ConfigError
-from gadgets.mrd.geometry import Geometry, header_xml
+from gadgets.mrd.geometry import Geometry
 from gadgets.mrd.header_layouts import ACQUISITION_HEADER, ImageKey
+from gadgets.mrd.header_xml import header_xml
 from gadgets.mrd.items import Acquisition, Frame
 from gadgets.pipeline.own_gadgets import own_gadgets
 from gadgets.pipeline.properties import build

@@ -1,81 +1,16 @@
-"""The commands of the vendor kit: `mnet keys` and `mnet conformance`."""
+"""`mnet conformance`: which end is tested, and what is said of it."""
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from ..errors import ConfigError
-
-if TYPE_CHECKING:
-    from .verdicts import Verdict
-
-Add = Callable[..., argparse.ArgumentParser]
+from .verdicts import Verdict, as_json, as_text, conforms
 
 
-def add_commands(add: Add) -> None:
-    """Add them to the command line; `add(name, run, summary, more)` makes a parser."""
-    keys = add(
-        "keys",
-        _keys,
-        "Make CURVE keys, so that the mask channel may leave this machine.",
-        "Writes FOLDER/host for `mnet serve --mask-keys` and, per --client, a folder to hand\n"
-        "to that scanner, whose public key goes on the host's allow-list. Run it again to add\n"
-        "clients; nothing is ever overwritten.\n\n"
-        "example: mnet keys keys --client scanner\n"
-        "         mnet serve --mask-endpoint tcp://0.0.0.0:9004 --mask-keys keys/host\n"
-        "         mnet scan DATA.h5 --host HOST:9002 --mask-endpoint tcp://HOST:9004 \\\n"
-        "              --mask-keys keys/scanner",
-    )
-    keys.add_argument("folder", type=Path)
-    keys.add_argument("--client", action="append", default=[], metavar="NAME")
-    conformance = add(
-        "conformance",
-        _conformance,
-        "Test one end of the mask channel against the contract, rule by rule.",
-        "--listen plays reconstruction and MRD host to a sequence, which then runs one scan of 13\n"
-        "slices or several shorter ones (with keys, one more first, which meets a wrong host).\n"
-        "--against-recon plays the sequence to a running host. The contract is\n"
-        "docs/mask-channel.md. Exit status 0 only if every rule was tried and kept. docs/ and\n"
-        "vendor/ lie in a checkout, or in share/doc/mnet-gadgets of an installation.\n\n"
-        "example: mnet conformance --listen tcp://127.0.0.1:9004 --mrd 9002\n"
-        "         python vendor/sequence_client.py\n"
-        "         mnet conformance --against-recon tcp://127.0.0.1:9004 --mrd 127.0.0.1:9002",
-    )
-    side = conformance.add_mutually_exclusive_group(required=True)
-    side.add_argument("--listen", metavar="MASK_ENDPOINT", help="test a sequence that connects")
-    side.add_argument("--against-recon", metavar="MASK_ENDPOINT", help="test a reconstruction")
-    conformance.add_argument(
-        "--mrd", default="9002", metavar="[HOST:]PORT", help="MRD: to listen on, or to connect to"
-    )
-    conformance.add_argument("--mask-keys", type=Path, help="our folder of keys: use CURVE")
-    conformance.add_argument("--config", default="adaptive_modl.xml", help="pipeline of the host")
-    conformance.add_argument(
-        "--grace-ms", type=float, default=250.0, help="allowed for transport and a busy machine"
-    )
-    conformance.add_argument(
-        "--idle-s", type=float, default=120.0, help="give up when nothing came for so long"
-    )
-    conformance.add_argument("--json", type=Path, help="write the verdicts here, '-' for stdout")
-
-
-def _keys(options: argparse.Namespace) -> int:
-    from ..mask.curve_keys import HOST, make_keys
-
-    made = make_keys(options.folder, options.client)
-    for folder in made:
-        what = "stays on the host" if folder.name == HOST else "goes to this client"
-        print(f"{folder}: {what}")
-    if not made:
-        print(f"{options.folder / HOST} is there already; name a --client to add one")
-    return 0
-
-
-def _conformance(options: argparse.Namespace) -> int:
-    from .verdicts import as_json, as_text, conforms
-
+def run(options: argparse.Namespace) -> int:
+    """Run the command; the exit status is 0 only if every rule was tried and kept."""
     verdicts = _sequence(options) if options.listen else _recon(options)
     document = json.dumps(as_json("sequence" if options.listen else "recon", verdicts), indent=1)
     if str(options.json) == "-":
@@ -94,7 +29,7 @@ def _address(options: argparse.Namespace) -> tuple[str, int]:
     return host or "127.0.0.1", int(port)
 
 
-def _sequence(options: argparse.Namespace) -> "Sequence[Verdict]":
+def _sequence(options: argparse.Namespace) -> Sequence[Verdict]:
     import zmq
 
     from ..mask.curve_keys import ServerKeys
@@ -122,7 +57,7 @@ def _sequence(options: argparse.Namespace) -> "Sequence[Verdict]":
         return bench.run(options.idle_s)
 
 
-def _recon(options: argparse.Namespace) -> "Sequence[Verdict]":
+def _recon(options: argparse.Namespace) -> Sequence[Verdict]:
     from ..mask.curve_keys import ClientKeys
     from .recon_trials import check_recon
 

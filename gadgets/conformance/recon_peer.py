@@ -15,8 +15,9 @@ from ..mask.codec import Codec, MaskProtocolError
 from ..mask.curve_keys import ClientKeys
 from ..mask.messages import Ack, Applied, Hello, MaskMessage, Message, Nack, Scope
 from ..mask.zmq_thread import open_socket
-from ..mrd.geometry import SCAN_TOKEN, header_xml, with_user_parameter
+from ..mrd.geometry import SCAN_TOKEN
 from ..mrd.header_layouts import ACQUISITION_HEADER, Flag
+from ..mrd.header_xml import header_xml, with_user_parameter
 from ..mrd.items import Acquisition, Image
 from ..scanner.client import MrdClient
 

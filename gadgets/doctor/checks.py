@@ -15,9 +15,9 @@ from pathlib import Path
 
 from ..errors import ConfigError, GadgetsError
 from ..files.noise_store import default_folder
-from ..files.scan_record import DEFAULT_CAP
-from ..mask.allow_list import require_safe
+from ..files.record_writer import DEFAULT_CAP
 from ..mask.curve_keys import ServerKeys
+from ..mask.gate import require_safe
 from ..pipeline.catalogue import OURS, Catalogue
 from ..pipeline.own_gadgets import own_gadgets
 from .machine import Finding, cores, disk, packages, ports, torch_and_gpu
@@ -101,7 +101,8 @@ def models(device: str) -> Iterator[Finding]:
     """Predict a mask and reconstruct a slice, both of a scan that is made up."""
     from ..host.rehearsal import header, rehearse
     from ..mrd.geometry import Geometry
-    from ..pipeline.build import load, parse, split
+    from ..pipeline.build import load, parse
+    from ..pipeline.chain import split
     from ..pipeline.models import Models
     from ..pipeline.scan import Scan
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import HeaderError, ProtocolError
-from ..mrd.geometry import Geometry, header_xml
+from ..mrd.geometry import Geometry
 from ..mrd.header_layouts import ACQUISITION_HEADER, Flag
-from ..mrd.header_xml import without_patient
+from ..mrd.header_xml import header_xml, without_patient
 from ..mrd.items import Acquisition, Bool, Complex, Ints, Waveform
 from .hdf5 import opened, subject_of
 

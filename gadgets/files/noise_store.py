@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ConfigError, GadgetError
-from ..mrd.header_layouts import ACQUISITION_HEADER, Flag
-from ..mrd.items import Acquisition, Complex
 
 log = logging.getLogger(__name__)
 KEEP = 256  # measurements
@@ -32,7 +31,7 @@ SUFFIX = ".noise.json"
 class Noise:
     """What a noise measurement says of the coils."""
 
-    covariance: Complex  # (coils, coils), E[n n^H] of one complex sample
+    covariance: NDArray[np.complex64]  # (coils, coils), E[n n^H] of one complex sample
     dwell_us: float  # 0 where it is not known
     labels: tuple[str, ...]  # by coil, all different
 
@@ -54,18 +53,6 @@ def matched(noise: Noise, labels: Sequence[str]) -> Noise:
     order = [noise.labels.index(label) for label in labels]
     covariance = noise.covariance[np.ix_(order, order)]
     return Noise(covariance=covariance, dwell_us=noise.dwell_us, labels=tuple(labels))
-
-
-def as_readout(noise: Noise) -> Acquisition:
-    """Return one noise readout that has exactly this covariance, made up of its Cholesky factor."""
-    n = len(noise.covariance)
-    samples = np.zeros((n, n + 1), np.complex64)  # a covariance wants more samples than coils
-    samples[:, :n] = np.linalg.cholesky(noise.covariance.astype(np.complex128)) * math.sqrt(n)
-    header = np.zeros(1, ACQUISITION_HEADER)[0]
-    header["version"], header["flags"], header["sample_time_us"] = 1, Flag.NOISE, noise.dwell_us
-    header["available_channels"] = header["active_channels"] = n
-    header["number_of_samples"] = n + 1
-    return Acquisition(header=header, data=samples)
 
 
 def default_folder() -> Path:

@@ -10,12 +10,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from xml.etree import ElementTree
 
 from ..errors import ConfigError
-from ..mask.in_band import HELLO
-from ..pipeline.catalogue import OURS, Catalogue
-from ..pipeline.properties import annotations
+from ..mask.messages import IN_BAND_HELLO
 
 DISCARD, SAVE = "null", "savedataonly"  # modules that reconstruct nothing
 SUFFIX = ".xml"
@@ -47,7 +44,7 @@ def request(module: str, text: str | None) -> Request:
     parameters = content.get("parameters", {})
     if not isinstance(parameters, dict):
         raise ConfigError("the JSON text after the header: parameters is no object")
-    hello = parameters.pop(HELLO, None)
+    hello = parameters.pop(IN_BAND_HELLO, None)
     if not isinstance(hello, str | None):
         hello = json.dumps(hello)
     values = {key: _text(key, value) for key, value in parameters.items()}
@@ -64,46 +61,6 @@ def refuse_late(module: str, text: str) -> None:
             "parameters in JSON came too late: they belong right after the MRD header, "
             f"and the configuration is then named without {SUFFIX}"
         )
-
-
-def configure(xml: str, parameters: Mapping[str, str], catalogue: Catalogue = OURS) -> str:
-    """Set properties of the gadgets inside a pipeline's external node.
-
-    A parameter is a property that one of the gadgets has, or `Class.property`.
-
-    Raises
-    ------
-    ConfigError
-        If no gadget, or more than one, has such a property; all of them are listed at once.
-    """
-    if not parameters:
-        return xml
-    root = ElementTree.fromstring(xml)
-    places = {
-        (node.get("class", ""), name): node
-        for node in root.iterfind("stream/external/configuration/gadget")
-        for name in annotations(catalogue.kind(node.get("class", "")))
-    }
-    problems = []
-    for key, value in parameters.items():
-        found = [place for place in places if key in (place[1], ".".join(place))]
-        if len(found) == 1:
-            _set(places[found[0]], found[0][1], value)
-        else:
-            problems.append(f"{key} ({len(found)} gadgets have it)")
-    if problems:
-        known = ", ".join(sorted(".".join(place) for place in places))
-        raise ConfigError(
-            f"parameters that do not belong to one gadget: {', '.join(problems)}; known: {known}"
-        )
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _set(gadget: ElementTree.Element, name: str, value: str) -> None:
-    for old in gadget.findall("property"):
-        if name in (old.get("name"), (old.findtext("name") or "").strip()):
-            gadget.remove(old)
-    ElementTree.SubElement(gadget, "property", name=name, value=value)
 
 
 def _text(key: str, value: Any) -> str:

@@ -7,8 +7,9 @@ import numpy as np
 
 from mnet.weight_files import WeightsError
 
-from ..mrd.geometry import Geometry, header_xml
+from ..mrd.geometry import Geometry
 from ..mrd.header_layouts import ACQUISITION_HEADER
+from ..mrd.header_xml import header_xml
 from ..mrd.items import Acquisition, Mask
 from ..pipeline.chain import chain
 from ..pipeline.gadget import Gadget

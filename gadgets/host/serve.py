@@ -19,21 +19,22 @@ from typing import Self
 
 from ..errors import ConfigError
 from ..files.noise_store import NoiseStore
-from ..files.scan_record import Record
+from ..files.record_writer import Record
 from ..mask.binder import MaskService
 from ..mask.curve_keys import ServerKeys
 from ..mrd.items import Image
-from ..pipeline.build import load, parse, split
+from ..pipeline.build import load, parse
 from ..pipeline.catalogue import OURS, Catalogue
+from ..pipeline.chain import split
 from ..pipeline.models import Models
 from ..pipeline.own_files import read_folder
 from ..pipeline.own_gadgets import import_files
 from .health_server import StatusServer
 from .host_info import answer
 from .logs import scan_id
-from .node_session import ExternalSession
 from .prometheus import Metrics
-from .session import Services, Session
+from .scan_run import Services
+from .session import CLIENT, PARENT, Kind, serve
 from .worker_handle import Worker, WorkerPool, WorkerScan
 
 log = logging.getLogger(__name__)
@@ -111,9 +112,9 @@ class Host:
                 status_port, trouble=self._trouble, unready=self.unready, metrics=metrics.text
             )
             self.status_port = self._status.port
-        self._serve(self._listener, Session)
+        self._serve(self._listener, CLIENT)
         if self._parents is not None:
-            self._serve(self._parents, ExternalSession)
+            self._serve(self._parents, PARENT)
         threading.Thread(target=self._load, name="warm", daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -169,13 +170,13 @@ class Host:
             self.pool.close()
         self._masks.close()
 
-    def _serve(self, listener: socket.socket, kind: type[Session]) -> None:
+    def _serve(self, listener: socket.socket, kind: Kind) -> None:
         """Accept on a thread of its own; every connection is a session of this kind."""
         threading.Thread(
             target=self._accept, args=(listener, kind), name="accept", daemon=True
         ).start()
 
-    def _accept(self, listener: socket.socket, kind: type[Session]) -> None:
+    def _accept(self, listener: socket.socket, kind: Kind) -> None:
         """Take connections until the host closes; one that fails is no reason to take no more."""
         failing = False
         while True:
@@ -193,8 +194,9 @@ class Host:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             log.info("connection from %s", peer[0])
-            session = kind(sock, self._services)
-            threading.Thread(target=session.serve, name="session", daemon=True).start()
+            threading.Thread(
+                target=serve, args=(sock, self._services, kind), name="session", daemon=True
+            ).start()
 
     def _load(self) -> None:
         """Import torch, load weights and run everything once."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..mrd.header_layouts import flags_of, image_key, is_imaging
+from ..mrd.geometry import Geometry
+from ..mrd.header_layouts import ImageKey, flags_of, image_key, is_imaging
 from ..mrd.items import Acquisition, Burst, Frame, Image, Item, Mask
-from ..pipeline.scan import Scan
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +19,7 @@ class Ledger:
     """What passed through a session, without arrays."""
 
     received: dict[tuple[int, int], set[int]] = field(default_factory=dict)
+    begun: set[ImageKey] = field(default_factory=set)  # images of which lines came
     masks: list[Mask] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
     recon_ms: dict[tuple[int, int], float] = field(default_factory=dict)
@@ -28,15 +29,16 @@ class Ledger:
         """Note a line that arrived."""
         header = line.header
         if is_imaging(flags_of(header)):
-            key = image_key(header)
-            rows = self.received.setdefault((key.slice, key.repetition), set())
-            rows.add(int(header["kspace_encode_step_1"]))
+            self._rows(header).add(int(header["kspace_encode_step_1"]))
 
     def burst(self, burst: Burst) -> None:
         """Note lines that arrived together."""
-        key = image_key(burst.header)
-        rows = self.received.setdefault((key.slice, key.repetition), set())
-        rows.update(burst.counters.tolist())
+        self._rows(burst.header).update(burst.counters.tolist())
+
+    def missing(self) -> list[ImageKey]:
+        """Return the images of which lines came and no frame; other encodings make none."""
+        begun = {key for key in self.begun if key.encoding == 0}
+        return sorted(begun - {frame.key for frame in self.frames})
 
     def item(self, item: Item) -> None:
         """Note what the front made of the lines."""
@@ -58,9 +60,15 @@ class Ledger:
         at = int(image.header["slice"]), int(image.header["repetition"])
         log.info("image of slice %d, repetition %d", *at)
 
+    def _rows(self, header: np.void) -> set[int]:
+        """Note which image a line is of, and return the counters of its slice so far."""
+        key = image_key(header)
+        self.begun.add(key)
+        return self.received.setdefault((key.slice, key.repetition), set())
+
 
 def summary(
-    scan: Scan, ledger: Ledger, counts: dict[str, int], started: float, error: str
+    geometry: Geometry, ledger: Ledger, counts: dict[str, int], started: float, error: str
 ) -> dict[str, Any]:
     """Put together what was asked for, applied and received, slice by slice."""
     slices = []
@@ -95,8 +103,8 @@ def summary(
     return {
         "started": started,
         "seconds": time.time() - started,
-        "measurement_id": scan.geometry.measurement_id,
-        "scan_token": scan.geometry.scan_token,
+        "measurement_id": geometry.measurement_id,
+        "scan_token": geometry.scan_token,
         "error": error,
         "images": ledger.n_images,
         "counts": counts,

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 from ..mrd.geometry import Geometry
 from ..mrd.items import Image, Item
-from ..pipeline.build import parse, split
+from ..pipeline.build import parse
 from ..pipeline.catalogue import OURS, Catalogue
-from ..pipeline.chain import chain
+from ..pipeline.chain import chain, split
 from ..pipeline.models import Models
 from ..pipeline.own_files import SourceFile
 from ..pipeline.own_gadgets import import_files

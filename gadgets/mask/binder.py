@@ -13,41 +13,38 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 import zmq
 
-from .codec import (
+from .codec import Codec, MaskProtocolError
+from .curve_keys import ServerKeys
+from .messages import (
     Ack,
     Applied,
     Bye,
-    Codec,
     ErrorMessage,
     ErrorReason,
-    Header,
     Heartbeat,
     Hello,
     MaskMessage,
-    MaskProtocolError,
     Message,
     Nack,
     NackReason,
     ReconHello,
     Welcome,
-    as_record,
 )
-from .curve_keys import ServerKeys
-from .recon_end import POLL_S, Observer, ReconSession
+from .recon_end import POLL_S, Observer, ReconLink
 from .zmq_thread import SocketThread, open_socket
 
 PROBE_S = 1.0
 MAX_PEERS = 256
 Peer = bytes | int  # a ROUTER identity, or the number of a reconstruction in this process
 Letter = tuple[Peer, Message]
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -189,20 +186,12 @@ class MaskService:
 
     Raises ValueError for an endpoint that leaves this machine without keys and zmq.ZMQError for
     one that is taken. With `keys` only clients on their allow-list get in.
-    `log(direction, record)` is called on the channel's thread for every message to and from a
-    socket; it must be quick.
     """
 
-    def __init__(
-        self,
-        endpoint: str,
-        log: Callable[[str, Header], None] | None = None,
-        keys: ServerKeys | None = None,
-    ) -> None:
-        self._log = log
+    def __init__(self, endpoint: str, keys: ServerKeys | None = None) -> None:
         self._codec = Codec()
         self._binder = Binder()
-        self._links: dict[int, ReconSession] = {}
+        self._links: dict[int, ReconLink] = {}
         self._numbers = itertools.count()
         self._next_probe = 0.0
         self._opened = open_socket(zmq.ROUTER, endpoint, keys)
@@ -210,15 +199,15 @@ class MaskService:
         self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._closed = False
         self._thread = SocketThread(
-            self._opened, on_frames=self._receive, on_tick=self._tick, name="mask-broker"
+            self._opened, on_frames=self._receive, on_tick=self._tick, name="mask-binder"
         )
         self._thread.start()
 
-    def open(self, scan_token: str | None, observe: Observer | None = None) -> ReconSession:
+    def open(self, scan_token: str | None, observe: Observer | None = None) -> ReconLink:
         """Register a reconstruction; without a token it stays unpaired."""
         number = next(self._numbers)
         post = self._thread.post
-        link = ReconSession(
+        link = ReconLink(
             scan_token, lambda message: post(lambda: self._from_link(number, message)), observe
         )
         if scan_token is not None:
@@ -255,10 +244,9 @@ class MaskService:
         try:
             message = self._codec.decode(rest)
         except MaskProtocolError as error:
-            logger.warning("mask channel: dropped a message: %s", error)
+            log.warning("mask channel: dropped a message: %s", error)
             self._deliver([_error(peer, error.reason, error.detail)])
             return
-        self._note("received", message)
         self._deliver(self._binder.receive(peer, message, curve_key))
 
     def _from_link(self, number: int, message: Message) -> None:
@@ -280,13 +268,11 @@ class MaskService:
         try:
             self._router.send_multipart([peer, *self._codec.encode(message)], zmq.NOBLOCK)
         except zmq.Again:  # it does not read; a mask is sent again, the rest is of no use to it
-            logger.warning("mask channel: a peer's queue is full, dropped %s", type(message))
+            log.warning("mask channel: a peer's queue is full, dropped %s", type(message))
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             return self._binder.lost(peer)
-        else:
-            self._note("sent", message)
         return []
 
     def _tick(self) -> float:
@@ -302,7 +288,3 @@ class MaskService:
     def _say_bye(self) -> None:
         for peer, token in self._binder.tokens().items():
             self._deliver([(peer, Bye(scan_token=token))])
-
-    def _note(self, direction: str, message: Message) -> None:
-        if self._log is not None and not isinstance(message, Heartbeat):
-            self._log(direction, as_record(message))

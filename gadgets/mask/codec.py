@@ -13,60 +13,21 @@ from operator import index
 from typing import Any
 
 from .messages import (
-    Ack,
+    MAX_TEXT,
+    TAGS,
     Applied,
-    Bye,
-    ErrorMessage,
     ErrorReason,
-    Heartbeat,
+    Header,
     Hello,
     MaskMessage,
     Message,
-    Nack,
-    NackReason,
-    ReconHello,
     Scope,
-    Welcome,
-    check_mask,
-    check_scope,
+    as_record,
 )
-
-__all__ = [
-    "MAGIC",
-    "MAX_HEADER",
-    "MAX_MESSAGE",
-    "MAX_TEXT",
-    "Ack",
-    "Applied",
-    "Bye",
-    "Codec",
-    "ErrorMessage",
-    "ErrorReason",
-    "Header",
-    "Heartbeat",
-    "Hello",
-    "MaskMessage",
-    "MaskProtocolError",
-    "Message",
-    "Nack",
-    "NackReason",
-    "ReconHello",
-    "Scope",
-    "Welcome",
-    "as_record",
-    "check_mask",
-    "check_scope",
-    "pack_bitmap",
-    "unpack_bitmap",
-]
 
 MAGIC = b"AMSK1"
 MAX_MESSAGE = 64 * 1024  # bytes, all frames together
 MAX_HEADER = 16 * 1024  # bytes
-MAX_TEXT = 200  # characters of any free text, as in the schema
-SCHEMA_ID = "adaptive-mask/1"
-
-Header = dict[str, Any]
 
 
 class MaskProtocolError(ValueError):
@@ -78,18 +39,6 @@ class MaskProtocolError(ValueError):
         self.detail = detail
 
 
-_TAGS: Mapping[type, Header] = {
-    Hello: {"kind": "hello", "role": "sequence"},
-    ReconHello: {"kind": "hello", "role": "recon"},
-    Welcome: {"kind": "welcome"},
-    MaskMessage: {"kind": "mask"},
-    Ack: {"kind": "ack"},
-    Nack: {"kind": "nack"},
-    Applied: {"kind": "applied"},
-    Heartbeat: {"kind": "heartbeat"},
-    Bye: {"kind": "bye"},
-    ErrorMessage: {"kind": "error"},
-}
 _BITMAPS: Mapping[type, tuple[str, ...]] = {
     Hello: ("acquirable", "fallback"),
     MaskMessage: ("counters",),
@@ -118,17 +67,6 @@ def unpack_bitmap(bits: bytes, ky_min: int, ky_max: int) -> tuple[int, ...]:
     return tuple(ky_min + k for k in range(n) if bits[k >> 3] >> (k & 7) & 1)
 
 
-def as_record(message: Message) -> Header:
-    """Return a message as JSON values with its bitmaps as lists, for logs and the scan record."""
-    record: Header = {"schema": SCHEMA_ID, **_TAGS[type(message)]}
-    for name in message.__slots__:
-        value = getattr(message, name)
-        if isinstance(value, Scope):
-            value = {"slice": value.slice, "repetition": value.repetition}
-        record[name] = list(value) if isinstance(value, tuple) else value
-    return record
-
-
 class Codec:
     """Messages to frames and back. Holds the schema's validators, so make one and keep it."""
 
@@ -140,9 +78,9 @@ class Codec:
         # One validator per kind, references resolved: the published oneOf would try all ten.
         self._validators = {
             kind: Draft202012Validator(_inlined(definitions["_".join(tag.values())], definitions))
-            for kind, tag in _TAGS.items()
+            for kind, tag in TAGS.items()
         }
-        self._kinds = {tuple(tag.values()): kind for kind, tag in _TAGS.items()}
+        self._kinds = {tuple(tag.values()): kind for kind, tag in TAGS.items()}
 
     def encode(self, message: Message) -> list[bytes]:
         """Return the three frames; ValueError for what has no JSON form (NaN) or is too large."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from .binder import MaskService
 from .curve_keys import ServerKeys
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def serve_masks(
@@ -23,7 +23,7 @@ def serve_masks(
     that leaves this machine without keys and zmq.ZMQError for one that is taken.
     """
     with MaskService(endpoint, keys=keys) as service:
-        logger.info("mask channel adaptive-mask/1 at %s", service.endpoint)
+        log.info("mask channel adaptive-mask/1 at %s", service.endpoint)
         if ready is not None:
             ready(service.endpoint)
         (stop or threading.Event()).wait()

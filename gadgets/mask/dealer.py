@@ -4,11 +4,11 @@ import logging
 
 import zmq
 
-from .allow_list import Socket
 from .codec import Codec, MaskProtocolError
+from .gate import Socket
 from .messages import Message
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def send(dealer: Socket, codec: Codec, message: Message) -> None:
@@ -16,7 +16,7 @@ def send(dealer: Socket, codec: Codec, message: Message) -> None:
     try:
         dealer.send_multipart(codec.encode(message), zmq.NOBLOCK)
     except zmq.Again:  # the binder is away and the queue full
-        logger.warning("mask channel: no binder takes %s", type(message).__name__)
+        log.warning("mask channel: no binder takes %s", type(message).__name__)
 
 
 def decode(codec: Codec, frames: list[bytes]) -> Message | MaskProtocolError:
@@ -24,5 +24,5 @@ def decode(codec: Codec, frames: list[bytes]) -> Message | MaskProtocolError:
     try:
         return codec.decode(frames)
     except MaskProtocolError as error:
-        logger.warning("mask channel: dropped a message: %s", error)
+        log.warning("mask channel: dropped a message: %s", error)
         return error

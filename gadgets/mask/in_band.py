@@ -15,11 +15,11 @@ from collections.abc import Callable
 
 from ..errors import GadgetsError
 from ..mrd.messages import Feedback
-from .codec import MAGIC, SCHEMA_ID, Codec, Hello, MaskMessage, Message, Welcome, pack_bitmap
-from .recon_end import Observer, ReconSession, Unpaired
+from .codec import MAGIC, Codec, pack_bitmap
+from .messages import IN_BAND_HELLO, SCHEMA_ID, Hello, MaskMessage, Message, Welcome
+from .recon_end import Observer, ReconLink, Unpaired
 
 log = logging.getLogger(__name__)
-HELLO = "mnet_hello"
 NAME = "AdaptiveMask"
 _LARGEST_COUNTER = 65535
 _DEFAULTS = {
@@ -67,35 +67,23 @@ def pack_mask(mask: MaskMessage) -> Feedback:
     return Feedback(NAME, struct.pack("<I", len(header)) + header + payload)
 
 
-def unpack_mask(message: Feedback) -> MaskMessage:
-    """Return the mask that a message of the MRD stream holds; ValueError if it is none."""
-    if message.name != NAME or len(message.data) < 4:
-        raise ValueError(f"expected feedback named {NAME}, got {message.name!r}")
-    (size,) = struct.unpack_from("<I", message.data)
-    rest = bytes(message.data[4:])
-    mask = Codec().decode([MAGIC, rest[:size], rest[size:]])
-    if not isinstance(mask, MaskMessage):
-        raise ValueError(f"expected a mask, got {type(mask).__name__}")
-    return mask
-
-
 def in_band_link(
     text: str | None,
     scan_token: str | None,
     send: Callable[[Feedback], None],
     observe: Observer | None = None,
-) -> ReconSession:
+) -> ReconLink:
     """Return the link of a scan whose client said `text` as its hello.
 
     Where it said none, or none that can be read, the link stays unpaired and sends nothing.
     """
     token = scan_token or "in-band"
-    hello, reason = None, f"the client sent no {HELLO}"
+    hello, reason = None, f"the client sent no {IN_BAND_HELLO}"
     if text is not None:
         try:
             hello = read_hello(text, token)
         except ValueError as error:
-            reason = f"{HELLO}: {error}"
+            reason = f"{IN_BAND_HELLO}: {error}"
             log.error("no masks are sent: %s", reason)
 
     def post(message: Message) -> None:
@@ -106,7 +94,7 @@ def in_band_link(
         except GadgetsError as error:  # a parent Gadgetron does not take it: the scan goes on
             raise Unpaired(str(error)) from error
 
-    link = ReconSession(token if hello is None else hello.scan_token, post, observe)
+    link = ReconLink(token if hello is None else hello.scan_token, post, observe)
     if hello is not None:
         link.receive(hello)
     paired = hello is not None

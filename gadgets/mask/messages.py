@@ -3,10 +3,14 @@
 `gadgets.mask.codec` turns these into frames and back. A counter is ``kspace_encode_step_1``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+SCHEMA_ID = "adaptive-mask/1"
+MAX_TEXT = 200  # characters of any free text, as in the schema
+IN_BAND_HELLO = "mnet_hello"  # how an MRD header, or a FIRE client's parameter, calls a hello
+Header = dict[str, Any]
 NackReason = Literal["late", "stale", "foreign", "invalid", "unpaired", "disagreement"]
 ErrorReason = Literal["malformed", "oversized", "no-hello", "conflict", "role"]
 
@@ -149,6 +153,19 @@ Message = (
     | ErrorMessage
 )
 
+TAGS: Mapping[type, Header] = {
+    Hello: {"kind": "hello", "role": "sequence"},
+    ReconHello: {"kind": "hello", "role": "recon"},
+    Welcome: {"kind": "welcome"},
+    MaskMessage: {"kind": "mask"},
+    Ack: {"kind": "ack"},
+    Nack: {"kind": "nack"},
+    Applied: {"kind": "applied"},
+    Heartbeat: {"kind": "heartbeat"},
+    Bye: {"kind": "bye"},
+    ErrorMessage: {"kind": "error"},
+}
+
 
 def check_mask(hello: Hello, counters: Sequence[int]) -> str | None:
     """Say why `counters` are no mask for this scan, or None; both ends ask before they use one."""
@@ -174,3 +191,14 @@ def check_scope(hello: Hello, scope: Scope) -> str | None:
     if hello.repetition == "first" and scope.repetition != 0:
         return f"scope: repetition {scope.repetition}, but the first one's mask serves all"
     return None
+
+
+def as_record(message: Message) -> Header:
+    """Return a message as JSON values with its bitmaps as lists, for logs and the scan record."""
+    record: Header = {"schema": SCHEMA_ID, **TAGS[type(message)]}
+    for name in message.__slots__:
+        value = getattr(message, name)
+        if isinstance(value, Scope):
+            value = {"slice": value.slice, "repetition": value.repetition}
+        record[name] = list(value) if isinstance(value, tuple) else value
+    return record

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from .codec import (
+from .messages import (
     MAX_TEXT,
     Ack,
     Applied,
@@ -29,7 +29,7 @@ from .codec import (
 RESEND_S = 0.05
 POLL_S = 0.01  # how often to ask `due` while a mask is unanswered
 Observer = Callable[[str, Header], None]
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Unpaired(RuntimeError):  # noqa: N818  the word of the contract
@@ -40,13 +40,13 @@ class Unpaired(RuntimeError):  # noqa: N818  the word of the contract
         self.reason = reason
 
 
-class ReconSession:
+class ReconLink:
     """What one reconstruction knows of its scan, and the masks that are still unanswered.
 
-    Implements `recon_port.ReconLink`; may be used from any thread. `post` hands a message
-    to the thread that owns the socket. That thread calls `receive`, and `due` to learn what to
-    send again. `observe(direction, record)` sees every message, under a lock: never two calls at
-    once and none after `close`; it must be quick and leave the link alone.
+    May be used from any thread. `post` hands a message to the thread that owns the socket. That
+    thread calls `receive`, and `due` to learn what to send again. `observe(direction, record)` sees
+    every message, under a lock: never two calls at once and none after `close`; it must be quick
+    and leave the link alone.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class ReconSession:
         self._post = post
         self._observe = observe
         self._clock = clock
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
         self._hello: Hello | None = None
         self._state = Welcome(scan_token=scan_token or "", paired=False, ready=False, reason="")
-        self._was_paired = self._closed = False
+        self._closed = False
         self._sequence_no = 0
         self._unanswered: dict[str, tuple[MaskMessage, float, float]] = {}  # deadline, next resend
         self._applied: dict[Scope, Applied] = {}
@@ -75,7 +75,7 @@ class ReconSession:
 
     def hello(self) -> Hello | None:
         """Return what the sequence declared, None while unpaired."""
-        with self._changed:
+        with self._lock:
             return self._hello if self._state.paired else None
 
     def warmed(self) -> None:
@@ -88,7 +88,7 @@ class ReconSession:
 
         Raises Unpaired.
         """
-        with self._changed:
+        with self._lock:
             token = self._paired_with().scan_token
             nack = Nack(
                 scan_token=token,
@@ -103,7 +103,7 @@ class ReconSession:
 
         Raises Unpaired, and ValueError for lines that are no mask of this scan.
         """
-        with self._changed:
+        with self._lock:
             hello = self._paired_with()
             wrong = check_mask(hello, counters) or check_scope(hello, scope)
             if wrong:
@@ -128,39 +128,31 @@ class ReconSession:
 
     def applied(self, scope: Scope) -> Applied | None:
         """Return what the sequence said it measures in a scope, None if it has not yet."""
-        with self._changed:
-            return self._applied.get(scope)
-
-    def wait_applied(self, scope: Scope, timeout_s: float) -> Applied | None:
-        """Wait for `applied`; None after the timeout or once the sequence cannot say it."""
-        with self._changed:
-            self._changed.wait_for(lambda: scope in self._applied or self._hopeless(), timeout_s)
+        with self._lock:
             return self._applied.get(scope)
 
     def close(self) -> None:
         """Leave the scan."""
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return
             self._closed = True
             self._unanswered.clear()
-            self._changed.notify_all()
             if self._token is not None:
                 self._post(Bye(scan_token=self._token))
 
     def receive(self, message: Message) -> None:
         """Take in one message from the binder."""
-        with self._changed:
+        with self._lock:
             if isinstance(message, ErrorMessage):
-                logger.error("mask channel: %s: %s", message.reason, message.detail)
+                log.error("mask channel: %s: %s", message.reason, message.detail)
                 self._unpair(f"the mask channel dropped our message: {message.detail}")
             elif getattr(message, "scan_token", None) == self._token and not self._closed:
                 self._take(message)
-            self._changed.notify_all()
 
     def due(self, now: float) -> list[MaskMessage]:
         """Return the masks to send again now and forget those past their deadline."""
-        with self._changed:
+        with self._lock:
             alive = {i: entry for i, entry in self._unanswered.items() if now < entry[1]}
             again = [mask for mask, _, at in alive.values() if at <= now]
             for mask in again:
@@ -171,7 +163,7 @@ class ReconSession:
 
     def waiting(self) -> bool:
         """Say whether a mask may have to be sent again."""
-        with self._changed:
+        with self._lock:
             return bool(self._unanswered)
 
     def _take(self, message: Message) -> None:
@@ -180,7 +172,6 @@ class ReconSession:
                 self._hello = message
             case Welcome():
                 self._state = message
-                self._was_paired |= message.paired
                 if not message.paired:
                     self._unanswered.clear()
             case Ack() | Nack():
@@ -207,9 +198,6 @@ class ReconSession:
         if self._hello is None or not self._state.paired:
             raise Unpaired(self._state.reason or "no answer from the mask channel yet")
         return self._hello
-
-    def _hopeless(self) -> bool:
-        return self._closed or self._token is None or (self._was_paired and not self._state.paired)
 
     def _send(self, message: Message) -> None:
         self._post(message)  # first out, then on record

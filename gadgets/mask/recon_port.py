@@ -5,51 +5,26 @@ binder lives in the same process, and `RemoteReconPort` where it does not.
 """
 
 import time
-from collections.abc import Sequence
 from typing import Protocol
 
 import zmq
 
-from .allow_list import require_safe
-from .codec import Applied, Codec, ErrorMessage, Hello, MaskProtocolError, Message, Scope
+from .codec import Codec, MaskProtocolError
 from .curve_keys import ClientKeys
 from .dealer import decode, send
-from .recon_end import POLL_S, Observer, ReconSession
+from .gate import require_safe
+from .messages import ErrorMessage, Message
+from .recon_end import POLL_S, Observer, ReconLink
 from .zmq_thread import SocketThread, open_socket
 
 IDLE_S = 1.0
-
-
-class ReconLink(Protocol):
-    """One scan's reconstruction side."""
-
-    def hello(self) -> Hello | None:
-        """Return what the sequence declared, None while unpaired."""
-
-    def warmed(self) -> None:
-        """Say that the models are warm."""
-
-    def refuse(self, detail: str) -> None:
-        """Tell the sequence that its hello and our configuration disagree; raises Unpaired."""
-
-    def send(self, scope: Scope, counters: Sequence[int], *, model: str, reason: str) -> str:
-        """Send a mask without waiting, return its id; raises Unpaired, ValueError."""
-
-    def applied(self, scope: Scope) -> Applied | None:
-        """Return what the sequence measures in a scope, None if it has not said so."""
-
-    def wait_applied(self, scope: Scope, timeout_s: float) -> Applied | None:
-        """Wait for `applied`."""
-
-    def close(self) -> None:
-        """Leave the scan."""
 
 
 class ReconPort(Protocol):
     """Where a reconstruction registers for a scan."""
 
     def open(self, scan_token: str | None, observe: Observer | None = None) -> ReconLink:
-        """Register; without a token the link stays unpaired. `observe`: see `ReconSession`."""
+        """Register; without a token the link stays unpaired. `observe`: see `ReconLink`."""
 
 
 class RemoteReconPort:
@@ -66,12 +41,12 @@ class RemoteReconPort:
     def open(self, scan_token: str | None, observe: Observer | None = None) -> ReconLink:
         """Register a reconstruction; without a token it stays unpaired."""
         if scan_token is None:
-            return ReconSession(None, lambda message: None, observe)
+            return ReconLink(None, lambda message: None, observe)
         return _RemoteLink(self._endpoint, self._keys, scan_token, observe)
 
 
-class _RemoteLink(ReconSession):
-    """A `ReconSession` with a DEALER of its own."""
+class _RemoteLink(ReconLink):
+    """A `ReconLink` with a DEALER of its own."""
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from .codec import (
+from .messages import (
     MAX_TEXT,
     Ack,
     Applied,
@@ -20,10 +20,10 @@ from .codec import (
     check_scope,
 )
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
-class SequenceSession:
+class SequenceInbox:
     """The inbox: one valid mask per scope, until `apply` closes the scope for good."""
 
     def __init__(self, hello: Hello) -> None:
@@ -45,7 +45,7 @@ class SequenceSession:
             case Nack():
                 self.ready, self.refused = False, f"{message.reason}: {message.detail}"
             case ErrorMessage():
-                logger.error("mask channel: %s: %s", message.reason, message.detail)
+                log.error("mask channel: %s: %s", message.reason, message.detail)
                 self.ready, self.refused = False, f"{message.reason}: {message.detail}"
             case Bye():
                 self.ready = False

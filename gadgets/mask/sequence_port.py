@@ -7,10 +7,11 @@ from typing import Self
 
 import zmq
 
-from .codec import Bye, Codec, ErrorMessage, Hello, MaskMessage, MaskProtocolError, Message, Scope
+from .codec import Codec, MaskProtocolError
 from .curve_keys import ClientKeys
 from .dealer import decode, send
-from .sequence_end import SequenceSession
+from .messages import Bye, ErrorMessage, Hello, MaskMessage, Message, Scope
+from .sequence_end import SequenceInbox
 from .zmq_thread import open_socket
 
 
@@ -22,7 +23,7 @@ class SequencePort:
 
     def __init__(self, endpoint: str, hello: Hello, keys: ClientKeys | None = None) -> None:
         self._codec = Codec()
-        self._session = SequenceSession(hello)
+        self._inbox = SequenceInbox(hello)
         self._opened = open_socket(zmq.DEALER, endpoint, keys)
         self._dealer, self._gate = self._opened.socket, self._opened.gate
         self._poller = zmq.Poller()
@@ -35,15 +36,15 @@ class SequencePort:
     def refused(self) -> str | None:
         """Why no mask will come, if the other side said so or its handshake failed."""
         keys = self._gate.reason if self._gate else None
-        return self._session.refused or (f"keys: {keys}" if keys else None)
+        return self._inbox.refused or (f"keys: {keys}" if keys else None)
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait until a reconstruction is paired and warm; False after the time or a refusal."""
         until = time.monotonic() + timeout_s
         self._drain()
-        while not self._session.ready and self.refused is None and self._wait(until):
+        while not self._inbox.ready and self.refused is None and self._wait(until):
             self._drain()
-        return self._session.ready
+        return self._inbox.ready
 
     def poll(self, scope: Scope, until: float) -> MaskMessage | None:
         """Look for the mask of a scope until it is there or `time.monotonic()` passes `until`.
@@ -51,9 +52,9 @@ class SequencePort:
         With `until` in the past it looks exactly once and does not wait.
         """
         self._drain()
-        while self._session.mask(scope) is None and self._wait(until):
+        while self._inbox.mask(scope) is None and self._wait(until):
             self._drain()
-        return self._session.mask(scope)
+        return self._inbox.mask(scope)
 
     def applied(
         self,
@@ -70,7 +71,7 @@ class SequencePort:
         """
         self._drain()  # what lies in the inbox now still came before the decision was sealed
         self._send(
-            self._session.apply(
+            self._inbox.apply(
                 scope, counters, fallback=fallback, reason=reason, message_id=message_id
             )
         )
@@ -80,7 +81,7 @@ class SequencePort:
         if not self._closed:
             self._closed = True
             self._drain()
-            self._send(Bye(scan_token=self._session.hello.scan_token))
+            self._send(Bye(scan_token=self._inbox.hello.scan_token))
             self._opened.close()
             self._opened.context.term()
 
@@ -113,7 +114,7 @@ class SequencePort:
             if isinstance(message, MaskProtocolError):
                 reply = ErrorMessage(reason=message.reason, detail=message.detail)
             else:
-                reply = self._session.receive(message)
+                reply = self._inbox.receive(message)
             if reply is not None:
                 self._send(reply)
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import zmq
 
-from .allow_list import Context, Gate, Socket, require_safe, user_of
 from .codec import MAX_MESSAGE
 from .curve_keys import Keys
+from .gate import Context, Gate, Socket, require_safe, user_of
 
 LINGER_MS = 200
 HEARTBEAT_MS = 1000
@@ -21,11 +21,11 @@ DEAD_AFTER_MS = 5000
 # How long another thread of the process may hold up the one that sends masks: in Python's own 5 ms
 # a session that goes on with its data would add more to a mask's way than the network in its room.
 TURN_S = 0.0005
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class ChannelSocket:
     """A socket of the channel; `gate` where it uses keys."""
 
     context: Context
@@ -39,7 +39,7 @@ class Opened:
         self.socket.close()
 
 
-def open_socket(kind: int, endpoint: str, keys: Keys | None = None) -> Opened:
+def open_socket(kind: int, endpoint: str, keys: Keys | None = None) -> ChannelSocket:
     """Bind a ROUTER or connect a DEALER with the contract's limits, identity unset.
 
     Raises ValueError for an endpoint that leaves this machine without keys, zmq.ZMQError for one
@@ -66,7 +66,7 @@ def open_socket(kind: int, endpoint: str, keys: Keys | None = None) -> Opened:
             gate.close()
         context.destroy(0)
         raise
-    return Opened(context=context, socket=made, gate=gate)
+    return ChannelSocket(context=context, socket=made, gate=gate)
 
 
 class SocketThread:
@@ -80,7 +80,7 @@ class SocketThread:
 
     def __init__(
         self,
-        owned: Opened,
+        owned: ChannelSocket,
         *,
         on_frames: Callable[[list[bytes], str], None],
         on_tick: Callable[[], float],
@@ -109,7 +109,7 @@ class SocketThread:
         except BlockingIOError:
             pass  # a full pipe wakes it as well
         except OSError:
-            logger.debug("posted to a mask channel that is closed")
+            log.debug("posted to a mask channel that is closed")
 
     def stop(self) -> None:
         """Run what was posted, close the socket and end the thread."""
@@ -163,4 +163,4 @@ class SocketThread:
         try:
             call()
         except Exception:  # the boundary: see the class docstring
-            logger.exception("mask channel: a message was dropped")
+            log.exception("mask channel: a message was dropped")

@@ -6,16 +6,16 @@ grow: a scanner that sends a line at a time gets each one handled as it comes.
 """
 
 from collections import deque
+from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .header_layouts import ACQUISITION_HEADER, Flag, flags_of, is_imaging
+from .header_layouts import ACQUISITION_HEADER, ACQUISITION_ID, Flag, flags_of, is_imaging
 from .items import Acquisition, Burst
-from .messages import ACQUISITION, Message, read_message
 from .sockets import SocketReader
 
 MOST = 32  # lines of a burst: what lies ready grows in the kernel, and must fit the caches here
@@ -30,41 +30,39 @@ _VARIES = (  # from line to line of one image
     "user_int",
     "user_float",
 )
+Message = TypeVar("Message")
 _COMPRESSED = Flag.COMPRESSION_ZFP | Flag.COMPRESSION_NHLBI
 
 
-class LineReader:
-    """Reads messages, or bursts of lines, in order; raises as `read_message` does."""
+class LineReader(Generic[Message]):
+    """Reads messages, or bursts of lines, in order; `read_message` reads one, and may raise."""
 
-    def __init__(self, read: SocketReader) -> None:
+    def __init__(self, read: SocketReader, read_message: Callable[[SocketReader], Message]) -> None:
         self._read = read
+        self._read_message = read_message
         self._layout: tuple[int, int] | None = None  # coils, samples of the line before
         self._next: deque[Acquisition | Burst] = deque()
         self._most = MOST
 
-    def burst(self) -> Burst | None:
-        """Return the next lines if they lie ready together."""
+    def next(self) -> Message | Acquisition | Burst:
+        """Return the next message, or the next lines if they lie ready together."""
         if not self._next and self._layout is not None:
             self._read_ready(*self._layout)
-        first = self._next[0] if self._next else None
-        if not isinstance(first, Burst):
-            return None
-        self._next.popleft()
-        return first
-
-    def message(self) -> Message:
-        """Return the next message."""
         if self._next:
-            first = self._next.popleft()
-            if isinstance(first, Burst):
-                first, *rest = first.lines()
-                self._next.extendleft(reversed(rest))
-            return first
-        message = read_message(self._read)
+            return self._next.popleft()
+        message = self._read_message(self._read)
         self._layout = None
         if isinstance(message, Acquisition) and message.trajectory is None:
             self._layout = message.data.shape[0], message.data.shape[1]
         return message
+
+    def message(self) -> Message | Acquisition:
+        """Return the next message, a line alone."""
+        first = self.next()
+        if isinstance(first, Burst):
+            first, *rest = first.lines()
+            self._next.extendleft(reversed(rest))
+        return first
 
     def _read_ready(self, n_coils: int, n_samples: int) -> None:
         """Read the lines of a layout that have been received whole."""
@@ -120,7 +118,7 @@ def _fits(line: np.void, n_coils: int, n_samples: int) -> bool:
     """Say whether this is a line of the layout."""
     header = line["header"]
     return (
-        line["id"] == ACQUISITION
+        line["id"] == ACQUISITION_ID
         and (header["active_channels"], header["number_of_samples"]) == (n_coils, n_samples)
         and header["trajectory_dimensions"] == 0
         and not flags_of(header) & _COMPRESSED

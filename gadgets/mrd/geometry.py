@@ -1,33 +1,24 @@
 """What an MRD header says about where data belong: matrix, field of view, limits, loops.
 
 A ky *counter* is ``kspace_encode_step_1`` as on the wire; a ky *row* is its place in the encoded
-matrix, the centre of k-space at ``ny // 2``. The header's text is read and written in
-`gadgets.mrd.header_xml`.
+matrix, the centre of k-space at ``ny // 2``. The text is read tolerantly: names are matched without
+their namespace, because hosts write headers with and without one, and text may end with the NUL
+that some of them count in. `gadgets.mrd.header_xml` writes it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, overload
+from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import HeaderError
-from .header_xml import (
-    find,
-    has,
-    header_xml,
-    integer,
-    number,
-    parse,
-    text,
-    user_parameters,
-    with_user_parameter,
-)
-from .items import Ints
 
-__all__ = ["SCAN_TOKEN", "Geometry", "header_xml", "with_user_parameter"]
+Ints = NDArray[np.int64]
 
 SCAN_TOKEN = "mnet_scan_token"  # the userParameterString that pairs a scan with its sequence
 NOISE_BANDWIDTH = 0.793  # the value that stock noise adjustment assumes where a header has none
@@ -79,17 +70,17 @@ class Geometry:
         system = "acquisitionSystemInformation"
         geometry = cls(
             n_coils=(
-                integer(root, f"{system}/receiverChannels")
-                if has(root, f"{system}/receiverChannels")
+                _integer(root, f"{system}/receiverChannels")
+                if _has(root, f"{system}/receiverChannels")
                 else None
             ),
             encoded=_matrix(encoding, "encodedSpace"),
             recon=_matrix(encoding, "reconSpace"),
             encoded_fov=_fov(encoding, "encodedSpace"),
             recon_fov=_fov(encoding, "reconSpace"),
-            ky_min=integer(ky, "minimum"),
-            ky_max=integer(ky, "maximum"),
-            center=integer(ky, "center"),
+            ky_min=_integer(ky, "minimum"),
+            ky_max=_integer(ky, "maximum"),
+            center=_integer(ky, "center"),
             n_slices=_count(limits, "slice"),
             n_contrasts=_count(limits, "contrast"),
             n_phases=_count(limits, "phase"),
@@ -98,16 +89,16 @@ class Geometry:
             n_averages=_count(limits, "average"),
             measurement_id=text(root, "measurementInformation/measurementID") or "",
             noise_dependency=_noise_dependency(root),
-            relative_receiver_noise_bandwidth=number(
+            relative_receiver_noise_bandwidth=_number(
                 root, f"{system}/relativeReceiverNoiseBandwidth", NOISE_BANDWIDTH
             ),
             channel_labels=_channel_labels(root),
             tr_ms=(
-                number(root, "sequenceParameters/TR")
-                if has(root, "sequenceParameters/TR")
+                _number(root, "sequenceParameters/TR")
+                if _has(root, "sequenceParameters/TR")
                 else None
             ),
-            user=user_parameters(root),
+            user=_user_parameters(root),
         )
         geometry._check()
         return geometry
@@ -187,14 +178,78 @@ def _signed(value: NDArray[np.integer[Any]] | int | np.integer[Any]) -> Ints | i
     return value.astype(np.int64) if isinstance(value, np.ndarray) else int(value)
 
 
+def parse(xml: bytes | str) -> Element:
+    """Give the root of a header, its names without namespaces; HeaderError if it is none."""
+    try:
+        root = ElementTree.fromstring(xml.rstrip(b"\0" if isinstance(xml, bytes) else "\0"))  # type: ignore[arg-type]
+    except (ElementTree.ParseError, UnicodeError, LookupError) as error:
+        raise HeaderError(f"the MRD header is no XML: {error}; it begins {xml[:60]!r}") from error
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    if root.tag != "ismrmrdHeader":
+        raise HeaderError(f"the MRD header: expected <ismrmrdHeader>, got <{root.tag}>")
+    return root
+
+
+def find(parent: Element, path: str) -> Element:
+    """Give the first element at a path; HeaderError if there is none."""
+    element = parent.find(path)
+    if element is None:
+        raise HeaderError(f"the MRD header has no {path} in <{parent.tag}>")
+    return element
+
+
+def _has(parent: Element, path: str) -> bool:
+    """Say whether an element with text stands at a path."""
+    return text(parent, path) is not None
+
+
+def text(parent: Element, path: str) -> str | None:
+    """Give the text at a path, stripped; None if it is missing or empty."""
+    return (parent.findtext(path) or "").strip() or None
+
+
+def _number(parent: Element, path: str, default: float | None = None) -> float:
+    """Give the finite number at a path; HeaderError if it is missing and has no default."""
+    value = text(parent, path)
+    if value is None:
+        if default is None:
+            raise HeaderError(f"the MRD header has no {path} in <{parent.tag}>")
+        return float(default)
+    try:
+        result = float(value)
+    except ValueError:
+        result = math.nan
+    if not math.isfinite(result):
+        raise HeaderError(f"the MRD header's {path}: expected a number, got {value!r}")
+    return result
+
+
+def _integer(parent: Element, path: str, default: int | None = None) -> int:
+    """Give the whole number at a path; HeaderError if it is missing and has no default."""
+    result = _number(parent, path, default)
+    if not result.is_integer():
+        raise HeaderError(f"the MRD header's {path}: expected a whole number, got {result:g}")
+    return int(result)
+
+
+def _user_parameters(root: Element) -> dict[str, str]:
+    """Collect all user parameters, whatever their type, as text."""
+    return {
+        name: text(parameter, "value") or ""
+        for parameter in root.iterfind("userParameters/*")
+        if (name := text(parameter, "name"))
+    }
+
+
 def _refuse_unsupported(encoding: Element) -> None:
     trajectory = text(encoding, "trajectory") or "cartesian"
     if trajectory.lower() != "cartesian":
         raise HeaderError(f"trajectory: only cartesian is supported, got {trajectory!r}")
-    n_z = integer(encoding, "encodedSpace/matrixSize/z", 1)
+    n_z = _integer(encoding, "encodedSpace/matrixSize/z", 1)
     step_2 = "encodingLimits/kspace_encoding_step_2"
     n_step_2 = (
-        1 + integer(encoding, f"{step_2}/maximum", 0) - integer(encoding, f"{step_2}/minimum", 0)
+        1 + _integer(encoding, f"{step_2}/maximum", 0) - _integer(encoding, f"{step_2}/minimum", 0)
     )
     if n_z > 1 or n_step_2 > 1:
         raise HeaderError(
@@ -202,27 +257,27 @@ def _refuse_unsupported(encoding: Element) -> None:
             f"{n_z} and {n_step_2} values of kspace_encoding_step_2"
         )
     for name in ("multiband_factor", "multibandFactor"):
-        factor = integer(encoding, f"parallelImaging/multiband/{name}", 1)
+        factor = _integer(encoding, f"parallelImaging/multiband/{name}", 1)
         if factor > 1:
             raise HeaderError(f"multiband is not supported: expected factor 1, got {factor}")
 
 
 def _matrix(encoding: Element, space: str) -> tuple[int, int, int]:
-    x, y, z = (integer(encoding, f"{space}/matrixSize/{axis}") for axis in "xyz")
+    x, y, z = (_integer(encoding, f"{space}/matrixSize/{axis}") for axis in "xyz")
     if not all(1 <= size <= LARGEST for size in (x, y, z)):
         raise HeaderError(f"{space}/matrixSize: expected 1 to {LARGEST}, got {x} x {y} x {z}")
     return x, y, z
 
 
 def _fov(encoding: Element, space: str) -> tuple[float, float, float]:
-    x, y, z = (number(encoding, f"{space}/fieldOfView_mm/{axis}") for axis in "xyz")
+    x, y, z = (_number(encoding, f"{space}/fieldOfView_mm/{axis}") for axis in "xyz")
     if not (x > 0 and y > 0):
         raise HeaderError(f"{space}/fieldOfView_mm: expected x and y above 0, got {x:g} and {y:g}")
     return x, y, z
 
 
 def _count(limits: Element, name: str) -> int:
-    return 1 + integer(limits, f"{name}/maximum", 0)
+    return 1 + _integer(limits, f"{name}/maximum", 0)
 
 
 def _noise_dependency(root: Element) -> str | None:
@@ -234,7 +289,7 @@ def _noise_dependency(root: Element) -> str | None:
 
 def _channel_labels(root: Element) -> tuple[str, ...]:
     labels = [
-        (integer(label, "coilNumber"), text(label, "coilName") or "")
+        (_integer(label, "coilNumber"), text(label, "coilName") or "")
         for label in root.iterfind("acquisitionSystemInformation/coilLabel")
     ]
     return tuple(name for _, name in sorted(labels))

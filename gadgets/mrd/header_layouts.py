@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+ACQUISITION_ID = 1008  # of the message that such a header begins
+
 ACQUISITION_HEADER = np.dtype(
     [
         ("version", "<u2"),

@@ -1,82 +1,15 @@
-"""The text of an MRD header: reading it tolerantly, building and amending it.
+"""The text of an MRD header, built and amended; `gadgets.mrd.geometry` reads it.
 
-Names are matched without their namespace, because hosts write headers with and without one, and
-text may end with the NUL that some of them count in. Written headers follow the order of the
-ISMRMRD schema, which C++ and Python readers need.
+What is written follows the order of the ISMRMRD schema, which C++ and Python readers need.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from ..errors import HeaderError
+from .geometry import find, parse, text
 
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
-
-
-def parse(xml: bytes | str) -> Element:
-    """Give the root of a header, its names without namespaces; HeaderError if it is none."""
-    try:
-        root = ElementTree.fromstring(xml.rstrip(b"\0" if isinstance(xml, bytes) else "\0"))  # type: ignore[arg-type]
-    except (ElementTree.ParseError, UnicodeError, LookupError) as error:
-        raise HeaderError(f"the MRD header is no XML: {error}; it begins {xml[:60]!r}") from error
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-    if root.tag != "ismrmrdHeader":
-        raise HeaderError(f"the MRD header: expected <ismrmrdHeader>, got <{root.tag}>")
-    return root
-
-
-def find(parent: Element, path: str) -> Element:
-    """Give the first element at a path; HeaderError if there is none."""
-    element = parent.find(path)
-    if element is None:
-        raise HeaderError(f"the MRD header has no {path} in <{parent.tag}>")
-    return element
-
-
-def has(parent: Element, path: str) -> bool:
-    """Say whether an element with text stands at a path."""
-    return text(parent, path) is not None
-
-
-def text(parent: Element, path: str) -> str | None:
-    """Give the text at a path, stripped; None if it is missing or empty."""
-    return (parent.findtext(path) or "").strip() or None
-
-
-def number(parent: Element, path: str, default: float | None = None) -> float:
-    """Give the finite number at a path; HeaderError if it is missing and has no default."""
-    value = text(parent, path)
-    if value is None:
-        if default is None:
-            raise HeaderError(f"the MRD header has no {path} in <{parent.tag}>")
-        return float(default)
-    try:
-        result = float(value)
-    except ValueError:
-        result = math.nan
-    if not math.isfinite(result):
-        raise HeaderError(f"the MRD header's {path}: expected a number, got {value!r}")
-    return result
-
-
-def integer(parent: Element, path: str, default: int | None = None) -> int:
-    """Give the whole number at a path; HeaderError if it is missing and has no default."""
-    result = number(parent, path, default)
-    if not result.is_integer():
-        raise HeaderError(f"the MRD header's {path}: expected a whole number, got {result:g}")
-    return int(result)
-
-
-def user_parameters(root: Element) -> dict[str, str]:
-    """Collect all user parameters, whatever their type, as text."""
-    return {
-        name: text(parameter, "value") or ""
-        for parameter in root.iterfind("userParameters/*")
-        if (name := text(parameter, "name"))
-    }
 
 
 def with_user_parameter(xml: bytes | str, name: str, value: str) -> bytes:

@@ -4,6 +4,7 @@ Lengths that a peer declares are bounded before anything is allocated. Arrays ar
 bytes that were read; what is written is not copied.
 """
 
+import math
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ PIXEL_TYPES: dict[int, np.dtype[Any]] = {
     7: np.dtype("<c8"),
     8: np.dtype("<c16"),
 }
+_F4, _C8, _U4 = np.dtype("<f4"), np.dtype("<c8"), np.dtype("<u4")
 
 
 def _bounded(length: int, limit: int, what: str) -> int:
@@ -58,22 +60,14 @@ def decode(data: bytes) -> str:
     return data.rstrip(b"\0").decode("utf-8", "replace")
 
 
-def _read_array(read: Read, dtype: np.dtype[Any], shape: Sequence[int], what: str) -> NDArray[Any]:
-    n_bytes = dtype.itemsize
-    for size in shape:
-        n_bytes *= size
-    data = read(_bounded(n_bytes, MAX_SAMPLES, what))
-    return np.frombuffer(data, dtype).reshape(shape)
+def _n_bytes(dtype: np.dtype[Any], shape: Sequence[int], what: str) -> int:
+    """Return how many bytes an array has; ProtocolError above MAX_SAMPLES."""
+    return _bounded(dtype.itemsize * math.prod(shape), MAX_SAMPLES, what)
 
 
 def _array_buffer(array: NDArray[Any], dtype: np.dtype[Any] | str) -> memoryview:
     contiguous = np.ascontiguousarray(array, dtype)
     return contiguous.reshape(-1).view(np.uint8).data
-
-
-def _read_head(read: Read, dtype: np.dtype[Any]) -> np.void:
-    header: np.void = np.frombuffer(read(dtype.itemsize), dtype)[0]
-    return header
 
 
 def _agree(what: str, declared: Sequence[int], actual: Sequence[int]) -> None:
@@ -86,7 +80,7 @@ def read_acquisition(read: Read) -> Acquisition:
 
     NHLBI-compressed samples are decoded, and the header no longer says that they are compressed.
     """
-    header = _read_head(read, ACQUISITION_HEADER)
+    header = np.frombuffer(read(ACQUISITION_HEADER.itemsize), ACQUISITION_HEADER)[0]
     flags = int(header["flags"])
     if flags & Flag.COMPRESSION_ZFP:
         raise ProtocolError(
@@ -98,15 +92,15 @@ def read_acquisition(read: Read) -> Acquisition:
     dimensions = int(header["trajectory_dimensions"])
     trajectory = None
     if dimensions:
-        f4 = np.dtype("<f4")
-        trajectory = _read_array(read, f4, (samples, dimensions), "trajectory")
+        points = read(_n_bytes(_F4, (samples, dimensions), "trajectory"))
+        trajectory = np.frombuffer(points, _F4).reshape(samples, dimensions)
     if flags & Flag.COMPRESSION_NHLBI:
         header = header.copy()
         header["flags"] = flags & ~Flag.COMPRESSION_NHLBI
         packed = read_block(read, "<I", "NHLBI-compressed acquisition")
         data = decompress(packed, shape[0] * samples).reshape(shape)
     else:
-        data = _read_array(read, PIXEL_TYPES[7], shape, "acquisition")
+        data = np.frombuffer(read(_n_bytes(_C8, shape, "acquisition")), _C8).reshape(shape)
     return Acquisition(header=header, data=data, trajectory=trajectory)
 
 
@@ -127,9 +121,10 @@ def write_acquisition(message: Acquisition) -> list[Buffer]:
 
 def read_waveform(read: Read) -> Waveform:
     """Read physiological samples."""
-    header = _read_head(read, WAVEFORM_HEADER)
+    header = np.frombuffer(read(WAVEFORM_HEADER.itemsize), WAVEFORM_HEADER)[0]
     shape = int(header["channels"]), int(header["number_of_samples"])
-    return Waveform(header=header, data=_read_array(read, np.dtype("<u4"), shape, "waveform"))
+    data = np.frombuffer(read(_n_bytes(_U4, shape, "waveform")), _U4).reshape(shape)
+    return Waveform(header=header, data=data)
 
 
 def write_waveform(message: Waveform) -> list[Buffer]:
@@ -144,7 +139,7 @@ def write_waveform(message: Waveform) -> list[Buffer]:
 
 def read_image(read: Read) -> Image:
     """Read one image; ProtocolError if its pixel type is unknown."""
-    header = _read_head(read, IMAGE_HEADER)
+    header = np.frombuffer(read(IMAGE_HEADER.itemsize), IMAGE_HEADER)[0]
     dtype = PIXEL_TYPES.get(int(header["data_type"]))
     if dtype is None:
         known = ", ".join(f"{number} {kind}" for number, kind in PIXEL_TYPES.items())
@@ -152,9 +147,9 @@ def read_image(read: Read) -> Image:
             f"image data type {int(header['data_type'])} is unknown; known: {known}"
         )
     meta = meta_from_xml(read_block(read, "<Q", "image attributes"))
-    return Image(
-        header=header, data=_read_array(read, dtype, _image_shape(header), "image"), meta=meta
-    )
+    shape = _image_shape(header)
+    data = np.frombuffer(read(_n_bytes(dtype, shape, "image")), dtype).reshape(shape)
+    return Image(header=header, data=data, meta=meta)
 
 
 def write_image(message: Image) -> list[Buffer]:

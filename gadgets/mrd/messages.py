@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..errors import ProtocolError
+from .header_layouts import ACQUISITION_ID
 from .item_bytes import (
     Buffer,
     Read,
@@ -29,7 +30,6 @@ from .item_bytes import (
 )
 from .items import Acquisition, Image, Waveform
 
-ACQUISITION = 1008
 _NAME = 1024  # bytes of the fixed field of a configuration's name
 
 # Ids that exist but are not read here, for a message that helps.
@@ -270,7 +270,7 @@ _KINDS: dict[int, _Kind] = {
         lambda read: Error(decode(read_block(read, "<Q", "error"))),
         lambda message: block("<Q", message.text.encode()),
     ),
-    ACQUISITION: _Kind("ACQUISITION", Acquisition, read_acquisition, write_acquisition),
+    ACQUISITION_ID: _Kind("ACQUISITION", Acquisition, read_acquisition, write_acquisition),
     1019: _Kind(
         "DEPENDENCY",
         Dependency,

@@ -9,15 +9,15 @@ import math
 import struct
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ProtocolError
-from .items import Complex
 
 _HEAD = struct.Struct("<QfB")
 MAX_BITS = 32
 
 
-def decompress(block: bytes, n_values: int) -> Complex:
+def decompress(block: bytes, n_values: int) -> NDArray[np.complex64]:
     """Decode a block of `n_values` complex samples.
 
     Raises
@@ -42,5 +42,5 @@ def decompress(block: bytes, n_values: int) -> Complex:
     weights[-1] *= -1
     one_by_one = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
     integers = one_by_one @ weights
-    samples: Complex = (integers / scale).astype(np.float32).view(np.complex64)
+    samples: NDArray[np.complex64] = (integers / scale).astype(np.float32).view(np.complex64)
     return samples

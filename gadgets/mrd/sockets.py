@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from .item_bytes import Buffer
-
 _INT = struct.Struct("i")
 
 _AHEAD = 4096  # bytes read ahead of what was asked for: a few headers
@@ -28,9 +26,16 @@ class SocketReader:
         self._ahead = self._space[:0]  # what was read before it was asked for
 
     def __call__(self, n: int) -> memoryview:
-        """Return the next `n` bytes, waiting for them."""
+        """Return the next `n` bytes, waiting for them: `fill` for one view, as every line needs."""
         data = np.empty(n, np.uint8).data  # not cleared, for it is filled
-        self.fill([data])
+        done = min(n, len(self._ahead))
+        data[:done], self._ahead = self._ahead[:done], self._ahead[done:]
+        while done < n:
+            received = self._sock.recvmsg_into((data[done:], self._space))[0]
+            self._ahead = self._space[: max(0, received - (n - done))]
+            if received == 0:
+                raise _ended(n - done, n)
+            done += received
         return data
 
     def fill(self, views: Iterable[memoryview]) -> None:
@@ -45,9 +50,7 @@ class SocketReader:
         while rest:
             received = self._sock.recvmsg_into((*rest, self._space))[0]
             if received == 0:
-                raise EOFError(
-                    f"the peer closed the connection, {missing} of {total} bytes missing"
-                )
+                raise _ended(missing, total)
             self._ahead = self._space[: max(0, received - missing)]
             rest, missing = _after(rest, received), missing - received
 
@@ -61,6 +64,10 @@ class SocketReader:
         self._ahead = memoryview(data + bytes(self._ahead))
 
 
+def _ended(missing: int, total: int) -> EOFError:
+    return EOFError(f"the peer closed the connection, {missing} of {total} bytes missing")
+
+
 def _after(views: list[memoryview], n: int) -> list[memoryview]:
     """Return what is left of views whose first `n` bytes are done."""
     for i, view in enumerate(views):
@@ -70,7 +77,9 @@ def _after(views: list[memoryview], n: int) -> list[memoryview]:
     return []
 
 
-def put_all(put: Callable[[list[memoryview]], int], buffers: Iterable[Buffer]) -> int:
+def put_all(
+    put: Callable[[list[memoryview]], int], buffers: Iterable[bytes | bytearray | memoryview]
+) -> int:
     """Give buffers to `put` (`socket.sendmsg`, or `os.writev` of a file) until it took them all.
 
     Returns their length in bytes.

@@ -12,18 +12,18 @@ and values fail at load, all of them listed at once.
 
 import importlib.resources
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from xml.etree import ElementTree
 
 from ..errors import ConfigError
 from ..mrd.items import Acquisition, Image, Waveform
 from . import gadgetron_classes
 from .catalogue import OURS, Catalogue, step
+from .chain import Pipeline, Stream
 from .gadget import Gadget
 from .gadgetron_xml import Node, read
-from .properties import build
-
-Pipeline = tuple[Gadget, ...]
+from .properties import annotations, build
+from .readers_writers import LIBRARIES, READERS, WRITERS
 
 
 def load(name: str, folder: Path | None = None, *, extra: Path | None = None) -> str:
@@ -43,16 +43,6 @@ def load(name: str, folder: Path | None = None, *, extra: Path | None = None) ->
         raise ConfigError(f"pipeline {name!r} cannot be read: {error}") from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
-    """A pipeline and what it has readers and writers for."""
-
-    gadgets: Pipeline
-    reads: frozenset[type]
-    writes: frozenset[type]
-    own: Mapping[str, str] = field(default_factory=dict)  # a site's: `file.Class` to sha256
-
-
 def parse(xml: str | bytes, catalogue: Catalogue = OURS) -> Pipeline:
     """Build the gadgets of a pipeline; ConfigError as `parse_stream`."""
     return parse_stream(xml, catalogue).gadgets
@@ -70,13 +60,13 @@ def parse_stream(xml: str | bytes, catalogue: Catalogue = OURS) -> Stream:
     """
     document = read(xml)
     problems = list(document.problems)
-    reads = _known("reader", document.readers, gadgetron_classes.READERS, problems)
-    writes = _known("writer", document.writers, gadgetron_classes.WRITERS, problems)
-    libraries = [name for name in document.libraries if name not in gadgetron_classes.LIBRARIES]
+    reads = _known("reader", document.readers, READERS, problems)
+    writes = _known("writer", document.writers, WRITERS, problems)
+    libraries = [name for name in document.libraries if name not in LIBRARIES]
     if libraries:
         problems.append(
             f"libraries not known to this host: {', '.join(map(repr, libraries))}; it knows "
-            f"{', '.join(gadgetron_classes.LIBRARIES)}"
+            f"{', '.join(LIBRARIES)}"
         )
     gadgets: list[Gadget] = []
     stage: str | None = gadgetron_classes.LINES  # None where it cannot be told any more
@@ -108,10 +98,44 @@ def parse_stream(xml: str | bytes, catalogue: Catalogue = OURS) -> Stream:
     )
 
 
-def split(gadgets: Pipeline) -> tuple[Pipeline, Pipeline]:
-    """Split a pipeline into the part of the front and the part of the worker."""
-    first = next((i for i, gadget in enumerate(gadgets) if gadget.heavy), len(gadgets))
-    return gadgets[:first], gadgets[first:]
+def configure(xml: str, parameters: Mapping[str, str], catalogue: Catalogue = OURS) -> str:
+    """Set properties of the gadgets inside a pipeline's external node.
+
+    A parameter is a property that one of the gadgets has, or `Class.property`.
+
+    Raises
+    ------
+    ConfigError
+        If no gadget, or more than one, has such a property; all of them are listed at once.
+    """
+    if not parameters:
+        return xml
+    root = ElementTree.fromstring(xml)
+    places = {
+        (node.get("class", ""), name): node
+        for node in root.iterfind("stream/external/configuration/gadget")
+        for name in annotations(catalogue.kind(node.get("class", "")))
+    }
+    problems = []
+    for key, value in parameters.items():
+        found = [place for place in places if key in (place[1], ".".join(place))]
+        if len(found) == 1:
+            _set_property(places[found[0]], found[0][1], value)
+        else:
+            problems.append(f"{key} ({len(found)} gadgets have it)")
+    if problems:
+        known = ", ".join(sorted(".".join(place) for place in places))
+        raise ConfigError(
+            f"parameters that do not belong to one gadget: {', '.join(problems)}; known: {known}"
+        )
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _set_property(gadget: ElementTree.Element, name: str, value: str) -> None:
+    for old in gadget.findall("property"):
+        if name in (old.get("name"), (old.findtext("name") or "").strip()):
+            gadget.remove(old)
+    ElementTree.SubElement(gadget, "property", name=name, value=value)
 
 
 def _known(

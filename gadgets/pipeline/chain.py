@@ -1,11 +1,30 @@
-"""Gadgets one behind the other, as one stream."""
+"""Gadgets one behind the other, as one stream; its front here, its heavy end elsewhere."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from ..mrd.items import Burst, Item
 from .gadget import Gadget
 from .intake import intake
 from .scan import Scan
+
+Pipeline = tuple[Gadget, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """A pipeline and what it has readers and writers for."""
+
+    gadgets: Pipeline
+    reads: frozenset[type]
+    writes: frozenset[type]
+    own: Mapping[str, str] = field(default_factory=dict)  # a site's: `file.Class` to sha256
+
+
+def split(gadgets: Pipeline) -> tuple[Pipeline, Pipeline]:
+    """Split a pipeline into the part of the front and the part of the worker."""
+    first = next((i for i, gadget in enumerate(gadgets) if gadget.heavy), len(gadgets))
+    return gadgets[:first], gadgets[first:]
 
 
 def chain(gadgets: Iterable[Gadget], scan: Scan, items: Iterable[Item]) -> Iterator[Item]:

@@ -9,29 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import ConfigError
-from ..mrd.items import Acquisition, Image, Waveform
-from ..mrd.messages import Dependency, Text
-
-LIBRARIES = ("gadgetron_mricore", "gadgetron_core_readers", "gadgetron_core_writers")
-READERS: dict[str, type] = {
-    "AcquisitionReader": Acquisition,
-    "GadgetIsmrmrdAcquisitionMessageReader": Acquisition,
-    "WaveformReader": Waveform,
-    "GadgetIsmrmrdWaveformMessageReader": Waveform,
-    "ImageReader": Image,
-    "MRIImageReader": Image,
-    "TextReader": Text,
-}
-WRITERS: dict[str, type] = {
-    "ImageWriter": Image,
-    "MRIImageWriter": Image,
-    "AcquisitionWriter": Acquisition,
-    "GadgetIsmrmrdAcquisitionMessageWriter": Acquisition,
-    "WaveformWriter": Waveform,
-    "GadgetIsmrmrdWaveformMessageWriter": Waveform,
-    "TextWriter": Text,
-    "DependencyQueryWriter": Dependency,
-}
 
 # What flows between stock nodes, in the order of a pipeline.
 LINES, CROPPED, BUCKETS, BUFFERS, ARRAYS = "lines", "cropped lines", "buckets", "buffers", "arrays"

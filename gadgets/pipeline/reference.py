@@ -13,7 +13,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from . import gadgetron_classes
+from . import gadgetron_classes, readers_writers
 from .build import load, parse
 from .catalogue import GADGETS, step
 from .field_comments import field_comments
@@ -171,14 +171,14 @@ def _words(names: Iterable[str]) -> str:
 
 
 def _readers_and_writers() -> str:
-    tables = gadgetron_classes.READERS, gadgetron_classes.WRITERS
+    tables = readers_writers.READERS, readers_writers.WRITERS
     reads, writes = (
         ", ".join(f"`{name}` ({kind.__name__})" for name, kind in t.items()) for t in tables
     )
     return (
         f"Everywhere of no effect: {_words(gadgetron_classes.ANYWHERE)}.\n\n"
         f"Readers: {reads}.\n\nWriters: {writes}.\n\n"
-        f"Libraries (`<dll>`): {_words(gadgetron_classes.LIBRARIES)}.\n"
+        f"Libraries (`<dll>`): {_words(readers_writers.LIBRARIES)}.\n"
     )
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..mrd.geometry import Geometry
 from .models import Models
 
 if TYPE_CHECKING:
     from ..files.noise_store import NoiseStore
-    from ..files.scan_record import Record
-    from ..mask.recon_port import ReconLink
+    from ..mask.recon_end import ReconLink
+
+
+class KeepsNoise(Protocol):
+    """What gadgets need of a scan's record."""
+
+    def noise(self, text: str) -> None:
+        """Keep the noise of an earlier measurement that this scan was whitened with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +28,7 @@ class Scan:
     geometry: Geometry
     models: Models = field(default_factory=Models)
     masks: ReconLink | None = None  # the mask channel, None where nobody listens
-    record: Record | None = None
+    record: KeepsNoise | None = None  # None where none is kept
     noise: NoiseStore | None = None  # earlier noise measurements, None where none are kept
     counts: Counter[str] = field(default_factory=Counter)  # what was dropped or doubled, by reason
     device: str = "cpu"

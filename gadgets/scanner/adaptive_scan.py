@@ -27,6 +27,7 @@ from ..steps.accumulate import AccumulateFrame
 from ..steps.image_finish import SERIES
 from ..steps.noise_adjust import NoiseAdjust
 from ..steps.readout import RemoveReadoutOversampling
+from .scan_result import Result
 from .sequence import Order, Played, SequenceParameters, play
 
 
@@ -40,19 +41,6 @@ class Options:
     tr_ms: float = 0.0
     order: Order = "linear"
     echo_train: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """A scan: its stable JSON, and what a report shows."""
-
-    json: dict[str, Any]
-    center: int  # ky counter of k = 0
-    volume: Volume
-    csm: Tensor  # (n, coils, x, ky) from the calibration lines
-    reference: Tensor  # (n, x, y) magnitudes of all lines
-    images: Tensor  # (n, x, y) magnitudes as received, in the order of the volume
-    wire: list[Image]
 
 
 def fully_sampled(source: Source) -> list[Frame]:

@@ -14,7 +14,7 @@ from mnet.weight_files import load_weights
 
 from ..errors import ConfigError
 from ..report.page import Findings, write_report
-from .adaptive_scan import Result
+from .scan_result import Result
 
 
 def write_comparison_report(

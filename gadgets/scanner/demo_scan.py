@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files.source import write_mrd
-from ..mrd.geometry import Geometry, header_xml
+from ..mrd.geometry import Geometry
 from ..mrd.header_layouts import ACQUISITION_HEADER, Flag
+from ..mrd.header_xml import header_xml
 from ..mrd.items import Acquisition, Bool, Complex
 from . import demo_head
 from .demo_head import Floats, grid

@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from ..files.fastmri import FirstAxis
-from ..files.noise_store import as_readout, from_json
-from ..files.scan_record import MASKS, NOISE, is_record
+from ..files.noise_readout import as_readout
+from ..files.noise_store import from_json
+from ..files.record_writer import MASKS, NOISE
+from ..files.scan_record import is_record
 from ..files.source import open_source
 from ..host.child_host import Address
 from ..mask.messages import Hello, Scope
 from ..mask.sequence_port import SequencePort
-from ..mrd.geometry import SCAN_TOKEN, with_user_parameter
+from ..mrd.geometry import SCAN_TOKEN
+from ..mrd.header_xml import with_user_parameter
 from ..mrd.items import Image
 from .client import MrdClient
 

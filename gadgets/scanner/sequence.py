@@ -20,8 +20,9 @@ from ..files.source import Source
 from ..host.child_host import Address
 from ..mask.messages import Hello, Scope
 from ..mask.sequence_port import SequencePort
-from ..mrd.geometry import SCAN_TOKEN, Geometry, with_user_parameter
+from ..mrd.geometry import SCAN_TOKEN, Geometry
 from ..mrd.header_layouts import Flag, is_imaging
+from ..mrd.header_xml import with_user_parameter
 from ..mrd.items import Acquisition, Image
 from .client import MrdClient
 

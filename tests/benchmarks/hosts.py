@@ -14,8 +14,8 @@ from urllib.request import urlopen
 
 import numpy as np
 
-from gadgets.mrd.geometry import header_xml
 from gadgets.mrd.header_layouts import ACQUISITION_HEADER
+from gadgets.mrd.header_xml import header_xml
 from gadgets.mrd.messages import Message, write_message
 
 N_COILS, N_SAMPLES, N_KY = 15, 640, 368

@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from gadgets.mrd.bursts import LineReader
 from gadgets.mrd.geometry import Geometry
-from gadgets.mrd.messages import Close
+from gadgets.mrd.messages import Close, read_message
 from gadgets.mrd.sockets import SocketReader
 from gadgets.pipeline.chain import chain
 from gadgets.pipeline.intake import intake
@@ -80,8 +80,8 @@ def stream() -> Shares:
         os._exit(0)
     torch.set_num_threads(1)
     sock, _ = listener.accept()
-    reader = LineReader(SocketReader(sock))
-    items = iter(lambda: reader.burst() or reader.message(), Close())
+    reader = LineReader(SocketReader(sock), read_message)
+    items = iter(reader.next, Close())
     scan = Scan(geometry=Geometry.parse(header(N_SLICES)))
     gadgets = RemoveReadoutOversampling(), AccumulateFrame()
     with cProfile.Profile() as found:

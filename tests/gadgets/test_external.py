@@ -21,7 +21,8 @@ from gadgets.mask.binder import MaskService
 from gadgets.mask.curve_keys import ClientKeys, ServerKeys, make_keys
 from gadgets.mask.messages import Scope
 from gadgets.mask.sequence_port import SequencePort
-from gadgets.mrd.geometry import SCAN_TOKEN, with_user_parameter
+from gadgets.mrd.geometry import SCAN_TOKEN
+from gadgets.mrd.header_xml import with_user_parameter
 from gadgets.mrd.items import Image
 from gadgets.pipeline.build import load, parse
 from gadgets.pipeline.chain import run
@@ -234,6 +235,33 @@ def test_waveform_information_without_user_parameters_does_not_kill_the_node(
     parent.close()
     assert [m.id for m in parent.rest()] == [IMAGE, CLOSE]
     assert parent.status() == 0, parent.log
+
+
+ASKS = """
+import ismrmrd
+from ismrmrd.xsd.ismrmrdschema.ismrmrd import waveformInformationType
+try:
+    waveformInformationType(waveformName="ECG", waveformType="ecg")
+except TypeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    "command", [["-c", ASKS], ["-c", ASKS, "-m", "gadgetron"], ["-c", ASKS, "gadgets.external"]]
+)
+def test_no_other_program_that_loads_ismrmrd_finds_it_changed(
+    command: list[str], plugin: list[Path]
+) -> None:
+    path = os.pathsep.join([*map(str, plugin), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, *command],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "missing 1 required keyword-only argument: 'userParameters'" in done.stdout
 
 
 @pytest.fixture

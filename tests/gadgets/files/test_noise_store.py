@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from gadgets.errors import ConfigError, GadgetError
+from gadgets.files.noise_readout import as_readout
 from gadgets.files.noise_store import (
     Noise,
     NoiseStore,
     Unusable,
-    as_readout,
     default_folder,
     matched,
 )

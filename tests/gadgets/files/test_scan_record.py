@@ -14,11 +14,12 @@ import pytest
 
 from gadgets.errors import ConfigError, ProtocolError
 from gadgets.files.convert import convert
-from gadgets.files.scan_record import MASKS, MESSAGES, SUMMARY, Record, is_record, read_record
+from gadgets.files.record_writer import MASKS, MESSAGES, SUMMARY, Record
+from gadgets.files.scan_record import is_record, read_record
 from gadgets.files.source import open_source
 from gadgets.host.serve import new_record
-from gadgets.mrd.geometry import header_xml
 from gadgets.mrd.header_layouts import ACQUISITION_HEADER, WAVEFORM_HEADER
+from gadgets.mrd.header_xml import header_xml
 from gadgets.mrd.items import Acquisition, Waveform
 from gadgets.mrd.messages import Close, ConfigFile, Header, Message, message_buffers, write_message
 
@@ -202,7 +203,7 @@ def test_a_writer_that_is_killed_leaves_a_record_that_reads(tmp_path: Path) -> N
         from pathlib import Path
         sys.path.insert(0, sys.argv[2])
         from gadgets.mrd.messages import Text, write_message
-        from gadgets.files.scan_record import Record
+        from gadgets.files.record_writer import Record
         record = Record.create(Path(sys.argv[1]), "scan")
         number = 0
         while True:

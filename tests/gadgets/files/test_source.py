@@ -18,8 +18,8 @@ from gadgets.files.source import (
     write_images,
     write_mrd,
 )
-from gadgets.mrd.geometry import header_xml
 from gadgets.mrd.header_layouts import ACQUISITION_HEADER, IMAGE_HEADER, WAVEFORM_HEADER, Flag
+from gadgets.mrd.header_xml import header_xml
 from gadgets.mrd.item_bytes import PIXEL_TYPES
 from gadgets.mrd.items import Acquisition, Image, Waveform
 

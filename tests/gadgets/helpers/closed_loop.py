@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from gadgets.files.source import Source
-from gadgets.mrd.geometry import header_xml
 from gadgets.mrd.header_layouts import ACQUISITION_HEADER, Flag
+from gadgets.mrd.header_xml import header_xml
 from gadgets.mrd.items import Acquisition
 from gadgets.scanner.sequence import SequenceParameters
 from mnet.masks.densities import low_pass, variable_density

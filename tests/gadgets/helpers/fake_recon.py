@@ -28,8 +28,8 @@ from gadgets.mask.messages import (
     Scope,
     Welcome,
 )
-from gadgets.mask.recon_end import Unpaired
-from gadgets.mask.recon_port import ReconLink, RemoteReconPort
+from gadgets.mask.recon_end import ReconLink, Unpaired
+from gadgets.mask.recon_port import RemoteReconPort
 from gadgets.mrd.geometry import Geometry
 from gadgets.mrd.header_layouts import IMAGE_HEADER
 from gadgets.mrd.items import Acquisition, Image
@@ -293,13 +293,21 @@ class MaskdRecon(FakeRecon):
                         link.send(Scope(slice=number), self.choose(hello), model="", reason="")
             for number, got in lines.items():
                 # word of what was applied may come after the lines: they have another socket
-                applied = link.wait_applied(Scope(slice=number), 1.0)
+                applied = self.applied_in(link, Scope(slice=number))
                 image = self.image("", number, got)
                 said = str(applied is not None and applied.fallback).lower()
                 sock.sendall(write_message(replace(image, meta={"mnet_fallback": said})))
             sock.sendall(write_message(Close()))
         finally:
             link.close()
+
+    @staticmethod
+    def applied_in(link: ReconLink, scope: Scope) -> Applied | None:
+        """Wait a moment for what the sequence says that it measures."""
+        until = time.monotonic() + 1.0
+        while link.applied(scope) is None and time.monotonic() < until:
+            time.sleep(0.01)
+        return link.applied(scope)
 
     @staticmethod
     def hello_of(link: ReconLink) -> Hello | None:

@@ -12,9 +12,11 @@ from typing import Any
 import zmq
 
 from gadgets.mask.binder import MaskService
-from gadgets.mask.codec import Codec, Hello, Message, Scope
+from gadgets.mask.codec import Codec
 from gadgets.mask.daemon import serve_masks
-from gadgets.mask.recon_port import ReconLink, ReconPort, RemoteReconPort
+from gadgets.mask.messages import Applied, Hello, Message, Scope
+from gadgets.mask.recon_end import ReconLink
+from gadgets.mask.recon_port import ReconPort, RemoteReconPort
 from gadgets.mask.sequence_port import SequencePort
 
 ANYWHERE = "tcp://127.0.0.1:0"
@@ -46,6 +48,14 @@ def until(condition: Callable[[], bool]) -> None:
         if time.monotonic() > end:
             raise TimeoutError("the condition never came true")
         time.sleep(0.002)
+
+
+def applied_in(link: ReconLink, scope: Scope) -> Applied:
+    """Wait until the sequence has said what it measures."""
+    until(lambda: link.applied(scope) is not None)
+    applied = link.applied(scope)
+    assert applied is not None
+    return applied
 
 
 def soon() -> float:

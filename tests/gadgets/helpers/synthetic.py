@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from gadgets.mrd.geometry import Geometry, header_xml
+from gadgets.mrd.geometry import Geometry
 from gadgets.mrd.header_layouts import ACQUISITION_HEADER, Flag
+from gadgets.mrd.header_xml import header_xml
 from gadgets.mrd.items import Acquisition
 from gadgets.pipeline.models import Models
 

@@ -10,7 +10,7 @@ import pytest
 from gadgets.errors import ConfigError
 from gadgets.files.scan_record import read_record
 from gadgets.host.child_host import Address
-from gadgets.host.fire_dialect import Request, configure, request
+from gadgets.host.fire_dialect import Request, request
 from gadgets.mrd.items import Image
 from gadgets.mrd.messages import (
     Close,
@@ -23,7 +23,7 @@ from gadgets.mrd.messages import (
     write_message,
 )
 from gadgets.mrd.sockets import SocketReader
-from gadgets.pipeline.build import load, parse
+from gadgets.pipeline.build import configure, load, parse
 from gadgets.steps.image_finish import SERIES_MASK
 from gadgets.steps.image_finish import USHORT as USHORT_TYPE
 from gadgets.steps.reconstruct import Reconstruct

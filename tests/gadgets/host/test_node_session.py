@@ -2,9 +2,7 @@
 
 import socket
 import struct
-import threading
 from pathlib import Path
-from typing import NoReturn
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,16 +10,15 @@ import pytest
 
 from gadgets.errors import ConfigError, ProtocolError
 from gadgets.external import OneScan, read_settings
-from gadgets.host.node_session import ExternalSession, node_pipeline
-from gadgets.host.session import Services
+from gadgets.host.choice import node_pipeline
+from gadgets.host.connection import MrdConnection
+from gadgets.host.session import PARENT
 from gadgets.mrd.header_layouts import IMAGE_HEADER
 from gadgets.mrd.items import Image
 from gadgets.pipeline.build import load, parse
-from gadgets.pipeline.models import Models
 from tests.gadgets.helpers.external_parent import (
     CAPTURES,
     CLOSE,
-    PATIENCE,
     QUICK,
     Link,
     Received,
@@ -29,6 +26,7 @@ from tests.gadgets.helpers.external_parent import (
     failed,
     node_document,
 )
+from tests.gadgets.helpers.sessions import served, services
 from tests.gadgets.helpers.synthetic import scanned
 
 SHIPPED = (
@@ -38,34 +36,16 @@ SHIPPED = (
 )
 
 
-def started() -> NoReturn:
-    raise AssertionError("nothing may start")
-
-
-NOTHING = Services(
-    models=Models(),
-    masks=None,  # type: ignore[arg-type]
-    open_worker=lambda *_: started(),
-    new_record=lambda: None,
-    answer=lambda key: "Unknown query",
-    wait_warm=lambda: None,
-)
-
-
-def converse(stream: bytes) -> tuple[list[Received], ExternalSession]:
-    """Send a parent's bytes to a session in this process, and give what it answers."""
+def converse(stream: bytes) -> list[Received]:
+    """Send a parent's bytes to a session in this process, and give what it answers: it fails."""
     ours, theirs = socket.socketpair()
-    session = ExternalSession(theirs, NOTHING)
-    thread = threading.Thread(target=session.serve)
-    thread.start()
-    link = Link(ours)
-    ours.sendall(stream)  # never blocks for good: the session reads all of it
-    messages = link.rest()
-    ours.close()
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
-    assert session.failure is not None
-    return messages, session
+    with served(theirs, services(), PARENT) as failures:
+        link = Link(ours)
+        ours.sendall(stream)  # never blocks for good: the session reads all of it
+        messages = link.rest()
+        ours.close()
+    assert failures[0] is not None
+    return messages
 
 
 def text_message(number: int, text: bytes) -> bytes:
@@ -89,20 +69,20 @@ def test_a_configuration_that_cannot_be_is_an_error(configuration: bytes, compla
     scan = scanned()
     stream = text_message(2, configuration) + text_message(3, scan.header)
     stream += b"".join(acquisition_bytes(line) for line in scan.lines()) + END
-    messages, _ = converse(stream)
+    messages = converse(stream)
     assert complaint in failed(messages)
     assert len(messages) == 2
 
 
 def test_a_header_that_cannot_be_is_an_error() -> None:
     stream = text_message(2, node_document(QUICK)) + text_message(3, b"Dummy XML header") + END
-    assert "the MRD header is no XML" in failed(converse(stream)[0])
+    assert "the MRD header is no XML" in failed(converse(stream))
 
 
 def test_ids_that_gadgetron_refuses_from_a_node_are_never_sent() -> None:
     query = struct.pack("<HQQQ", 6, 0, 1, 3) + b"key"  # would be answered with a RESPONSE
     stream = text_message(2, node_document(QUICK)) + query + END
-    assert "Response is not taken from an external node" in failed(converse(stream)[0])
+    assert "Response is not taken from an external node" in failed(converse(stream))
 
 
 @pytest.mark.parametrize("dtype", ["<i2", "<i4"])
@@ -116,7 +96,7 @@ def test_pixel_types_that_gadgetron_does_not_take_from_a_node_are_never_sent(dty
     image = Image(header=header, data=np.zeros((1, 1, 1, 1), dtype), meta={})
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(ProtocolError, match="is not taken from an external node"):
-        ExternalSession(theirs, NOTHING)._send(image)
+        MrdConnection(theirs, PARENT.manner, str).send(image)
 
 
 def test_settings_of_a_node_are_checked(tmp_path: Path) -> None:
@@ -142,7 +122,7 @@ def test_no_recorded_session_of_another_node_hangs_or_passes_for_a_success() -> 
     paths = sorted(CAPTURES.glob("b*/*gadgetron_to_python.bin"))
     assert len(paths) > 50
     for path in paths:
-        messages, _ = converse(path.read_bytes())
+        messages = converse(path.read_bytes())
         assert failed(messages), path
         assert len(messages) == 2, path
 

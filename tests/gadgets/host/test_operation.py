@@ -26,12 +26,13 @@ from gadgets.errors import ConfigError, GadgetsError, HeaderError, ProtocolError
 from gadgets.host import logs, prometheus, rehearsal
 from gadgets.host import serve as serve_module
 from gadgets.host.child_host import Address
+from gadgets.host.connection import PeerGone
 from gadgets.host.health_server import StatusServer
-from gadgets.host.node_session import ParentGone
 from gadgets.host.serve import Host
 from gadgets.mrd.messages import Close, ConfigFile, Header, Text, read_message, write_message
 from gadgets.mrd.sockets import SocketReader
-from gadgets.pipeline.build import load, parse, split
+from gadgets.pipeline.build import load, parse
+from gadgets.pipeline.chain import split
 from gadgets.scanner.client import MrdClient
 from gadgets.scanner.sequence import play
 from tests.gadgets.helpers.closed_loop import N_KY, sequence, source
@@ -130,7 +131,7 @@ def raised_from(error: Exception, cause: Exception) -> Exception:
         (EOFError("x"), "connection"),
         (ConnectionResetError("x"), "connection"),
         (GadgetsError("x"), "internal"),
-        (raised_from(ParentGone("x"), EOFError("x")), "connection"),
+        (raised_from(PeerGone("x"), EOFError("x")), "connection"),
         (raised_from(RuntimeError("x"), OSError("x")), "internal"),
         (KeyError("x"), "internal"),
     ],

@@ -20,8 +20,8 @@ from gadgets.errors import GadgetError
 from gadgets.host.worker import NICENESS
 from gadgets.host.worker_handle import IN_FLIGHT, Worker, WorkerPool, WorkerScan
 from gadgets.mrd.items import Acquisition, Frame, Image, Item, Waveform
-from gadgets.pipeline.build import load, parse, split
-from gadgets.pipeline.chain import chain, run
+from gadgets.pipeline.build import load, parse
+from gadgets.pipeline.chain import chain, run, split
 from gadgets.pipeline.intake import intake
 from gadgets.pipeline.scan import Scan
 from tests.gadgets.helpers.synthetic import Scanned, noise, scanned

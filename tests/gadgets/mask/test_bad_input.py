@@ -13,19 +13,9 @@ import pytest
 import zmq
 
 from gadgets.mask.binder import MaskService
-from gadgets.mask.codec import (
-    MAGIC,
-    MAX_MESSAGE,
-    Ack,
-    Codec,
-    ErrorMessage,
-    MaskMessage,
-    Nack,
-    ReconHello,
-    Scope,
-    Welcome,
-)
+from gadgets.mask.codec import MAGIC, MAX_MESSAGE, Codec
 from gadgets.mask.daemon import serve_masks
+from gadgets.mask.messages import Ack, ErrorMessage, MaskMessage, Nack, ReconHello, Scope, Welcome
 from gadgets.mask.recon_end import Unpaired
 from gadgets.mask.recon_port import RemoteReconPort
 from gadgets.mask.sequence_port import SequencePort

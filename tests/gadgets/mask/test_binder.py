@@ -1,6 +1,5 @@
 """The binder and the two ends without sockets: who is paired, what is forwarded, what is due."""
 
-import threading
 import uuid
 from dataclasses import replace
 
@@ -9,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gadgets.mask.binder import Binder, Letter, Peer
-from gadgets.mask.codec import (
+from gadgets.mask.messages import (
     Ack,
     Applied,
     Bye,
@@ -23,8 +22,8 @@ from gadgets.mask.codec import (
     Scope,
     Welcome,
 )
-from gadgets.mask.recon_end import RESEND_S, ReconSession, Unpaired
-from gadgets.mask.sequence_end import SequenceSession
+from gadgets.mask.recon_end import RESEND_S, ReconLink, Unpaired
+from gadgets.mask.sequence_end import SequenceInbox
 
 LINES = (4, 5, 6, 7)
 HELLO = Hello(
@@ -210,7 +209,7 @@ def test_no_mask_ever_reaches_a_sequence_of_another_token_or_one_of_two(
             ever[gone].clear()
 
 
-def reply_to(session: SequenceSession, mask: MaskMessage) -> str:
+def reply_to(session: SequenceInbox, mask: MaskMessage) -> str:
     match session.receive(mask):
         case Nack(reason=reason):
             return reason
@@ -219,7 +218,7 @@ def reply_to(session: SequenceSession, mask: MaskMessage) -> str:
     raise TypeError("a mask must be answered")
 
 
-def apply(session: SequenceSession, mask: MaskMessage | None, slice_: int = 0) -> Applied:
+def apply(session: SequenceInbox, mask: MaskMessage | None, slice_: int = 0) -> Applied:
     return session.apply(
         Scope(slice=slice_),
         mask.counters if mask else LINES,
@@ -230,7 +229,7 @@ def apply(session: SequenceSession, mask: MaskMessage | None, slice_: int = 0) -
 
 
 def test_sequence_takes_a_mask_once_and_acks_every_repeat() -> None:
-    session, mask = SequenceSession(HELLO), mask_for("scan")
+    session, mask = SequenceInbox(HELLO), mask_for("scan")
     assert [reply_to(session, mask) for _ in range(2)] == ["ack", "ack"]
     assert session.mask(Scope(slice=0)) == mask
     assert apply(session, mask).message_id == mask.message_id
@@ -239,7 +238,7 @@ def test_sequence_takes_a_mask_once_and_acks_every_repeat() -> None:
 
 
 def test_newest_sequence_number_holds_and_lower_ones_are_stale() -> None:
-    session = SequenceSession(HELLO)
+    session = SequenceInbox(HELLO)
     old, new = mask_for("scan", 1), mask_for("scan", 2)
     assert reply_to(session, old) == "ack"
     assert reply_to(session, new) == "ack"
@@ -252,7 +251,7 @@ def test_newest_sequence_number_holds_and_lower_ones_are_stale() -> None:
 
 
 def test_mask_after_applied_is_late_even_if_it_was_acked_before() -> None:
-    session, mask = SequenceSession(HELLO), mask_for("scan")
+    session, mask = SequenceInbox(HELLO), mask_for("scan")
     assert reply_to(session, mask) == "ack"
     apply(session, None)
     assert reply_to(session, mask) == "late"
@@ -270,13 +269,13 @@ def test_mask_after_applied_is_late_even_if_it_was_acked_before() -> None:
     ],
 )
 def test_sequence_refuses_what_is_not_for_it(mask: MaskMessage, reason: str) -> None:
-    session = SequenceSession(HELLO)
+    session = SequenceInbox(HELLO)
     assert reply_to(session, mask) == reason
     assert session.mask(mask.scope) is None
 
 
 def test_sequence_cannot_apply_twice_or_what_is_no_mask() -> None:
-    session = SequenceSession(HELLO)
+    session = SequenceInbox(HELLO)
     with pytest.raises(ValueError, match="budget"):
         session.apply(Scope(slice=0), LINES[1:], fallback=False, reason="", message_id=None)
     apply(session, None)
@@ -284,10 +283,10 @@ def test_sequence_cannot_apply_twice_or_what_is_no_mask() -> None:
         apply(session, None)
 
 
-def open_session(hello: Hello) -> tuple[ReconSession, list[Message]]:
+def open_session(hello: Hello) -> tuple[ReconLink, list[Message]]:
     """Return a paired session whose clock stands at 0, and what it posts."""
     posted: list[Message] = []
-    session = ReconSession("scan", posted.append, clock=lambda: 0.0)
+    session = ReconLink("scan", posted.append, clock=lambda: 0.0)
     session.begin()
     session.receive(hello)
     session.receive(Welcome(scan_token="scan", paired=True, ready=True, reason=""))
@@ -319,7 +318,7 @@ def test_mask_is_not_sent_again_after_the_deadline(deadline_ms: float, copies: i
 
 
 def test_binder_without_answer_unpaired_scan_and_closed_link_raise_unpaired() -> None:
-    session = ReconSession("scan", lambda message: None)
+    session = ReconLink("scan", lambda message: None)
     with pytest.raises(Unpaired, match="no answer"):
         session.send(Scope(slice=0), LINES, model="", reason="")
     session, _ = open_session(HELLO)
@@ -337,12 +336,3 @@ def test_recon_ignores_words_about_another_scan() -> None:
     session, _ = open_session(HELLO)
     session.receive(Welcome(scan_token="other", paired=False, ready=False, reason=""))
     assert session.hello() == HELLO
-
-
-def test_wait_for_applied_ends_early_once_the_sequence_is_gone() -> None:
-    session, _ = open_session(HELLO)
-    gone = Welcome(scan_token="scan", paired=False, ready=False, reason="gone")
-    timer = threading.Timer(0.02, session.receive, [gone])
-    timer.start()
-    assert session.wait_applied(Scope(slice=0), 60) is None
-    timer.join()

@@ -14,15 +14,19 @@ from gadgets.mask.codec import (
     MAGIC,
     MAX_HEADER,
     MAX_MESSAGE,
+    Codec,
+    MaskProtocolError,
+    pack_bitmap,
+    unpack_bitmap,
+)
+from gadgets.mask.messages import (
     Ack,
     Applied,
     Bye,
-    Codec,
     ErrorMessage,
     Heartbeat,
     Hello,
     MaskMessage,
-    MaskProtocolError,
     Message,
     Nack,
     ReconHello,
@@ -31,8 +35,6 @@ from gadgets.mask.codec import (
     as_record,
     check_mask,
     check_scope,
-    pack_bitmap,
-    unpack_bitmap,
 )
 
 TOKEN = "7d0b2cba-3b1e-4f5c-8a0f-5f4f3d1c2b1a"

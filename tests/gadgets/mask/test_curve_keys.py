@@ -14,8 +14,8 @@ from gadgets.errors import ConfigError
 from gadgets.host.child_host import Address
 from gadgets.host.serve import Host
 from gadgets.mask.binder import Binder, MaskService
-from gadgets.mask.codec import ErrorMessage, Hello, ReconHello, Welcome
 from gadgets.mask.curve_keys import ClientKeys, ServerKeys, make_keys
+from gadgets.mask.messages import ErrorMessage, Hello, ReconHello, Welcome
 from gadgets.mask.recon_port import RemoteReconPort
 from gadgets.mask.sequence_port import SequencePort
 from gadgets.scanner.sequence import play
@@ -26,6 +26,7 @@ from tests.gadgets.helpers.mask_bench import (
     PATIENCE,
     SLICE,
     RawPeer,
+    applied_in,
     daemon,
     hello,
     soon,
@@ -146,7 +147,7 @@ def test_masks_make_the_round_trip_under_curve_beyond_loopback(
         mask = port.poll(SLICE, soon())
         assert mask is not None
         port.applied(SLICE, mask.counters, fallback=False, reason="", message_id=message_id)
-        assert link.wait_applied(SLICE, PATIENCE) is not None
+        assert applied_in(link, SLICE).message_id == message_id
     link.close()
     assert service.refused == 0
 

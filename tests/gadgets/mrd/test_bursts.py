@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gadgets.mrd.bursts import MOST, LineReader
 from gadgets.mrd.header_layouts import WAVEFORM_HEADER, Flag
 from gadgets.mrd.items import Acquisition, Burst, Frame, Item, Mask, PreScan, Waveform
-from gadgets.mrd.messages import Close, Message, write_message
+from gadgets.mrd.messages import Close, Message, read_message, write_message
 from gadgets.mrd.sockets import SocketReader
 from gadgets.pipeline.chain import apart, run
 from gadgets.pipeline.scan import Scan
@@ -46,10 +46,10 @@ def received(messages: Iterable[Message]) -> list[Message | Burst]:
     with near, far:
         far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         far.sendall(b"".join(map(write_message, [*messages, Close()])))
-        reader = LineReader(SocketReader(near))
+        reader = LineReader(SocketReader(near), read_message)
         found: list[Message | Burst] = []
         while not found or not isinstance(found[-1], Close):
-            found.append(reader.burst() or reader.message())
+            found.append(reader.next())
     return found[:-1]
 
 
@@ -105,16 +105,24 @@ def test_a_line_waits_for_none_that_is_only_half_there() -> None:
     near, far = socket.socketpair()
     near.settimeout(1.0)
     with near, far:
-        reader = LineReader(SocketReader(near))
+        reader = LineReader(SocketReader(near), read_message)
         far.sendall(b"".join(lines[:3]) + lines[3][:-1])
-        assert reader.burst() is None
-        assert write_message(reader.message()) == lines[0]
-        burst = reader.burst()
-        assert burst is not None
+        first, burst = reader.next(), reader.next()
+        assert isinstance(first, Acquisition)
+        assert write_message(first) == lines[0]
+        assert isinstance(burst, Burst)
         assert [write_message(line) for line in burst.lines()] == lines[1:3]
-        assert reader.burst() is None
         far.sendall(lines[3][-1:])
         assert write_message(reader.message()) == lines[3]
+
+
+def test_lines_are_given_one_by_one_to_whoever_asks_for_messages() -> None:
+    lines = [write_message(line) for line in scanned().lines()[:4]]
+    near, far = socket.socketpair()
+    with near, far:
+        reader = LineReader(SocketReader(near), read_message)
+        far.sendall(b"".join(lines))
+        assert [write_message(reader.message()) for _ in lines] == lines
 
 
 def results(chain: Iterable[Any], items: list[Item], **services: Any) -> tuple[list[Item], Scan]:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gadgets.errors import GadgetsError, HeaderError
-from gadgets.mrd.geometry import SCAN_TOKEN, Geometry, header_xml, with_user_parameter
+from gadgets.mrd.geometry import SCAN_TOKEN, Geometry
+from gadgets.mrd.header_xml import header_xml, with_user_parameter
 
 with warnings.catch_warnings():  # importing ismrmrd changes the warning filters
     import ismrmrd

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gadgets.mrd.geometry import Geometry, header_xml
+from gadgets.mrd.geometry import Geometry
 from gadgets.mrd.header_layouts import Flag, ImageKey, flags_of, image_key
+from gadgets.mrd.header_xml import header_xml
 from gadgets.mrd.items import Acquisition
 from gadgets.mrd.messages import Close, Message, buffer_reader, read_message, write_message
 from gadgets.mrd.sockets import SocketReader, put_all

@@ -5,8 +5,9 @@ import pytest
 
 from gadgets.errors import ConfigError
 from gadgets.mrd.items import Acquisition, Image, Waveform
-from gadgets.pipeline.build import load, parse, parse_stream, split
+from gadgets.pipeline.build import load, parse, parse_stream
 from gadgets.pipeline.catalogue import GADGETS
+from gadgets.pipeline.chain import split
 from gadgets.steps.accumulate import AccumulateFrame
 from gadgets.steps.gadgetron_images import Extract
 from gadgets.steps.gadgetron_recon import SimpleRecon, TriggerFrames

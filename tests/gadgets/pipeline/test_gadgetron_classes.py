@@ -9,8 +9,9 @@ import pytest
 
 from gadgets.errors import GadgetError
 from gadgets.host.child_host import Address
-from gadgets.mrd.geometry import Geometry, header_xml
+from gadgets.mrd.geometry import Geometry
 from gadgets.mrd.header_layouts import ACQUISITION_HEADER, IMAGE_HEADER, WAVEFORM_HEADER, Flag
+from gadgets.mrd.header_xml import header_xml
 from gadgets.mrd.image_attributes import meta_from_xml
 from gadgets.mrd.items import Acquisition, Image, Waveform
 from gadgets.mrd.messages import (

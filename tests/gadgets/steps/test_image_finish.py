@@ -7,8 +7,9 @@ import pytest
 from scipy.signal import resample
 
 from gadgets.errors import GadgetError
-from gadgets.mrd.geometry import Geometry, header_xml
+from gadgets.mrd.geometry import Geometry
 from gadgets.mrd.header_layouts import ImageKey, image_key
+from gadgets.mrd.header_xml import header_xml
 from gadgets.mrd.image_attributes import meta_to_xml
 from gadgets.mrd.items import Frame, Image, Item, Mask, PreScan
 from gadgets.mrd.messages import message_buffers, read_message

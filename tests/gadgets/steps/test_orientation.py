@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
 from gadgets.host.child_host import Address
-from gadgets.mrd.geometry import header_xml
 from gadgets.mrd.header_layouts import Flag
+from gadgets.mrd.header_xml import header_xml
 from gadgets.mrd.items import Acquisition, Image
 from gadgets.scanner.client import MrdClient
 from tests.gadgets.helpers.synthetic import acquisition

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gadgets.mask.messages import Bye, Hello, MaskMessage, Message, Nack, Scope, Welcome
-from gadgets.mask.recon_end import ReconSession
+from gadgets.mask.recon_end import ReconLink
 from gadgets.mrd.header_layouts import Flag
 from gadgets.mrd.items import Acquisition, Frame, Item, Mask, PreScan
 from gadgets.pipeline.chain import run
@@ -77,7 +77,7 @@ def hello(**changes: Any) -> Hello:
     return Hello(**(values | changes))
 
 
-class Channel(ReconSession):
+class Channel(ReconLink):
     """The real session of a reconstruction, with a sequence that only listens."""
 
     def __init__(self, said: Hello | None = None, token: str | None = TOKEN) -> None:

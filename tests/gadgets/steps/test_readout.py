@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from gadgets.errors import GadgetError
-from gadgets.mrd.geometry import Geometry, header_xml
+from gadgets.mrd.geometry import Geometry
 from gadgets.mrd.header_layouts import Flag
+from gadgets.mrd.header_xml import header_xml
 from gadgets.mrd.items import Acquisition
 from gadgets.pipeline.chain import run
 from gadgets.pipeline.scan import Scan

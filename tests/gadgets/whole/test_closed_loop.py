@@ -16,8 +16,9 @@ from gadgets.host.child_host import Address
 from gadgets.host.serve import Host
 from gadgets.mask.messages import Scope
 from gadgets.mask.sequence_port import SequencePort
-from gadgets.mrd.geometry import SCAN_TOKEN, with_user_parameter
+from gadgets.mrd.geometry import SCAN_TOKEN
 from gadgets.mrd.header_layouts import Flag
+from gadgets.mrd.header_xml import with_user_parameter
 from gadgets.mrd.items import Acquisition, Image
 from gadgets.mrd.messages import Close, ConfigFile, Query, Response, read_message, write_message
 from gadgets.mrd.sockets import SocketReader

@@ -27,7 +27,7 @@ _FAILED = {
 _EVENTS = sum(_FAILED) | int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def require_safe(endpoint: str, keys: Keys | None) -> None:
@@ -100,10 +100,10 @@ class Gate:
         curve_key = z85.encode(credentials[0]) if mechanism == b"CURVE" and credentials else b""
         clients = self._keys.clients() if isinstance(self._keys, ServerKeys) else {}
         if domain == ZAP_DOMAIN and curve_key in clients:
-            logger.info("mask channel: %s connects from %s", clients[curve_key], address.decode())
+            log.info("mask channel: %s connects from %s", clients[curve_key], address.decode())
             return [version, request, b"200", b"OK", curve_key, b""]
         if _worth_a_line(self.refused + 1):
-            logger.warning(
+            log.warning(
                 "mask channel: refused a client at %s, public key %s...: not on the allow-list "
                 "(refusal %d)",
                 address.decode(errors="replace"),
@@ -121,7 +121,7 @@ class Gate:
         self.refused += 1
         self.reason = _FAILED[event]
         if event != zmq.EVENT_HANDSHAKE_FAILED_AUTH and _worth_a_line(self.refused):
-            logger.warning(
+            log.warning(
                 "mask channel: handshake failed: %s (refusal %d)", self.reason, self.refused
             )
 
