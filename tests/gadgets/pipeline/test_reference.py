@@ -9,8 +9,9 @@ import pytest
 from gadgets.pipeline.build import parse
 from gadgets.pipeline.catalogue import GADGETS, STEPS, step
 from gadgets.pipeline.field_comments import field_comments
-from gadgets.pipeline.gadgetron_classes import GADGETRON_CLASSES, READERS, WRITERS
+from gadgets.pipeline.gadgetron_classes import GADGETRON_CLASSES
 from gadgets.pipeline.properties import annotations, can_be_text
+from gadgets.pipeline.readers_writers import READERS, WRITERS
 from gadgets.pipeline.reference import page, purpose
 
 ROOT = Path(__file__).parents[3]
