@@ -175,10 +175,11 @@ def finished(dtype: Any = "float") -> tuple[Image, np.ndarray]:
 def test_gadgetron_1112_nothing_has_to_be_compiled_to_install_it() -> None:
     packing = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert "ext-modules" not in packing
-    kinds = {".py", ".json", ".safetensors", ".xml"}
-    for package in packing["packages"]:
-        for path in (ROOT / package.replace(".", "/")).iterdir():
-            assert path.is_dir() or path.suffix in kinds, f"{path} is not for pip alone"
+    kinds = {".py", ".json", ".safetensors", ".xml", ".html", ".css"}
+    for package in packing["packages"]["find"]["include"]:
+        for path in (ROOT / package.removesuffix("*")).rglob("*"):
+            plain = path.is_dir() or path.suffix in kinds or path.name == "py.typed"
+            assert plain or "__pycache__" in path.parts, f"{path} is not for pip alone"
 
 
 def test_gadgetron_902_a_gpu_without_memory_left_leaves_the_scan_to_the_cpu(
