@@ -336,16 +336,19 @@ def _conformance(options: argparse.Namespace) -> int:
 def _maskd(options: argparse.Namespace) -> int:
     import zmq
 
+    from .mask.binder import MaskService
     from .mask.curve_keys import ServerKeys
-    from .mask.daemon import serve_masks
 
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     keys = ServerKeys.load(options.mask_keys) if options.mask_keys else None
     try:
-        serve_masks(options.mask_endpoint, keys=keys, stop=stop)
+        service = MaskService(options.mask_endpoint, keys=keys)
     except (ValueError, zmq.ZMQError) as error:
         raise ConfigError(f"cannot bind: {error}") from error
+    with service:
+        log.info("mask channel adaptive-mask/1 at %s", service.endpoint)
+        stop.wait()
     return 0
 
 

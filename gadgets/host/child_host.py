@@ -29,7 +29,6 @@ def private_host(
     device: str = "auto",
     pipelines: Path | None = None,
     gadgets: Path | None = None,
-    quiet: bool = True,
 ) -> Iterator[Address]:
     """Start `mnet serve`, wait until it is ready, and stop it in the end.
 
@@ -42,7 +41,7 @@ def private_host(
     """
     command = [sys.executable, "-m", "gadgets.cli", "serve", "--port", "0"]
     command += ["--mask-endpoint", "tcp://127.0.0.1:*", "--records", str(records)]
-    command += ["--device", device, "--announce"] + (["--quiet"] if quiet else [])
+    command += ["--device", device, "--announce", "--quiet"]
     for name, folder in (("--pipelines", pipelines), ("--gadgets", gadgets)):
         command += [] if folder is None else [name, str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

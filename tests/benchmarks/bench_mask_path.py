@@ -20,7 +20,7 @@ from gadgets.files.source import Source, open_source
 from gadgets.host.child_host import Address
 from gadgets.scanner.adaptive_scan import fully_sampled, plan_lines
 from gadgets.scanner.demo_scan import demo_volume, write_demo
-from gadgets.scanner.sequence import Sequence, play
+from gadgets.scanner.sequence import SequenceParameters, play
 from mnet.sampler.mnet_select import MNetSelect
 from mnet.weight_files import load_weights
 from tests.benchmarks.bench import Check, Figure
@@ -30,7 +30,9 @@ RUNS, SCANS, N_SLICES, TR_MS = 3, 3, 10, 5.0
 TARGETS_MS = {"median": 5.0, "p99": 10.0}
 
 
-def scan(host: Running, source: Source, sequence: Sequence) -> tuple[list[float], list[float], int]:
+def scan(
+    host: Running, source: Source, sequence: SequenceParameters
+) -> tuple[list[float], list[float], int]:
     """Play one scan: ms on the host's and on the scanner's clock, and slices without a mask."""
     address = Address(host="127.0.0.1", port=host.port, mask_endpoint=host.mask_endpoint)
     played, images = play(source, sequence, address, "adaptive_modl.xml")
@@ -54,8 +56,8 @@ def measure() -> Iterator[Figure]:
         path = Path(folder) / "demo.h5"
         write_demo(path, demo_volume(n_slices=N_SLICES))
         source = open_source(path)
-        lines = plan_lines(fully_sampled(source), 4.0)
-        sequence = Sequence(lines=lines, fallback=sampler.population(lines), tr_ms=TR_MS)
+        plan = plan_lines(fully_sampled(source), 4.0)
+        sequence = SequenceParameters(plan=plan, fallback=sampler.population(plan), tr_ms=TR_MS)
         began, busy = time.perf_counter(), worker_seconds(host.pid)
         for _ in range(RUNS):
             run: dict[str, list[float]] = {"host": [], "scanner": []}

@@ -6,14 +6,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from queue import Queue
 from typing import Any
 
 import zmq
 
 from gadgets.mask.binder import MaskService
 from gadgets.mask.codec import Codec
-from gadgets.mask.daemon import serve_masks
 from gadgets.mask.messages import Applied, Hello, Message, Scope
 from gadgets.mask.recon_end import ReconLink
 from gadgets.mask.recon_port import ReconPort, RemoteReconPort
@@ -71,29 +69,12 @@ class Channel:
 
 
 @contextmanager
-def daemon() -> Iterator[str]:
-    stop, endpoints = threading.Event(), Queue[str]()
-    thread = threading.Thread(
-        target=serve_masks, args=(ANYWHERE,), kwargs={"ready": endpoints.put, "stop": stop}
-    )
-    thread.start()
-    try:
-        yield endpoints.get(timeout=PATIENCE)
-    finally:
-        stop.set()
-        thread.join()
-
-
-@contextmanager
 def channel_kind(kind: str) -> Iterator[Channel]:
     """Serve masks `in process` or `through maskd`; no thread may outlive it."""
     before = threading.active_count()
-    if kind == "in process":
-        with MaskService(ANYWHERE) as service:
-            yield Channel(service.endpoint, service)
-    else:
-        with daemon() as endpoint:
-            yield Channel(endpoint, RemoteReconPort(endpoint))
+    with MaskService(ANYWHERE) as service:
+        near = kind == "in process"
+        yield Channel(service.endpoint, service if near else RemoteReconPort(service.endpoint))
     if threading.active_count() != before:
         raise RuntimeError("a thread was left behind")
 

@@ -14,7 +14,6 @@ import zmq
 
 from gadgets.mask.binder import MaskService
 from gadgets.mask.codec import MAGIC, MAX_MESSAGE, Codec
-from gadgets.mask.daemon import serve_masks
 from gadgets.mask.messages import Ack, ErrorMessage, MaskMessage, Nack, ReconHello, Scope, Welcome
 from gadgets.mask.recon_end import Unpaired
 from gadgets.mask.recon_port import RemoteReconPort
@@ -232,7 +231,6 @@ def test_endpoint_that_leaves_the_machine_is_refused_by_everybody(endpoint: str)
     for make in (
         MaskService,
         RemoteReconPort,
-        serve_masks,
         lambda where: SequencePort(where, hello()),
     ):
         with pytest.raises(ValueError, match="CURVE"):
