@@ -1,9 +1,9 @@
 """The virtual scanner: plays a fully sampled file as an adaptive sequence would acquire it.
 
 Per slice it sends the calibration lines, looks for the mask until the deadline, says what it
-applies, and sends those lines and no others. It holds a fallback mask from the start and never
-waits for anything else. What it does not model: reordering ky changes the effective echo time of a
-turbo spin echo, eddy currents and steady states; the data are those of the file.
+applies, and sends those lines and no others. It holds a fallback mask from the start and, once the
+scan has begun, waits for nothing else. What it does not model: reordering ky changes the effective
+echo time of a turbo spin echo, eddy currents and steady states; the data are those of the file.
 """
 
 import time

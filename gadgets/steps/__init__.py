@@ -1,5 +1,5 @@
-"""Our gadgets, one file each, in the order of a pipeline: from lines to finished images.
+"""Our gadgets, from lines to finished images; `gadgetron_*` stand for Gadgetron's own.
 
-They are named by XML and by nobody else. A step sees the scan it is given and the items that
-come; it never opens a socket or a file.
+XML names them, and the virtual scanner makes its reference with the same ones. A step sees the scan
+it is given and the items that come; it never opens a socket or a file.
 """

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import torch
 from torch import Tensor
@@ -105,8 +105,10 @@ class Reconstruct(Gadget):
                 image = linear.cg_sense(*batch, **self._given())
             elif self.method == "l1_wavelet":
                 image = l1_wavelet(*batch, **self._given())
-            else:
+            elif self.method == "zero_filled":
                 image = linear.zero_filled(*batch)
+            else:
+                assert_never(self.method)
         return image[0].cpu()
 
     def _given(self) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from tests.gadgets.helpers.mask_bench import (
     SLICE,
     RawPeer,
     applied_in,
-    daemon,
     hello,
     soon,
     until,
@@ -239,10 +238,9 @@ def test_maskd_outside_loopback_without_keys_ends_with_a_clear_word(
 
 
 def test_loopback_needs_no_keys() -> None:
-    with daemon() as endpoint, SequencePort(endpoint, hello()) as port:
+    with MaskService(ANYWHERE) as service, SequencePort(service.endpoint, hello()) as port:
         assert not port.wait_ready(0.05)
         assert port.refused is None
-    with MaskService(ANYWHERE) as service:
         assert service.refused == 0
 
 
