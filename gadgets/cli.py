@@ -376,6 +376,7 @@ def _closed_loop(options: argparse.Namespace, source: Any, title: str) -> int:
 
     from .files.source import write_images
     from .scanner.adaptive_scan import Options, adaptive_scan
+    from .scanner.scan_result import in_a_sentence
     from .scanner.sequence import Played
 
     chosen = Options(
@@ -415,26 +416,8 @@ def _closed_loop(options: argparse.Namespace, source: Any, title: str) -> int:
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n")
     summary = result.json["summary"]
-    print(_sentence(summary))
+    print(in_a_sentence(summary))
     return 0 if summary["images"] == summary["n_slices"] else 1
-
-
-def _sentence(summary: dict[str, Any]) -> str:
-    latency = summary["mask_latency_ms_median"]
-    answered = "no mask in time" if latency is None else f"masks after {latency:.1f} ms (median)"
-    record = summary.get("record", {})
-    proof = ""
-    if "only_asked_lines" in record:
-        proof = (
-            "; the record proves that only asked-for lines arrived"
-            if record["only_asked_lines"]
-            else f"; {record['unasked_lines']} UNASKED LINES ARRIVED"
-        )
-    return (
-        f"{summary['images']} of {summary['n_slices']} images, {summary['n_lines']} of "
-        f"{summary['n_acquirable']} lines, {answered}, {summary['fallbacks']} fallbacks, "
-        f"NRMSE {summary['nrmse']:.4f}{proof}"
-    )
 
 
 @contextmanager

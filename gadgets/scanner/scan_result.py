@@ -21,3 +21,22 @@ class Result:
     reference: Tensor  # (n, x, y) magnitudes of all lines
     images: Tensor  # (n, x, y) magnitudes as received, in the order of the volume
     wire: list[Image]
+
+
+def in_a_sentence(summary: dict[str, Any]) -> str:
+    """Say how a scan went: images, lines, latency, fallbacks, error, and what its record proves."""
+    latency = summary["mask_latency_ms_median"]
+    answered = "no mask in time" if latency is None else f"masks after {latency:.1f} ms (median)"
+    record = summary.get("record", {})
+    proof = ""
+    if "only_asked_lines" in record:
+        proof = (
+            "; the record proves that only asked-for lines arrived"
+            if record["only_asked_lines"]
+            else f"; {record['unasked_lines']} UNASKED LINES ARRIVED"
+        )
+    return (
+        f"{summary['images']} of {summary['n_slices']} images, {summary['n_lines']} of "
+        f"{summary['n_acquirable']} lines, {answered}, {summary['fallbacks']} fallbacks, "
+        f"NRMSE {summary['nrmse']:.4f}{proof}"
+    )
