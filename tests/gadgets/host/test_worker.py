@@ -2,15 +2,11 @@ import gc
 import os
 import queue
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import pytest
@@ -322,14 +318,14 @@ def environment(worker: Worker) -> set[str]:
 
 
 def test_the_worker_gives_way_to_the_front_and_not_to_everybody(pool: WorkerPool) -> None:
-    """Each step takes a fifth: 5 leaves a third of the share of niceness 0, 19 a seventieth."""
+    """Each step takes a fifth: 10 leaves a tenth of the share of niceness 0, 19 a seventieth."""
     worker = pool.get()
     reconstruct(worker, ODD)
     ours = os.getpriority(os.PRIO_PROCESS, 0)
     tasks = [int(task) for task in os.listdir(f"/proc/{worker.pid}/task")]
     nicer = {os.getpriority(os.PRIO_PROCESS, task) - ours for task in tasks}
     assert nicer == {min(NICENESS, 19 - ours)}, "all threads, counted from our own niceness"
-    assert 0 < NICENESS <= 5
+    assert 5 < NICENESS <= 10  # masks are late with less, slices starve with more
 
 
 def test_threads_of_the_worker_wait_asleep_unless_the_user_says_otherwise(
@@ -343,42 +339,3 @@ def test_threads_of_the_worker_wait_asleep_unless_the_user_says_otherwise(
         assert "OMP_WAIT_POLICY=active" in environment(worker)
     finally:
         worker.close()
-
-
-@contextmanager
-def busy_cores() -> Iterator[None]:
-    """Keep every core busy with a process as nice as this one."""
-    loop = [sys.executable, "-c", "while True: pass"]
-    loops = [subprocess.Popen(loop) for _ in os.sched_getaffinity(0)]
-    try:
-        yield
-    finally:
-        for process in loops:
-            process.kill()
-            process.wait()
-
-
-@pytest.mark.slow
-def test_a_slice_beside_one_busy_process_per_core_takes_a_few_times_as_long(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It has a quarter of the cores then; at niceness 19 it had a seventieth."""
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # as many threads as cores, as in a host
-    worker = Worker("cpu")
-    try:
-        one = scanned(n_x=320, n_ky=256, n_coils=8)
-        frame = frames(one)[0]
-
-        def seconds() -> float:
-            scan, _ = start(worker, one, load("adaptive_modl.xml"))
-            began = time.perf_counter()
-            scan.put(frame)
-            scan.finish()
-            return time.perf_counter() - began
-
-        quiet = min(seconds() for _ in range(4))
-        with busy_cores():
-            busy = median(seconds() for _ in range(3))
-    finally:
-        worker.close()
-    assert busy < 16 * quiet
