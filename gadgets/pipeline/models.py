@@ -18,9 +18,8 @@ class Models:
     def get(self, name: str) -> tuple[nn.Module, dict[str, Any]]:
         """Return the model, in evaluation mode on the device, and its card."""
         if name not in self._loaded:
-            from mnet.weight_files import (
-                load_weights,  # torch takes seconds: not before it is needed
-            )
+            # torch takes seconds: not before it is needed
+            from mnet.weight_files import load_weights
 
             model, card = load_weights(name)
             self._loaded[name] = model.to(self.device), card
