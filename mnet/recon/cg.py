@@ -83,7 +83,7 @@ class _DataConsistency(torch.autograd.Function):
         prior, lam, mask, kspace, csm, x = ctx.saved_tensors
         normal = sense.Normal(csm, mask)
         q = solve(lambda image: normal(image) + lam * image, gradients[0], None, **ctx.options)
-        d_lam = inner(q, prior - x).sum().reshape(lam.shape)
+        d_lam = inner(q, prior - x).sum_to_size(lam.shape)
         d_mask = None
         if ctx.needs_input_grad[2]:
             encode = csm * q.unsqueeze(-3)
@@ -105,8 +105,10 @@ def data_consistency(
 ) -> Tensor:
     """Return argmin_x |M (A x - y)|^2 + lam |x - prior|^2, differentiable in prior, lam and mask.
 
-    Shapes: prior (..., x, y), lam scalar, mask (..., ky) real, kspace and csm (..., coils, x, ky).
-    For the gradient towards lines that were not acquired, `kspace` must hold them.
+    Shapes: prior (..., x, y), lam a scalar or (..., 1, 1), mask (..., ky) real, kspace and csm
+    (..., coils, x, ky). For the gradient towards lines that were not acquired, `kspace` must hold
+    them. The descent begins at the prior: what the lines say nothing about stays as it is there,
+    however few steps there are.
     """
     options = {"n_iterations": n_iterations, "tolerance": tolerance}
     x: Tensor = _DataConsistency.apply(  # type: ignore[no-untyped-call]

@@ -7,8 +7,9 @@ no gradient is wanted:
   leaves as it is. The principal components of the maps of each row therefore replace the coils,
   and those beyond a share of the energy are dropped. Zhang et al. 2013, doi:10.1002/mrm.24267.
 - Rows are independent problems, so each has its own step lengths.
-- The next prior changes the right-hand side by lam (z' - z): the last solution and its residual
-  start the next solve, without an application of the operator.
+
+The descent begins at the prior, as in training: what the lines say nothing about stays as it is
+there. From the last solution it would need many steps to get there.
 """
 
 import torch
@@ -32,42 +33,31 @@ class DataConsistency:
         kspace: Tensor,
         csm: Tensor,
         mask: Tensor,
-        lam: Tensor,
         *,
         n_iterations: int,
         dropped: float = DROPPED_ENERGY,
     ) -> None:
         self.normal = sense.Normal(compress_rows(csm, dropped), mask)
         self.zero_filled = sense.adjoint(kspace, csm, mask)
-        self.lam = lam
         self.n_iterations = n_iterations
-        self.state: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def __call__(self, prior: Tensor) -> Tensor:
-        """Return the image that fits the data and this prior."""
-        if self.state is None:
-            x = prior
-            residual = self.zero_filled - self.normal(prior)
-        else:
-            x, residual, last = self.state
-            residual = residual + self.lam * (prior - last)
-        x, residual = self._descend(x, residual)
-        self.state = x, residual, prior
-        return x
+    def __call__(self, prior: Tensor, lam: Tensor) -> Tensor:
+        """Return the image that fits the data and this prior; lam is a scalar or (batch, 1, 1)."""
+        return self._descend(prior, self.zero_filled - self.normal(prior), lam)
 
-    def _descend(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        """Return solution and residual after the conjugate gradient steps, row by row."""
+    def _descend(self, x: Tensor, residual: Tensor, lam: Tensor) -> Tensor:
+        """Return the solution after the conjugate gradient steps, row by row."""
         direction = residual
         energy = _inner(residual, residual)
         tiny = torch.finfo(energy.dtype).tiny
         for _ in range(self.n_iterations):
-            image = self.normal(direction) + self.lam * direction
+            image = self.normal(direction) + lam * direction
             step = energy / _inner(direction, image).clamp_min(tiny)
             x = x + step * direction
             residual = residual - step * image
             previous, energy = energy, _inner(residual, residual)
             direction = residual + (energy / previous.clamp_min(tiny)) * direction
-        return x, residual
+        return x
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:

@@ -1,13 +1,23 @@
 """MoDL: data consistency and a learned denoiser in turn, unrolled.
 
-    z_n = x_n + D(x_n),    x_{n+1} = argmin_x |M (A x - y)|^2 + lam |x - z_n|^2
+    x_0     = argmin_x |M (A x - y)|^2 + lam_0 |x|^2,
+    z_n     = x_n + D(x_n, x_{n-1}; c, n),
+    x_{n+1} = argmin_x |M (A x - y)|^2 + lam_n |x - z_n|^2
 
-from the zero-filled image, with shared weights and a learnable lam. The whole map is homogeneous in
-y, because the denoiser has no biases: no image scale enters. Aggarwal et al. 2019,
-doi:10.1109/TMI.2018.2865356.
+It begins with CG-SENSE, and where the denoiser has nothing to say it stays there. Denoiser and lam
+know the conditions c of the scan (`mnet.recon.conditions`): its noise, its acceleration, what its
+coils can tell apart. Every lam is a product of their powers,
 
-Under `torch.inference_mode`, as deployed, the same map runs faster: see `mnet.recon.cg_inference`,
-and bfloat16 convolutions where the machine has them. Training and its labels take the plain path.
+    lam_n = exp(a_n + b_n log(noise / 0.02) + c_n log(acceleration / 4) + d_n log(coils / 3)),
+
+and the denoiser's channels have gains that are linear in the logarithms and differ by unroll; all
+other weights are shared. The whole map is homogeneous in y, because the denoiser has no biases: no
+image scale enters. After Aggarwal et al. 2019, doi:10.1109/TMI.2018.2865356, which has one lam and
+begins with the zero-filled image.
+
+Under `torch.inference_mode`, as deployed, the same map runs faster: see `mnet.recon.cg_inference`.
+Convolutions are of bfloat16 there and in training where the machine has them; labels, which are
+made outside of both, are not.
 """
 
 import math
@@ -17,10 +27,13 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from ..physics import sense
 from .cg import data_consistency
 from .cg_inference import DataConsistency
+from .conditions import N_CONDITIONS, conditions
 from .unet import UNet, complex_correction
+
+LAM_RANGE = (0.005, 100.0)  # below, few steps of conjugate gradients are no solution
+CG_SENSE = 0.02  # lam_0 before training, near the best for an image without a prior
 
 
 class MoDL(nn.Module):
@@ -31,7 +44,7 @@ class MoDL(nn.Module):
         n_channels: int = 16,
         n_levels: int = 3,
         n_unrolls: int = 5,
-        n_cg: int = 10,
+        n_cg: int = 5,
         initial_lam: float = 0.05,
     ) -> None:
         super().__init__()
@@ -43,15 +56,22 @@ class MoDL(nn.Module):
         }
         self.n_unrolls = n_unrolls
         self.n_cg = n_cg
-        self.use_bfloat16 = True  # in the denoiser, at inference, where hardware has it
-        self.denoiser = UNet(n_channels, n_levels)
-        # softplus keeps lam positive
-        self.raw_lam = nn.Parameter(torch.tensor(math.log(math.expm1(initial_lam))))
+        self.use_bfloat16 = True  # in the denoiser, in training and at inference, if in hardware
+        self.denoiser = UNet(n_channels, n_levels, n_in=4, n_conditions=N_CONDITIONS + n_unrolls)
+        self.log_lam = nn.Linear(N_CONDITIONS, n_unrolls + 1)
+        nn.init.zeros_(self.log_lam.weight)
+        nn.init.constant_(self.log_lam.bias, math.log(initial_lam))
+        with torch.no_grad():
+            self.log_lam.bias[0] = math.log(CG_SENSE)
 
-    @property
-    def lam(self) -> Tensor:
-        """The weight of the denoised image in data consistency, on unit-norm operators."""
-        return nn.functional.softplus(self.raw_lam)
+    def lam(self, told: Tensor) -> Tensor:
+        """Return lam of every step (batch, n_unrolls + 1) under conditions (batch, 3).
+
+        The weight of the denoised image in data consistency, on unit-norm operators.
+        """
+        low, high = (math.log(bound) for bound in LAM_RANGE)
+        lam: Tensor = self.log_lam(told).clamp(low, high).exp()
+        return lam
 
     def in_float32(self) -> Self:
         """Return this network, its weights shared, without bfloat16."""
@@ -59,32 +79,48 @@ class MoDL(nn.Module):
         model.use_bfloat16 = False
         return model
 
-    def denoise(self, image: Tensor) -> Tensor:
-        """Return image + D(image) for complex images (batch, x, y)."""
-        return image + complex_correction(self.denoiser, image)
+    def denoise(self, image: Tensor, previous: Tensor, told: Tensor, unroll: int) -> Tensor:
+        """Return image + D(image) for complex images (batch, x, y) and those before them."""
+        which = told.new_zeros(told.shape[0], self.config["n_unrolls"])
+        which[:, unroll] = 1
+        halve = self.use_bfloat16 and (self.training or torch.is_inference_mode_enabled())
+        halve = halve and image.dtype == torch.complex64 and has_bfloat16(image.device)
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=halve):
+            return image + complex_correction(
+                self.denoiser, image, previous, conditions=torch.cat([told, which], 1)
+            )
 
-    def forward(self, kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, kspace: Tensor, csm: Tensor, mask: Tensor, told: Tensor | None = None
+    ) -> Tensor:
         """Return complex images (batch, x, y); mask is (batch, ky), real, and may carry gradients.
 
-        Only lines of `mask` are used; for a gradient towards others `kspace` must hold them.
+        Only lines of `mask` are used; for a gradient towards others `kspace` must hold them. `told`
+        are the conditions (batch, 3) of the scan, needed where this is only a band of its rows.
         """
+        told = conditions(kspace, csm, mask) if told is None else told
+        lam = self.lam(told)[..., None, None]
         if torch.is_inference_mode_enabled():
-            return self._infer(kspace, csm, mask)
-        image = sense.adjoint(kspace, csm, mask)
-        for _ in range(self.n_unrolls):
+            return self._infer(
+                DataConsistency(kspace, csm, mask, n_iterations=self.n_cg), lam, told
+            )
+        nothing = torch.zeros_like(kspace[:, 0])
+        image = data_consistency(nothing, lam[:, 0], mask, kspace, csm, n_iterations=self.n_cg)
+        previous = image
+        for n in range(self.n_unrolls):
+            prior = self.denoise(image, previous, told, n)
+            previous = image
             image = data_consistency(
-                self.denoise(image), self.lam, mask, kspace, csm, n_iterations=self.n_cg
+                prior, lam[:, n + 1], mask, kspace, csm, n_iterations=self.n_cg
             )
         return image
 
-    def _infer(self, kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
-        consistency = DataConsistency(kspace, csm, mask, self.lam, n_iterations=self.n_cg)
-        image = consistency.zero_filled
-        halve = self.use_bfloat16 and image.dtype == torch.complex64 and has_bfloat16(image.device)
-        for _ in range(self.n_unrolls):
-            with torch.autocast(image.device.type, torch.bfloat16, enabled=halve):
-                prior = self.denoise(image)
-            image = consistency(prior)
+    def _infer(self, consistency: DataConsistency, lam: Tensor, told: Tensor) -> Tensor:
+        image = consistency(torch.zeros_like(consistency.zero_filled), lam[:, 0])
+        previous = image
+        for n in range(self.n_unrolls):
+            prior = self.denoise(image, previous, told, n)
+            previous, image = image, consistency(prior, lam[:, n + 1])
         return image
 
 

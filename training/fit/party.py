@@ -16,9 +16,24 @@ class Party:
     average: nn.Module
 
     @classmethod
-    def adam(cls, model: nn.Module, learning_rate: float) -> "Party":
-        """Make a party of a network with Adam."""
-        optimiser = torch.optim.Adam(trainable(model), lr=learning_rate)
+    def adam(
+        cls, model: nn.Module, learning_rate: float, fast: str = "", factor: float = 3.0
+    ) -> "Party":
+        """Make a party of a network with Adam.
+
+        Parameters whose name begins with `fast` learn by a `factor` faster: a few numbers that
+        stand for a whole scan.
+        """
+        slow = [p for name, p in model.named_parameters() if not (fast and name.startswith(fast))]
+        quick = [p for name, p in model.named_parameters() if fast and name.startswith(fast)]
+        groups = [(slow, learning_rate), (quick, factor * learning_rate)]
+        optimiser = torch.optim.Adam(
+            [
+                {"params": learned, "lr": rate}
+                for parameters, rate in groups
+                if (learned := [p for p in parameters if p.requires_grad])
+            ]
+        )
         return cls(model=model, optimiser=optimiser, average=copy.deepcopy(model))
 
 

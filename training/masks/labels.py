@@ -34,6 +34,8 @@ from torch import Tensor
 from mnet.masks.family import FAMILY, family
 from mnet.masks.line_plan import Bool, LinePlan
 from mnet.physics import sense
+from mnet.recon.conditions import conditions
+from mnet.recon.modl import MoDL
 from mnet.weight_files import load_weights, read_card
 from training.config import read_config
 from training.data.corpus import Sample, load, scan_path
@@ -41,7 +43,7 @@ from training.data.mask_file import MaskFile, read_masks, write_masks
 from training.masks.icd import Loss, descend, losses_of
 from training.parallel import Backend, Task, run_all
 
-Reconstructor = Callable[[Tensor, Tensor, Tensor], Tensor]  # kspace, csm, mask -> image
+Reconstructor = Callable[..., Tensor]  # kspace, csm, mask and, of MoDL, conditions -> image
 Dictionary = Callable[[LinePlan], tuple[Bool, ...]]
 Start = Callable[[LinePlan], Bool]
 BLOCK = 20  # scans in a file
@@ -239,16 +241,30 @@ def scan_loss(
         for part in (sample.kspace, sample.csm, full)
     )
     norm = truth.abs().square().sum().sqrt()
+    told = told_of(sample, model, device)
 
     def loss(mask: Tensor) -> Tensor:
-        n_masks = mask.shape[0]
+        n = mask.shape[0]
+        more = [part.expand(n, -1) for part in told]
         image = model(
-            kspace.expand(n_masks, -1, -1, -1), csm.expand(n_masks, -1, -1, -1), mask.to(device)
+            kspace.expand(n, -1, -1, -1), csm.expand(n, -1, -1, -1), mask.to(device), *more
         )
         error = (image - truth).abs().square().sum((-2, -1)).sqrt() / norm
         return error.to(mask.device)
 
     return loss
+
+
+def told_of(sample: Sample, model: Reconstructor, device: str | torch.device) -> list[Tensor]:
+    """Return the conditions (1, 3) of a scan as one argument of MoDL, and none of others.
+
+    They are those of a mask that is never far from the best: what a mask loses shall not depend on
+    how noisy it makes the scan look.
+    """
+    if not isinstance(model, MoDL):
+        return []
+    mask = torch.from_numpy(usual_start(sample.plan())).float()[None]
+    return [conditions(sample.kspace[None], sample.csm[None], mask).to(device)]
 
 
 def redrawn(sample: Sample, rng: np.random.Generator) -> Sample:

@@ -38,6 +38,6 @@ def trained_looking(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in model.named_parameters():
-            if name != "raw_lam":
+            if not name.startswith("log_lam"):
                 value.copy_(0.2 * torch.randn(value.shape, generator=generator))
-    return model
+    return model.eval()

@@ -1,10 +1,21 @@
+import math
+
 import pytest
 import torch
 
 from mnet.physics import sense
-from mnet.recon.modl import MoDL
+from mnet.recon import modl
+from mnet.recon.conditions import conditions
+from mnet.recon.linear import cg_sense
+from mnet.recon.modl import CG_SENSE, MoDL
 from mnet.recon.unet import UNet
 from tests.mnet.helpers.small_problems import problem, trained_looking
+
+
+def set_lam(model: torch.nn.Module, lam: float) -> None:
+    with torch.no_grad():
+        model.log_lam.weight.zero_()
+        model.log_lam.bias.fill_(math.log(lam))
 
 
 @pytest.mark.parametrize("scale", [1e-6, 3.7, 1e5])
@@ -17,8 +28,10 @@ def test_modl_is_homogeneous_so_no_image_scale_enters(scale):
     torch.testing.assert_close(scaled, image, rtol=1e-3, atol=1e-4)
 
 
-def test_without_regularisation_full_sampling_returns_the_image():
-    model = trained_looking(MoDL(4, 2, 3, initial_lam=1e-6))
+def test_without_regularisation_full_sampling_returns_the_image(monkeypatch):
+    monkeypatch.setattr(modl, "LAM_RANGE", (1e-6, 1.0))
+    model = trained_looking(MoDL(4, 2, 3))
+    set_lam(model, 1e-6)
     kspace, csm, mask = problem()
     full = torch.ones_like(mask)
     with torch.no_grad():
@@ -26,8 +39,43 @@ def test_without_regularisation_full_sampling_returns_the_image():
     torch.testing.assert_close(image, sense.adjoint(kspace, csm, full), rtol=1e-4, atol=1e-4)
 
 
-def test_initial_lambda_is_what_was_asked_for():
-    assert MoDL(initial_lam=0.07).lam.item() == pytest.approx(0.07, rel=1e-5)
+def test_initial_lambda_is_what_was_asked_for_whatever_the_scan():
+    for told in (torch.zeros(1, 3), torch.randn(1, 3)):
+        lam = MoDL(n_unrolls=4, initial_lam=0.07).lam(told)
+        expected = torch.tensor([[CG_SENSE, *[0.07] * 4]])
+        torch.testing.assert_close(lam, expected)
+
+
+def test_lambda_is_a_product_of_powers_of_what_the_network_is_told():
+    model = MoDL(n_unrolls=1)
+    with torch.no_grad():
+        model.log_lam.weight[1] = torch.tensor([1.0, -0.5, 2.0])
+    ratios = torch.tensor([[2.0, 4.0, 3.0]])  # noise twice the typical, and so on
+    expected = 0.05 * 2.0 * 4.0**-0.5 * 3.0**2
+    assert model.lam(ratios.log())[0, 1].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_untrained_network_without_a_denoiser_gives_the_cg_sense_image_as_its_first():
+    kspace, csm, mask = problem()
+    model = MoDL(4, 2, n_unrolls=0, n_cg=40)
+    image = model(kspace, csm, mask)
+    expected = cg_sense(kspace, csm, mask, lam=CG_SENSE, n_iterations=60)
+    torch.testing.assert_close(image, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_network_is_told_changes_its_channels_and_nothing_additive():
+    net = trained_looking(UNet(4, 2, n_in=4, n_conditions=3))
+    x = torch.randn(1, 4, 12, 12)
+    one, other = net(x, torch.zeros(1, 3)), net(x, torch.ones(1, 3))
+    assert not torch.allclose(one, other, rtol=0.1)
+    assert net(torch.zeros_like(x), torch.ones(1, 3)).abs().max() == 0
+    torch.testing.assert_close(net(100 * x, torch.ones(1, 3)), 100 * other, rtol=1e-4, atol=1e-3)
+
+
+def test_the_image_does_not_depend_on_a_global_phase_of_the_conditions():
+    kspace, csm, mask = problem()
+    turned = conditions(kspace * torch.exp(torch.tensor(1j)), csm, mask)
+    torch.testing.assert_close(turned, conditions(kspace, csm, mask))
 
 
 @pytest.mark.parametrize(("n_x", "n_ky"), [(16, 16), (13, 19), (9, 10), (24, 11)])
@@ -58,12 +106,14 @@ def test_a_batch_gives_what_its_members_give_alone():
 
 def test_the_gradient_to_the_mask_matches_finite_differences():
     model = trained_looking(MoDL(4, 1, 2, n_cg=60)).double()
+    set_lam(model, 0.05)
     kspace, csm, mask = (v.to(torch.complex128) for v in problem(8, 12, batch=1))
     weights = mask.real.clone().requires_grad_()
     truth = sense.adjoint(kspace, csm, torch.ones_like(mask.real))
+    told = conditions(kspace, csm, mask.real)
 
     def loss(m: torch.Tensor) -> torch.Tensor:
-        return (model(kspace, csm, m) - truth).abs().square().sum()
+        return (model(kspace, csm, m, told) - truth).abs().square().sum()
 
     loss(weights).backward()
     assert weights.grad is not None
