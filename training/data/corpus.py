@@ -3,8 +3,8 @@
 A cohort is a number of simulated scans of some subjects. A scan is one safetensors file: `kspace`
 (coils, x, ky) complex64 hybrid and noisy, `csm` of the same shape as the deployed pipeline
 estimates them, from the calibration lines of the scan's nominal acceleration, `clean` the k-space
-without noise, `acquirable` (ky,). Real and imaginary parts are stored last. Deterministic by (seed,
-number).
+without noise, `acquirable` (ky,), and how loud the noise is. Real and imaginary parts are stored
+last. Deterministic by (seed, number).
 """
 
 import os
@@ -35,18 +35,22 @@ class Cohort:
     paired: bool = False  # every anatomy once at each acceleration, as a test wants it
     reference: int = 160  # rows of the reference size
     share: float = 0.4  # of scans of that size, all of whose rows are acquirable
-    largest: int = 256
+    largest: int = 384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sample:
-    """One simulated scan with maps from its calibration lines."""
+    """One scan with maps from its calibration lines."""
 
     kspace: Tensor  # (coils, x, ky) complex64, hybrid, noisy
     clean: Tensor  # the same without noise
     csm: Tensor  # (coils, x, y), estimated
     acquirable: Bool  # (ky,)
     acceleration: float  # nominal; the maps are from its calibration lines
+    # standard deviation of the complex noise of one whitened sample, in the unit of kspace; 0 where
+    # it is not known
+    noise: float = 0.0
+    folded: bool = False  # known to overflow the field of view along ky
 
     def plan(self, acceleration: float | None = None) -> LinePlan:
         """Plan budget and calibration."""
@@ -68,6 +72,8 @@ def draw(volumes: list[Volume], cohort: Cohort, number: int) -> Sample:
         csm=coil_maps(calibration, kspace.shape[-1]),
         acquirable=scan.acquirable,
         acceleration=acceleration,
+        noise=scan.noise,
+        folded=scan.drawn.folded,
     )
 
 
@@ -96,6 +102,8 @@ def save(sample: Sample, path: Path) -> None:
         "csm": torch.view_as_real(sample.csm).contiguous(),
         "acquirable": torch.from_numpy(sample.acquirable),
         "acceleration": torch.tensor(sample.acceleration),
+        "noise": torch.tensor(sample.noise, dtype=torch.float64),
+        "folded": torch.tensor(sample.folded),
     }
     part = path.with_suffix(".part")
     save_file(tensors, part)
@@ -103,15 +111,21 @@ def save(sample: Sample, path: Path) -> None:
 
 
 def load(path: Path) -> Sample:
-    """Read one scan; ValueError if its file is damaged."""
+    """Read one scan; ValueError if its file is damaged, or older than the noise in it."""
     try:
         t = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}; delete it to have it made again") from None
+    if "noise" not in t:
+        raise ValueError(
+            f"{path} does not say how loud its noise is; delete it to have it made again"
+        )
     return Sample(
         kspace=torch.view_as_complex(t["kspace"]),
         clean=torch.view_as_complex(t["clean"]),
         csm=torch.view_as_complex(t["csm"]),
         acquirable=t["acquirable"].numpy(),
         acceleration=float(t["acceleration"]),
+        noise=float(t["noise"]),
+        folded=bool(t["folded"]),
     )

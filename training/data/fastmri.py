@@ -21,6 +21,7 @@ from mnet.physics.coil_maps import coil_maps
 from mnet.physics.fourier import inverse_fourier
 from mnet.physics.prewhiten import apply
 from training.data.cohort_index import Origin, claim
+from training.data.corner_noise import known_noise
 from training.data.corpus import Sample, save, scan_path
 from training.data.volume import MeasuredVolume, naming, read_volume
 from training.data.whitening import whitening
@@ -67,6 +68,7 @@ def to_sample(kspace: Tensor, acquirable: Bool, acceleration: float) -> Sample:
         csm=csm,
         acquirable=acquirable,
         acceleration=acceleration,
+        noise=known_noise(kspace, acquirable),
     )
 
 

@@ -1,23 +1,33 @@
-"""Multi-coil hybrid k-space from magnitude images.
+"""Multi-coil hybrid k-space from magnitude images, as scanners send it.
 
 A magnitude image has no phase and no coils, and teaches a sampler the wrong thing: its k-space is
-Hermitian. So the simulation adds a smooth object phase, loop coils by the law of Biot and Savart,
-noise that is correlated between coils and whitened again, and edges of k-space that the scanner
-does not measure. Everything follows from the generator that is passed in.
+Hermitian. So the simulation adds phase, coils, noise that is white after whitening, objects off the
+middle or larger than the field of view, partial echoes, and edges of k-space that the scanner does
+not measure. How often, and how strong, follows real scans: see `training.data.statistics`.
+Everything follows from the generator that is passed in.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from mnet.masks.line_plan import Bool
-from mnet.physics import sense
-from mnet.physics.fourier import fourier
+from mnet.physics.fourier import fourier, inverse_fourier
+from training.data.coil_arrays import draw_array
 from training.data.images import Volume, random_contrast, random_slice, random_view, without_air
+from training.data.object_phase import object_phase
+
+# whitened noise of the mean brightness: real heads have 0.0005 to 0.06, low field and one channel
+# up to 0.2
+QUIET, USUAL, LOUD = 0.0005, 0.06, 0.2
+FOLDED = 0.08  # share of scans whose object is drawn to overflow the field of view
+PARTIAL_ECHO = 0.04
+SMALLEST = 64  # rows
+COILS = (1, 2, 4, 8, 12, 16, 20, 32, 64)
+COIL_SHARES = (0.06, 0.06, 0.14, 0.22, 0.16, 0.16, 0.08, 0.08, 0.04)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +36,17 @@ class Size:
 
     n_x: int
     n_ky: int
-    n_coils: int
+    n_coils: int  # of the array; large ones are compressed
     edges: bool = True  # whether the scanner may leave out the edges of k-space
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """What a scan is, by which tables may be split."""
+
+    n_coils: int  # of the array, before compression
+    layout: str  # of the array: around, surface, volume
+    folded: bool  # more than a hundredth of the signal comes from outside the field of view
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,58 +54,118 @@ class SimulatedScan:
     """One simulated slice, whitened: every sample carries complex noise of variance noise^2."""
 
     signal: Tensor  # (coils, x, ky) complex64 hybrid k-space without noise, 0 if not acquirable
-    csm: Tensor  # (coils, x, y) complex64, the true maps: unit norm, 0 outside the object
+    # (coils, x, y) complex64, the true maps: unit norm, 0 outside the object. Of a folded scan
+    # there is no one truth: these are the maps of what lies inside the field of view.
+    csm: Tensor
     noise: float
     acquirable: Bool  # (ky,)
+    echo: Bool  # (kx,), samples of the readout that are measured
+    drawn: Drawn
 
     def measure(self, rng: np.random.Generator) -> Tensor:
         """Return one noisy measurement of all acquirable lines, (coils, x, ky)."""
         noise = rng.standard_normal((*self.signal.shape, 2), dtype=np.float32)
         noise *= self.noise / np.sqrt(2) * self.acquirable[:, None]
-        return self.signal + torch.view_as_complex(torch.from_numpy(noise))
+        return self.signal + read_out(torch.view_as_complex(torch.from_numpy(noise)), self.echo)
 
 
 def draw_size(
-    rng: np.random.Generator, reference: int = 160, largest: int = 256, share: float = 0.4
+    rng: np.random.Generator, reference: int = 160, largest: int = 384, share: float = 0.4
 ) -> Size:
     """Draw a matrix: a share has `reference` rows, all measured, the others are of any size.
 
-    No more than `largest`; some have four coils, as older head coils do.
+    From SMALLEST (or the reference, where that is smaller) to `largest`, as many per octave.
     """
-    kind = rng.random()
-    if kind < share:
-        n_ky, edges = reference, False
-        n_coils = int(rng.choice([8, 8, 10, 12, 16]))
-    elif kind < share + 0.1:
-        n_ky, edges, n_coils = largest, True, 4
-    else:
-        n_ky, edges = int(rng.integers(round(0.7 * reference), largest + 1)), True
-        n_coils = int(rng.choice([4, 6, 8, 8, 10, 12, 16]))
-    n_x = int(np.clip(n_ky * rng.uniform(0.8, 1.25), 0.7 * reference, largest))
+    n_coils = int(rng.choice(COILS, p=COIL_SHARES))
+    smallest = min(SMALLEST, reference)
+    edges = bool(rng.random() >= share)
+    n_ky = round(np.exp(rng.uniform(np.log(smallest), np.log(largest)))) if edges else reference
+    n_x = int(np.clip(n_ky * rng.uniform(0.8, 1.25), smallest, largest))
     return Size(n_x=n_x, n_ky=n_ky, n_coils=n_coils, edges=edges)
+
+
+def draw_noise(n_coils: int, rng: np.random.Generator) -> float:
+    """Draw the noise of the mean brightness; a single channel is louder more often."""
+    loud = rng.random() < (0.4 if n_coils == 1 else 0.1)
+    low, high = (USUAL, LOUD) if loud else (QUIET, USUAL)
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def simulate(volumes: list[Volume], size: Size, rng: np.random.Generator) -> SimulatedScan:
     """Simulate a scan of a random view of a random slice."""
-    shape = (size.n_x, size.n_ky)
+    overflows = rng.random() < FOLDED
+    n_wide = round(size.n_ky * rng.uniform(1.2, 1.7)) if overflows else size.n_ky
     image, pixels = random_slice(volumes, rng)
-    magnitude = random_view(random_contrast(without_air(image), rng), pixels, shape, rng)
-    image = torch.polar(magnitude.clamp_min(0), object_phase(shape, rng))
-    coils = whitened(coil_maps(size.n_coils, shape, rng), rng)
-    strength = coils.abs().square().sum(0).sqrt()
-    coil_images = coils * image
-    combined = magnitude * strength
-    local = functional.avg_pool2d(combined[None, None], 5, stride=1, padding=2)[0, 0]
-    inside = local > 0.02 * float(combined.max())
-    brightness = float(combined[inside].mean())
+    image = random_contrast(without_air(image), rng)
+    magnitude = random_view(image, pixels, (size.n_x, n_wide), rng).clamp_min(0)
+    magnitude, middle = moved(magnitude, rng)
+    coils, layout = draw_array(size.n_coils, magnitude, rng, middle)
+    phase = object_phase(magnitude, rng, (size.n_x, size.n_ky))
+    coil_images = coils * torch.polar(magnitude, phase)
+    inner = torch.arange(size.n_ky) + n_wide // 2 - size.n_ky // 2
+    outside = 1 - coil_images[..., inner].abs().square().sum() / coil_images.abs().square().sum()
+    echo = draw_echo(size.n_x, rng)
+    coil_images = read_out(folded(coil_images, size.n_ky), echo)
+    inside, brightness = _inside(coil_images)
     acquirable = draw_acquirable(size.n_ky, rng) if size.edges else np.ones(size.n_ky, dtype=bool)
-    signal = fourier(coil_images / brightness, dim=-1) * torch.from_numpy(acquirable)
+    csm = coils[..., inner]
     return SimulatedScan(
-        signal=signal,
-        csm=coils / strength.clamp_min(1e-12) * inside,
-        noise=float(np.exp(rng.uniform(np.log(0.01), np.log(0.15)))),
+        signal=fourier(coil_images / brightness, dim=-1) * torch.from_numpy(acquirable),
+        csm=csm / csm.abs().square().sum(0).sqrt().clamp_min(1e-12) * inside,
+        noise=draw_noise(size.n_coils, rng),
         acquirable=acquirable,
+        echo=echo,
+        drawn=Drawn(n_coils=size.n_coils, layout=layout, folded=bool(outside > 0.01)),
     )
+
+
+def _inside(coil_images: Tensor) -> tuple[Tensor, float]:
+    """Mark the object (x, y), and return its mean brightness."""
+    combined = coil_images.abs().square().sum(0).sqrt()
+    local = functional.avg_pool2d(combined[None, None], 5, stride=1, padding=2)[0, 0]
+    inside = local > 0.02 * combined.max()
+    return inside, float(combined[inside].mean())
+
+
+def moved(magnitude: Tensor, rng: np.random.Generator) -> tuple[Tensor, tuple[float, float]]:
+    """Move an object (x, y) within its field of view, in a third of the scans as far as it goes.
+
+    Also returns where its middle has moved to, in halves of the field of view.
+    """
+    reach = 1.0 if rng.random() < 1 / 3 else 0.2
+    middle = []
+    for dim, n in enumerate(magnitude.shape):
+        filled = torch.nonzero(magnitude.amax(1 - dim) > 0.02 * magnitude.max()).flatten()
+        low, high = -int(filled[0]), n - 1 - int(filled[-1])
+        step = round(reach * rng.uniform(low, high))
+        magnitude = magnitude.roll(step, dim)
+        middle.append(2 * step / n)
+    return magnitude, (middle[0], middle[1])
+
+
+def folded(coil_images: Tensor, n_ky: int) -> Tensor:
+    """Fold images (..., y) of a larger field of view into `n_ky` pixels, as sampling ky does."""
+    n_wide = coil_images.shape[-1]
+    if n_wide == n_ky:
+        return coil_images
+    place = (torch.arange(n_wide) - n_wide // 2 + n_ky // 2) % n_ky
+    return coil_images.new_zeros((*coil_images.shape[:-1], n_ky)).index_add_(-1, place, coil_images)
+
+
+def draw_echo(n_x: int, rng: np.random.Generator) -> Bool:
+    """Mark the samples of the readout that are measured: all, or few before the echo."""
+    echo = np.ones(n_x, dtype=bool)
+    if rng.random() < PARTIAL_ECHO:
+        echo[: round(n_x * rng.uniform(0.1, 0.35))] = False
+    return echo
+
+
+def read_out(hybrid: Tensor, echo: Bool) -> Tensor:
+    """Set samples of the readout that are not measured to zero, in hybrid space (..., x, y)."""
+    if echo.all():
+        return hybrid
+    kspace = fourier(hybrid, dim=-2) * torch.from_numpy(echo)[:, None]
+    return inverse_fourier(kspace, dim=-2)
 
 
 def draw_acquirable(n_ky: int, rng: np.random.Generator) -> Bool:
@@ -94,88 +173,8 @@ def draw_acquirable(n_ky: int, rng: np.random.Generator) -> Bool:
     acquirable = np.ones(n_ky, dtype=bool)
     if rng.random() < 0.3:
         missing = round(n_ky * (1 - rng.uniform(0.78, 0.96)))
-        below = missing // 2 + int(rng.integers(-1, 2))
+        missing = min(missing, max(0, n_ky - SMALLEST))  # fewer rows leave no room to calibrate
+        below = int(np.clip(missing // 2 + rng.integers(-1, 2), 0, missing))
         acquirable[:below] = False
         acquirable[n_ky - (missing - below) :] = False
     return acquirable
-
-
-def object_phase(shape: tuple[int, int], rng: np.random.Generator) -> Tensor:
-    """Draw a smooth phase (x, y) in radians: a quadratic, and a bumpy field on top."""
-    x, y = (torch.linspace(-1, 1, n) for n in shape)
-    x, y = x[:, None], y[None, :]
-    a = rng.normal(0, 1, 5)
-    phase = rng.uniform(-np.pi, np.pi) + a[0] * x + a[1] * y
-    phase = phase + 0.7 * (a[2] * x**2 + a[3] * x * y + a[4] * y**2)
-    bumps = torch.from_numpy(rng.normal(0, rng.uniform(0, 1), (1, 1, 7, 7)).astype(np.float32))
-    smooth = functional.interpolate(bumps, shape, mode="bicubic", align_corners=True)[0, 0]
-    return (phase + smooth).float()
-
-
-def coil_maps(n_coils: int, shape: tuple[int, int], rng: np.random.Generator) -> Tensor:
-    """Draw receive fields Bx - i By (coils, x, y) complex64 of loops around the object.
-
-    The loops sit on one or two rings, face inwards and scatter a little. Fields are computed on a
-    coarse grid by the law of Biot and Savart and interpolated: they are smooth.
-    """
-    n_rings = 2 if n_coils > 8 and rng.random() < 0.7 else 1
-    aspect = rng.uniform(0.8, 1.25)
-    reach = rng.uniform(1.1, 1.6)
-    turn = rng.uniform(0, 2 * np.pi)
-    fields = []
-    for coil in range(n_coils):
-        per_ring = -(-n_coils // n_rings)
-        angle = turn + 2 * np.pi * (coil // n_rings + 0.5 * (coil % n_rings)) / per_ring
-        angle += rng.normal(0, 0.08)
-        height = (coil % n_rings - (n_rings - 1) / 2) * 0.8 + rng.normal(0, 0.1)
-        radius = float(np.clip(np.pi * reach / per_ring * rng.uniform(0.8, 1.3), 0.3, 1.0))
-        middle = np.array([reach * np.cos(angle), aspect * reach * np.sin(angle), height])
-        fields.append(loop_field(middle, radius, grid=24))
-    coarse = torch.from_numpy(np.stack(fields).astype(np.complex64))
-    parts = functional.interpolate(
-        torch.view_as_real(coarse).permute(0, 3, 1, 2), shape, mode="bicubic", align_corners=True
-    )
-    maps = torch.view_as_complex(parts.permute(0, 2, 3, 1).contiguous())
-    gains = np.exp(rng.normal(0, 0.2, n_coils) + 1j * rng.uniform(0, 2 * np.pi, n_coils))
-    maps = maps * torch.from_numpy(gains.astype(np.complex64))[:, None, None]
-    return maps / maps.abs().square().sum(0).mean().sqrt()
-
-
-def loop_field(
-    middle: NDArray[np.float64], radius: float, grid: int, n_segments: int = 24
-) -> NDArray[np.complex128]:
-    """Return Bx - i By (grid, grid) over [-1, 1]^2 of a loop at `middle` that faces the origin."""
-    normal = -middle / np.linalg.norm(middle)
-    u = np.cross(normal, [0.0, 0.0, 1.0])
-    u /= np.linalg.norm(u)
-    v = np.cross(normal, u)
-    t = 2 * np.pi * (np.arange(n_segments) + 0.5) / n_segments
-    wire = middle + radius * (np.cos(t)[:, None] * u + np.sin(t)[:, None] * v)
-    current = -np.sin(t)[:, None] * u + np.cos(t)[:, None] * v
-    axis = np.linspace(-1, 1, grid)
-    x, y = np.meshgrid(axis, axis, indexing="ij")
-    points = np.stack([x, y, np.zeros_like(x)], axis=-1)
-    away = points[:, :, None, :] - wire  # (grid, grid, segments, 3)
-    distance = np.maximum(np.linalg.norm(away, axis=-1, keepdims=True), 0.2)
-    field: NDArray[np.float64] = (np.cross(current, away) / distance**3).sum(2)
-    return field[..., 0] - 1j * field[..., 1]
-
-
-def whitened(maps: Tensor, rng: np.random.Generator) -> Tensor:
-    """Mix maps (coils, x, y) as whitening does, for neighbours with correlated noise."""
-    n = maps.shape[0]
-    apart = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
-    apart = np.minimum(apart, n - apart)
-    twist = np.exp(1j * rng.uniform(-1, 1, n))
-    covariance = rng.uniform(0.0, 0.5) ** np.maximum(apart, 1) * twist[:, None] * twist.conj()
-    covariance[np.diag_indices(n)] = rng.uniform(0.7, 1.4, n)
-    covariance += 0.05 * np.eye(n)
-    values, vectors = np.linalg.eigh(covariance)
-    inverse_root = vectors / np.sqrt(np.maximum(values, 0.1)) @ vectors.conj().T
-    mixing = torch.from_numpy(inverse_root.astype(np.complex64))
-    return torch.einsum("dc,cxy->dxy", mixing, maps)
-
-
-def reference(kspace: Tensor, csm: Tensor) -> Tensor:
-    """Return the fully sampled image (..., x, y) that these maps combine."""
-    return sense.adjoint(kspace, csm, kspace.new_ones(kspace.shape[-1]).real)

@@ -68,6 +68,8 @@ def redraw(sample: Sample, number: int) -> Sample:
         csm=coil_maps(calibration, kspace.shape[-1]),
         acquirable=sample.acquirable,
         acceleration=sample.acceleration,
+        noise=sample.noise,
+        folded=sample.folded,
     )
 
 

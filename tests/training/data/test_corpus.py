@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.training.helpers.generated import cohort, volumes
 from training.data import corpus
@@ -23,7 +24,7 @@ def same(a: corpus.Sample, b: corpus.Sample) -> bool:
         and torch.equal(a.clean, b.clean)
         and torch.equal(a.csm, b.csm)
         and np.array_equal(a.acquirable, b.acquirable)
-        and a.acceleration == b.acceleration
+        and (a.acceleration, a.noise, a.folded) == (b.acceleration, b.noise, b.folded)
     )
 
 
@@ -84,6 +85,24 @@ def test_noise_lies_only_on_acquirable_lines():
         noise = sample.kspace - sample.clean
         assert noise[..., ~sample.acquirable].abs().sum() == 0
         assert noise[..., sample.acquirable].abs().min() > 0
+
+
+def test_a_scan_knows_how_loud_its_noise_is():
+    for number in range(6):
+        sample = draw(number)
+        noise = (sample.kspace - sample.clean)[..., sample.acquirable]
+        found = float(noise.abs().square().mean().sqrt())
+        # a partial echo leaves out up to 35 % of the samples
+        assert 0.79 * sample.noise < found < 1.02 * sample.noise
+
+
+def test_a_scan_that_does_not_say_how_loud_its_noise_is_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    corpus.save(draw(0), path)
+    old = {name: value for name, value in load_file(path).items() if name != "noise"}
+    save_file(old, path)
+    with pytest.raises(ValueError, match="does not say how loud its noise is"):
+        corpus.load(path)
 
 
 COHORT = cohort(2, parts=("generated",))
