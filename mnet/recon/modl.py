@@ -41,10 +41,10 @@ class MoDL(nn.Module):
 
     def __init__(
         self,
-        n_channels: int = 16,
+        n_channels: int = 24,
         n_levels: int = 3,
         n_unrolls: int = 5,
-        n_cg: int = 5,
+        n_cg: int = 4,
         initial_lam: float = 0.05,
     ) -> None:
         super().__init__()

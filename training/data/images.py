@@ -5,6 +5,7 @@ project trains on stand in SOURCES with their licences; any other file of the fo
 its own, named by its stem. Views are re-slicings, rotations and flips at a random field of view.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,8 +149,7 @@ def _load_other(folder: Path, part: str) -> Volume:
         if not path.exists():
             continue
         if suffix == ".npz":
-            with np.load(path, allow_pickle=False) as content:
-                data, voxel = content["images"], (1.0, 1.0, 1.0)
+            return _load_npz(path, part)
         else:
             import nibabel  # only who trains on NIfTI needs it
 
@@ -159,6 +159,21 @@ def _load_other(folder: Path, part: str) -> Volume:
             voxel = (through, across, down)
         return Volume(data=data, voxel=voxel, reslice=max(voxel) < 2 * min(voxel), name=part)
     raise FileNotFoundError(f"no {part}.npz, .nii or .nii.gz in {folder}, and no known source")
+
+
+def _load_npz(path: Path, name: str) -> Volume:
+    """Load a volume with its voxel size and whether it may be cut across, where it says so."""
+    with np.load(path, allow_pickle=False) as content:
+        meta = json.loads(str(content["meta"])) if "meta" in content else {}
+        sizes = content["voxel_mm"].tolist() if "voxel_mm" in content else [1.0, 1.0, 1.0]
+        voxel = (float(sizes[0]), float(sizes[1]), float(sizes[2]))
+        thick = max(voxel) >= 2 * min(voxel)
+        return Volume(
+            data=content["images"],
+            voxel=voxel,
+            reslice=bool(meta.get("reslice", not thick)),
+            name=name,
+        )
 
 
 def random_slice(
@@ -213,6 +228,10 @@ def random_view(
         centre.append((low + high) / 2)
     fill = rng.uniform(0.65, 0.98, 2)
     spacing = [extent[i] / (fill[i] * shape[i]) for i in (0, 1)]
+    # a source has no detail beyond its own pixels, unless the object became tiny
+    for i in (0, 1):
+        detail = rng.uniform(0.95, 1.3) * pixels[i]
+        spacing[i] = max(spacing[i], min(detail, extent[i] / (0.35 * shape[i])))
     # pixels of a scan are nearly square
     spacing[0] = max(spacing[0], spacing[1] / 1.3)
     spacing[1] = max(spacing[1], spacing[0] / 1.3)

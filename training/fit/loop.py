@@ -45,6 +45,11 @@ def is_first() -> bool:
     return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
+def n_processes() -> int:
+    """Return how many processes train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
 def device() -> torch.device:
     """Return the GPU of this process, else the CPU."""
     if torch.cuda.is_available():

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from mnet.masks import densities
@@ -31,9 +32,11 @@ from training.config import read_config, told
 from training.data.corpus import Sample, load
 from training.data.mask_file import read_masks
 from training.fit.card import provenance
-from training.fit.loop import Fit, device, fit, is_first, join_processes
+from training.fit.loop import Fit, device, fit, is_first, join_processes, n_processes
 from training.fit.party import Party
 from training.fit.real_curve import read_watched, real_curve
+
+NEIGHBOURS = 20  # scans of about one size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +56,11 @@ class Config:
     n_steps: int = 8000
     batch: int = 1
     n_rows: int = 48  # of the band in x
-    n_channels: int = 16
+    n_channels: int = 24
     n_levels: int = 3
     n_unrolls: int = 5
     n_unrolls_at_first: int = 2  # for the first third: a short chain learns faster
-    n_cg: int = 5
+    n_cg: int = 4
     lam: float = 0.05  # where learning starts
     learn_lam: bool = True  # the published MoDL keeps 100
     learning_rate: float = 1e-3
@@ -82,10 +85,12 @@ def train(config: Config) -> dict[str, Any]:
         for number in range(len(files[cohort]))
         if not known or number in known[cohort]
     ]
+    if n_processes() > 1:
+        scans.sort(key=lambda scan: n_rows_of(files[scan[0]][scan[1]]))
     mask_for = mask_source(known)
 
     def loss_of(_: str, step: int, rng: np.random.Generator) -> Tensor:
-        cohort, number = scans[int(rng.integers(len(scans)))]
+        cohort, number = scans[place(len(scans), config.seed, step, rng)]
         sample = load(files[cohort][number])
         mask = torch.from_numpy(mask_for(cohort, number, sample, rng)).float()[None]
         told = told_of(model, sample, mask)
@@ -151,6 +156,24 @@ def set_unrolls(model: nn.Module, config: Config, step: int) -> None:
     if isinstance(model, MoDL) and not config.start:
         short = step < config.n_steps / 3
         model.n_unrolls = config.n_unrolls_at_first if short else config.n_unrolls
+
+
+def place(n_scans: int, seed: int, step: int, rng: np.random.Generator) -> int:
+    """Draw the place of a scan in a list; processes draw neighbours in it.
+
+    With scans in order of their size no process waits long for the others.
+    """
+    if n_processes() == 1:
+        return int(rng.integers(n_scans))
+    common = int(np.random.default_rng([seed, step]).integers(n_scans))
+    return int(np.clip(common + rng.integers(-NEIGHBOURS, NEIGHBOURS + 1), 0, n_scans - 1))
+
+
+def n_rows_of(path: Path) -> int:
+    """Return how many rows ky a scan on disk has."""
+    with safe_open(path, "pt") as content:
+        rows: int = content.get_slice("acquirable").get_shape()[0]
+    return rows
 
 
 def cohort_files(folder: Path) -> list[Path]:
