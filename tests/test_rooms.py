@@ -34,6 +34,7 @@ ORDER = {
         {"masks"},
         {"fit"},
         {"table"},
+        {"real"},
         {"evaluate"},
         {"study"},
         {"pipeline"},

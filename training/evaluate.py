@@ -13,9 +13,7 @@ a run without `--part` then only writes the table.
 """
 
 import argparse
-import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +22,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from training.real.results import read_found
+from training.real.sections import summary
 from training.table.evaluate_files import DEFAULT_SAMPLER, Files, evaluate_files
 from training.table.jobs import Job, held_out_masks, jobs, read_checked, scan_numbers, subjects
-from training.table.page import markdown, write_page
+from training.table.page import markdown, write_json, write_page
 from training.table.scored import Scored
 from training.table.scores import score_job
+from training.table.sections import Section
 from training.table.spec import Table, read_table
 from training.table.study_figures import draw_study
 from training.table.table import table
@@ -57,30 +58,34 @@ def _score(job: Job, device: torch.device, bar: "tqdm[Any]") -> Scored:
 
 
 def evaluate_study(spec: Table, study: Path, device: torch.device) -> dict[str, Any]:
-    """Score what is missing and write `table/`: table.json, table.md, index.html and figures."""
+    """Score what is missing and write `table/`: table.json, table.md, index.html and figures.
+
+    Where the bench of real scans has written to `real/`, its rows stand first.
+    """
     scored = score_study(spec, study, device)
     every = jobs(spec, study)
     found = table(spec, scored, held_out_masks(every))
     folder = study / "table"
     pictures = draw_study(spec, study, scored, folder, device)
-    write_all(folder, found, pictures)
+    real = read_found(study / "real")
+    write_all(folder, found, pictures, [] if real is None else summary(real))
     return found
 
 
-def write_all(folder: Path, found: dict[str, Any], pictures: Sequence[tuple[Path, str]]) -> None:
-    """Write table.json, table.md and index.html; pictures are files with their captions."""
+def write_all(
+    folder: Path,
+    found: dict[str, Any],
+    pictures: Sequence[tuple[Path, str]],
+    before: Sequence[Section] = (),
+) -> None:
+    """Write table.json, table.md and index.html; pictures are files with their captions.
+
+    `before` are sections that stand before those of the table.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "table.json", found)
-    (folder / "table.md").write_text(markdown(found), encoding="utf-8")
-    write_page(folder / "index.html", found, pictures)
-
-
-def write_json(path: Path, found: dict[str, Any]) -> None:
-    """Write JSON that appears only when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
-    os.replace(part, path)
+    (folder / "table.md").write_text(markdown(found, before), encoding="utf-8")
+    write_page(folder / "index.html", found, pictures, before)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

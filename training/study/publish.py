@@ -19,6 +19,7 @@ RESULTS = (
     "population/*.npz",
     *("table/table.json", "table/table.md", "table/curves.png"),
     *("table/masks-*.png", "table/differences-*.png"),
+    *("real/real.json", "real/real.md"),
 )
 # cards are left out: they name the commit, and hold to their tensors by a sha256 of their own
 MANIFESTED = (

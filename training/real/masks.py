@@ -1,0 +1,67 @@
+"""The masks of a real scan by sampler, one per draw; oracles are left for scores to choose."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mnet.masks.family import FAMILY
+from mnet.masks.line_plan import Bool
+from mnet.sampler.mnet_select import MNetSelect
+from mnet.weight_files import load_weights
+from training.masks.samplers import SIMPLE, network
+from training.real.scans import RealScan
+
+DEPLOYED = "mnet_select"
+MEMBER = (1.0, 1.0)  # power and cutoff of the family's member that stands in every table
+RANDOM = ("uniform_random", "variable_density")
+ORACLES = ("family_oracle", "vetted_oracle")  # the best by NRMSE, which no scanner can know
+Candidates = dict[str, Bool]  # masks (ky,) by what tells them apart
+
+
+def read_sampler(weights: str = DEPLOYED) -> MNetSelect:
+    """Read the sampler whose masks are called deployed; ValueError where it is of another kind."""
+    model, card = load_weights(weights)
+    if not isinstance(model, MNetSelect):
+        kind = card["architecture"]["class"]
+        raise ValueError(f"weights {weights} are a {kind}, expected a MNetSelect")
+    return model
+
+
+def deployed_mask(scan: RealScan, model: MNetSelect) -> Bool:
+    """Return the mask (ky,) that the deployed sampler sends."""
+    return network(model)(scan.sample, np.random.default_rng(0))
+
+
+def draws(scan: RealScan, model: MNetSelect, n_seeds: int = 3) -> dict[str, list[Bool]]:
+    """Return the masks of every sampler; random ones draw `n_seeds` times, by slice and seed."""
+    found = {
+        DEPLOYED: [deployed_mask(scan, model)],
+        "best_single": [model.population(scan.plan)],
+        "family_1_1": [vetted(scan, model)[_member(MEMBER)]],
+    }
+    for name, draw in SIMPLE.items():
+        seeds = range(n_seeds if name in RANDOM else 1)
+        found[name] = [
+            draw(scan.sample, np.random.default_rng([seed, scan.slice])) for seed in seeds
+        ]
+    return found
+
+
+def vetted(scan: RealScan, model: MNetSelect) -> Candidates:
+    """Return the masks that the deployed sampler chooses from, the family's first."""
+    names = [_member(member) for member in FAMILY]
+    masks = model.vetted_masks(scan.plan)
+    names += [f"vetted {i}" for i in range(1, len(masks) - len(names) + 1)]
+    return dict(zip(names, masks, strict=True))
+
+
+def oracle_candidates(scan: RealScan, model: MNetSelect) -> Mapping[str, Candidates]:
+    """Return what every oracle chooses from."""
+    every = vetted(scan, model)
+    family = {name: every[name] for name in list(every)[: len(FAMILY)]}
+    return dict(zip(ORACLES, (family, every), strict=True))
+
+
+def _member(member: tuple[float, float]) -> str:
+    power, cutoff = member
+    return f"power {power:g}, cutoff {cutoff:g}"
