@@ -19,8 +19,8 @@ RESULTS = (
     "population/*.npz",
     *("table/table.json", "table/table.md", "table/curves.png"),
     *("table/masks-*.png", "table/differences-*.png"),
-    *("real/real.json", "real/real.md"),
 )
+REAL = ("real/real.json", "real/real.md")  # where there are real scans; figures, no pictures
 # cards are left out: they name the commit, and hold to their tensors by a sha256 of their own
 MANIFESTED = (
     "weights/*.safetensors",
@@ -74,7 +74,7 @@ def publish(study: Study) -> None:
     """Copy table, figures and fixed masks to the study's published folder, with the manifest."""
     if study.published is None:
         return
-    for path in _found(study.folder, RESULTS):
+    for path in _found(study.folder, RESULTS + REAL):
         target = study.published / path.relative_to(study.folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)

@@ -9,7 +9,7 @@ from tests.gadgets.helpers.html_page import (
     assert_stands_alone,
 )
 from training.table.page import markdown, write_page
-from training.table.sections import sections, verdict
+from training.table.sections import Section, sections, verdict
 from training.table.table import MEANS
 
 PNG = base64.b64decode(
@@ -116,6 +116,15 @@ def test_a_picture_is_named_by_the_first_sentence_of_its_caption(found, tmp_path
     assert image["alt"] == "A dot"
     assert image["src"] == f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
     assert "A dot. And more." in page.texts
+
+
+def test_rows_of_real_scans_stand_first(found, tmp_path):
+    real = Section(title="Real scans", head=("Method", "NRMSE"), rows=[["MoDL", "0.1"]], words=1)
+    titles = [line for line in markdown(found, [real]).splitlines() if line.startswith("## ")]
+    assert titles == ["## Real scans", *(f"## {s.title}" for s in sections(found))]
+    write_page(tmp_path / "index.html", found, [], [real])
+    page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert page.text.index("Real scans") < page.text.index(sections(found)[0].title)
 
 
 @pytest.mark.parametrize(
