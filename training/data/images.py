@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from mnet.physics.fourier import fourier, inverse_fourier
 
-FINE = 1.25  # views are rendered finer, and cut in k-space as a scanner does
+FINE = 2.0  # views are rendered finer, and cut in k-space as a scanner does: sharp to its edge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +109,7 @@ class Volume:
     voxel: tuple[float, float, float] = (1.0, 1.0, 1.0)
     reslice: bool = True
     name: str = "generated"
+    phase: NDArray[np.floating] | None = None  # like data, in radians, of a complex measurement
 
 
 def load_parts(folder: Path, parts: Sequence[str]) -> list[Volume]:

@@ -10,28 +10,48 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-CENTRED = 0.6  # share of scans whose echo lies within a sample of the middle
-FURTHEST = 5.0  # samples that the echoes of the others are off
+CENTRED = 0.75  # share of scans whose echo lies within a sample of the middle
+FURTHEST = 2.5  # samples that the echoes of the others are off
+COARSE = 24  # pixels along an axis, of the phase that is taken from a measured image
 
 
-def object_phase(magnitude: Tensor, rng: np.random.Generator, size: tuple[int, int]) -> Tensor:
+def object_phase(
+    magnitude: Tensor,
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    measured: Tensor | None = None,
+) -> Tensor:
     """Draw a phase (x, y) in radians for an object.
 
     `size` is the field of view in pixels; the image is larger where the object overflows it.
+    The smooth part is that of a `measured` complex image (rows, columns) where one is given.
     """
     shape = (magnitude.shape[0], magnitude.shape[1])
-    return smooth_phase(shape, rng) + ramp(shape, size, rng) + susceptibility(magnitude, rng)
+    smooth = smooth_phase(shape, rng) if measured is None else measured_phase(measured, shape)
+    return smooth + ramp(shape, size, rng) + susceptibility(magnitude, rng)
 
 
 def smooth_phase(shape: tuple[int, int], rng: np.random.Generator) -> Tensor:
     """Draw a quadratic and a bumpy field on top, in some scans several times as steep."""
     x, y = (torch.linspace(-1, 1, n) for n in shape)
     x, y = x[:, None], y[None, :]
-    a = rng.normal(0, 0.7, 3)
+    a = rng.normal(0, 1, 3)
     phase = rng.uniform(-np.pi, np.pi) + a[0] * x**2 + a[1] * x * y + a[2] * y**2
-    bumps = torch.from_numpy(rng.normal(0, rng.uniform(0, 1), (1, 1, 7, 7)).astype(np.float32))
+    bumps = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.6), (1, 1, 6, 6)).astype(np.float32))
     smooth = functional.interpolate(bumps, shape, mode="bicubic", align_corners=True)[0, 0]
-    return (phase + smooth).float() * float(np.exp(rng.normal(0, 0.7)))
+    return phase.float() * float(np.exp(rng.normal(0.2, 1.0))) + smooth
+
+
+def measured_phase(image: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Stretch the smooth phase of a measured complex image (rows, columns) over a matrix.
+
+    Where it has no signal, and so no phase, the phase of its surroundings stands in.
+    """
+    parts = torch.view_as_real(image.to(torch.complex64)).permute(2, 0, 1)[None]
+    near = functional.adaptive_avg_pool2d(parts, COARSE)
+    wide = functional.avg_pool2d(near, 9, stride=1, padding=4)
+    parts = functional.interpolate(near + 0.3 * wide, shape, mode="bicubic", align_corners=True)[0]
+    return torch.atan2(parts[1], parts[0])
 
 
 def ramp(shape: tuple[int, int], size: tuple[int, int], rng: np.random.Generator) -> Tensor:
@@ -63,4 +83,4 @@ def susceptibility(magnitude: Tensor, rng: np.random.Generator) -> Tensor:
     # no scan resolves the field at its sharpest: within a voxel it adds up to nothing
     kernel = kernel * torch.exp(-square * (2 * np.pi * rng.uniform(0.5, 1.5)) ** 2 / 2)
     field: Tensor = torch.fft.ifft2(torch.fft.fft2(tissue, shape) * kernel).real[:n_x, :n_y]
-    return field * float(np.exp(rng.normal(-0.2, 0.9)) * rng.choice([-1, 1]))
+    return field * float(np.exp(rng.normal(0.1, 1.1)) * rng.choice([-1, 1]))

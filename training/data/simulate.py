@@ -17,6 +17,7 @@ from torch.nn import functional
 from mnet.masks.line_plan import Bool
 from mnet.physics.fourier import fourier, inverse_fourier
 from training.data.coil_arrays import draw_array
+from training.data.denoise import denoised, faded
 from training.data.images import Volume, random_contrast, random_slice, random_view, without_air
 from training.data.object_phase import object_phase
 
@@ -25,6 +26,7 @@ from training.data.object_phase import object_phase
 QUIET, USUAL, LOUD = 0.0005, 0.06, 0.2
 FOLDED = 0.08  # share of scans whose object is drawn to overflow the field of view
 PARTIAL_ECHO = 0.04
+MEASURED = 0.3  # share of scans whose smooth phase is of a measured image, where there are any
 SMALLEST = 64  # rows
 COILS = (1, 2, 4, 8, 12, 16, 20, 32, 64)
 COIL_SHARES = (0.06, 0.06, 0.14, 0.22, 0.16, 0.16, 0.08, 0.08, 0.04)
@@ -93,22 +95,23 @@ def draw_noise(n_coils: int, rng: np.random.Generator) -> float:
 
 def simulate(volumes: list[Volume], size: Size, rng: np.random.Generator) -> SimulatedScan:
     """Simulate a scan of a random view of a random slice."""
-    overflows = rng.random() < FOLDED
-    n_wide = round(size.n_ky * rng.uniform(1.2, 1.7)) if overflows else size.n_ky
+    canvas = draw_canvas(size, rng)
     image, pixels = random_slice(volumes, rng)
-    image = random_contrast(without_air(image), rng)
-    magnitude = random_view(image, pixels, (size.n_x, n_wide), rng).clamp_min(0)
-    magnitude, middle = moved(magnitude, rng)
+    image = faded(random_contrast(without_air(denoised(image)), rng), rng)
+    magnitude, middle = moved(random_view(image, pixels, canvas, rng).clamp_min(0), rng)
+    magnitude = magnitude * transmitted(canvas, middle, rng)
     coils, layout = draw_array(size.n_coils, magnitude, rng, middle)
-    phase = object_phase(magnitude, rng, (size.n_x, size.n_ky))
-    coil_images = coils * torch.polar(magnitude, phase)
-    inner = torch.arange(size.n_ky) + n_wide // 2 - size.n_ky // 2
-    outside = 1 - coil_images[..., inner].abs().square().sum() / coil_images.abs().square().sum()
+    measured = random_phase(volumes, rng) if rng.random() < MEASURED else None
+    phase = object_phase(magnitude, rng, (size.n_x, size.n_ky), measured)
+    coils = _central(coils, size.n_x, 1)
+    coil_images = coils * _central(torch.polar(magnitude, phase), size.n_x, 0)
+    inner = _central(coil_images, size.n_ky, 2)
+    outside = 1 - inner.abs().square().sum() / coil_images.abs().square().sum()
     echo = draw_echo(size.n_x, rng)
     coil_images = read_out(folded(coil_images, size.n_ky), echo)
     inside, brightness = _inside(coil_images)
     acquirable = draw_acquirable(size.n_ky, rng) if size.edges else np.ones(size.n_ky, dtype=bool)
-    csm = coils[..., inner]
+    csm = _central(coils, size.n_ky, 2)
     return SimulatedScan(
         signal=fourier(coil_images / brightness, dim=-1) * torch.from_numpy(acquirable),
         csm=csm / csm.abs().square().sum(0).sqrt().clamp_min(1e-12) * inside,
@@ -117,6 +120,22 @@ def simulate(volumes: list[Volume], size: Size, rng: np.random.Generator) -> Sim
         echo=echo,
         drawn=Drawn(n_coils=size.n_coils, layout=layout, folded=bool(outside > 0.01)),
     )
+
+
+def draw_canvas(size: Size, rng: np.random.Generator) -> tuple[int, int]:
+    """Draw the pixels (x, y) that hold the object: those of the scan, or more where it overflows.
+
+    Along the readout too, where the receiver's filter cuts it, as pixels are nearly square.
+    """
+    if rng.random() >= FOLDED:
+        return size.n_x, size.n_ky
+    larger = rng.uniform(1.25, 1.6)
+    return round(size.n_x * larger / 1.25), round(size.n_ky * larger)
+
+
+def _central(images: Tensor, n: int, dim: int) -> Tensor:
+    """Cut the central `n` pixels out of a dimension; pixel n // 2 is the middle."""
+    return images.narrow(dim, images.shape[dim] // 2 - n // 2, n)
 
 
 def _inside(coil_images: Tensor) -> tuple[Tensor, float]:
@@ -141,6 +160,31 @@ def moved(magnitude: Tensor, rng: np.random.Generator) -> tuple[Tensor, tuple[fl
         magnitude = magnitude.roll(step, dim)
         middle.append(2 * step / n)
     return magnitude, (middle[0], middle[1])
+
+
+def transmitted(
+    shape: tuple[int, int], middle: tuple[float, float], rng: np.random.Generator
+) -> Tensor:
+    """Return the brightness (x, y) that the transmit field gives: at high field most in the middle.
+
+    It falls off as exp(-a r^2), r in halves of the field of view.
+    """
+    x = torch.linspace(-1, 1, shape[0])[:, None] - middle[0]
+    y = torch.linspace(-1, 1, shape[1]) - middle[1]
+    return torch.exp(-float(rng.uniform(-0.1, 0.8)) * (x**2 + y**2))
+
+
+def random_phase(volumes: list[Volume], rng: np.random.Generator) -> Tensor | None:
+    """Draw a slice of a measured complex volume (rows, columns); None where none has a phase."""
+    measured = [(v.data, v.phase) for v in volumes if v.phase is not None]
+    if not measured:
+        return None
+    data, phase = (np.asarray(part) for part in measured[rng.integers(len(measured))])
+    data, phase = (part.reshape(-1, *part.shape[-2:]) for part in (data, phase))
+    bright = data.mean(axis=(1, 2))
+    number = rng.choice(np.flatnonzero(bright > 0.5 * bright.max()))  # not one of air
+    parts = (torch.from_numpy(part[number].astype(np.float32)) for part in (data, phase))
+    return torch.polar(*parts).flip([axis for axis in (0, 1) if rng.random() < 0.5])
 
 
 def folded(coil_images: Tensor, n_ky: int) -> Tensor:

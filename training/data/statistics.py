@@ -60,7 +60,7 @@ def statistics(sample: Sample) -> Statistics:
     image, ramps = _without_ramps(image)
     slope, detail = _phase(image, tissue)
     first, last = _outermost(tissue.any(0))
-    place = torch.nonzero(tissue)[:, 1].float().mean() + 0.5
+    place = torch.nonzero(tissue)[:, 1].float().mean()
     shares = energy(sample)
     return Statistics(
         noise=noise / brightness,
