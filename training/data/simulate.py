@@ -130,7 +130,7 @@ def draw_canvas(size: Size, rng: np.random.Generator) -> tuple[int, int]:
     if rng.random() >= FOLDED:
         return size.n_x, size.n_ky
     larger = rng.uniform(1.25, 1.6)
-    return round(size.n_x * larger / 1.25), round(size.n_ky * larger)
+    return round(max(size.n_x, size.n_ky) * larger / 1.25), round(size.n_ky * larger)
 
 
 def _central(images: Tensor, n: int, dim: int) -> Tensor:

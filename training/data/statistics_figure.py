@@ -48,6 +48,7 @@ def _histogram(
         axis.axvline(point, color=f"C{number}", linewidth=1.2)
     axis.set_title(name.replace("_", " "), fontsize=9)
     axis.set_yticks([])
+    axis.tick_params(axis="x", which="minor", labelbottom=False)
 
 
 def _spectra(axis: Axes, simulated: Sequence[Sample], real: Sequence[Sample]) -> None:

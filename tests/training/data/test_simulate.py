@@ -157,7 +157,7 @@ def small_scans() -> list[simulate.SimulatedScan]:
 
 def test_about_one_scan_in_twelve_overflows_its_field_of_view():
     share = np.mean([found.drawn.folded for found in small_scans()])
-    assert 0.025 < share < 0.13  # 0.08 are drawn to, nine of ten do; 0.017 is a standard deviation
+    assert 0.025 < share < 0.13  # 0.08 are drawn to, most do; 0.017 is a deviation
 
 
 def test_what_overflows_lies_outside_the_scan_s_pixels(monkeypatch):
