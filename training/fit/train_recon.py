@@ -40,7 +40,7 @@ class Config:
     scans: str  # folder of cohorts
     cohorts: tuple[str, ...]
     validation: tuple[str, ...] = ()
-    parts: tuple[str, ...] = ()  # of training.data.images, for the card
+    parts: tuple[str, ...] = ()  # of training.data.sources, for the card
     run: str
     weights: str  # where they go, without suffix
     kind: str = "modl"  # or "unet"
