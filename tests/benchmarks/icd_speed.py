@@ -37,7 +37,8 @@ from mnet.recon.unet import UNetReconstructor
 from mnet.weight_files import load_weights
 from tests.benchmarks.open_study import HOW, UNET
 from training.data.corpus import Cohort, Sample, draw
-from training.data.images import Volume, load_parts
+from training.data.images import Volume
+from training.data.read_images import load_parts
 from training.fit.train_recon import band, recon_loss
 from training.masks.icd import Label, Loss, descend, descend_exact, losses_of
 from training.masks.labels import scan_loss

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from mnet.masks.line_plan import Bool, LinePlan
 from mnet.physics.coil_maps import coil_maps
-from training.data.images import Volume, load_parts
+from training.data.images import Volume
+from training.data.read_images import load_parts
 from training.data.simulate import draw_size, simulate
 
 
@@ -28,7 +29,7 @@ from training.data.simulate import draw_size, simulate
 class Cohort:
     """Scans of some subjects; scan i has acceleration i modulo the accelerations."""
 
-    parts: tuple[str, ...]  # of training.data.images
+    parts: tuple[str, ...]  # of training.data.sources, or files
     n: int
     seed: int
     accelerations: tuple[float, ...] = (4.0, 8.0, 4.0, 8.0, 6.0)

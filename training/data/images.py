@@ -1,15 +1,11 @@
-"""Anatomy for the simulation: magnitude volumes by subject, and random views of them.
+"""Anatomy for the simulation: magnitude volumes, and random views of them.
 
-Volumes are `.npz` files (`images`: magnitude, slices first) or NIfTI. The open volumes that this
-project trains on stand in SOURCES with their licences; any other file of the folder is a subject of
-its own, named by its stem. Views are re-slicings, rotations and flips at a random field of view.
+Views are re-slicings, rotations and flips at a random field of view. A view is not rendered finer
+than its source is: what lies in the outer k-space of a scan shall be anatomy, not interpolation.
 """
 
-import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,85 +16,8 @@ from torch.nn import functional
 from mnet.physics.fourier import fourier, inverse_fourier
 
 FINE = 2.0  # views are rendered finer, and cut in k-space as a scanner does: sharp to its edge
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """One file: whose body it is, voxel size in mm (slice, row, column), and what is used of it."""
-
-    part: str  # the name by which a cohort asks for it
-    file: str
-    subject: str
-    voxel: tuple[float, float, float]
-    reslice: bool = True  # voxels fine enough in all three directions
-    slices: tuple[int, int] | None = None
-    licence: str
-
-
-SOURCES = (
-    Source(
-        part="head-1",
-        file="brain_t1_sag_uih_a",
-        subject="head-1",
-        voxel=(1.0, 1.0, 1.0),
-        licence="BSD-2-Clause",
-    ),
-    Source(
-        part="head-2",
-        file="brain_t1_sag_uih_b",
-        subject="head-2",
-        voxel=(1.0, 1.0, 1.0),
-        licence="BSD-2-Clause",
-    ),
-    Source(
-        part="head-3",
-        file="brain_t1_ax_studyforrest",
-        subject="head-3",
-        voxel=(1.34, 0.67, 0.67),
-        licence="PDDL-1.0",
-    ),
-    Source(
-        part="head-4",
-        file="brain_t2_ax_fnndsc",
-        subject="head-4",
-        voxel=(2.5, 0.43, 0.43),
-        reslice=False,
-        licence="Apache-2.0",
-    ),
-    Source(
-        part="head-4",
-        file="brain_mprage_fnndsc",
-        subject="head-4",
-        voxel=(1.0, 1.146, 1.146),
-        licence="Apache-2.0",
-    ),
-    Source(
-        part="head-5",
-        file="brain_colin27_mricron",
-        subject="head-5",
-        voxel=(1.0, 1.0, 1.0),
-        licence="BSD-3-Clause",
-    ),
-    # one knee: neighbouring slices are near-duplicates, so its two parts lie apart
-    Source(
-        part="knee-1a",
-        file="knee_mese_t2_gattia",
-        subject="knee-1",
-        voxel=(3.0, 0.625, 0.625),
-        reslice=False,
-        slices=(3, 13),
-        licence="MIT",
-    ),
-    Source(
-        part="knee-1b",
-        file="knee_mese_t2_gattia",
-        subject="knee-1",
-        voxel=(3.0, 0.625, 0.625),
-        reslice=False,
-        slices=(15, 22),
-        licence="MIT",
-    ),
-)
+FADE = 0.06  # of an image, at an edge that cuts through the object
+LEAST_FILL = 0.5  # of the field of view; rather than less, a coarse source is magnified
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -106,81 +25,21 @@ class Volume:
     """Magnitude (slices, rows, columns) or (slices, echoes, rows, columns), any unit."""
 
     data: NDArray[np.generic]
-    voxel: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    reslice: bool = True
+    phase: NDArray[np.complex64] | None = None  # exp(i phase), smooth; where it was measured
+    voxel: tuple[float, float, float] = (1.0, 1.0, 1.0)  # mm
+    reslice: bool = True  # False: never cut across
+    filled: tuple[float, float] = (1.0, 1.0)  # share of k-space (row, column) that holds detail
+    detail: str = "full"  # structure: its air, noise and outer k-space are not a scanner's
     name: str = "generated"
-    phase: NDArray[np.floating] | None = None  # like data, in radians, of a complex measurement
-
-
-def load_parts(folder: Path, parts: Sequence[str]) -> list[Volume]:
-    """Load the volumes of some parts: those of SOURCES, or `part`.npz, .nii, .nii.gz in `folder`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If `folder` holds no file of a part.
-    """
-    volumes = []
-    for part in parts:
-        known = [source for source in SOURCES if source.part == part]
-        volumes += [_load_source(folder, source) for source in known]
-        if not known:
-            volumes.append(_load_other(folder, part))
-    return volumes
-
-
-def subjects(parts: Sequence[str]) -> set[str]:
-    """Return whose bodies the parts show."""
-    known = {source.part: source.subject for source in SOURCES}
-    return {known.get(part, part) for part in parts}
-
-
-def _load_source(folder: Path, source: Source) -> Volume:
-    with np.load(folder / f"{source.file}.npz", allow_pickle=False) as content:
-        data = content["images"]
-    first, last = source.slices or (0, data.shape[0])
-    return Volume(
-        data=data[first:last], voxel=source.voxel, reslice=source.reslice, name=source.part
-    )
-
-
-def _load_other(folder: Path, part: str) -> Volume:
-    for suffix in (".npz", ".nii", ".nii.gz"):
-        path = folder / f"{part}{suffix}"
-        if not path.exists():
-            continue
-        if suffix == ".npz":
-            return _load_npz(path, part)
-        else:
-            import nibabel  # only who trains on NIfTI needs it
-
-            image = nibabel.as_closest_canonical(nibabel.load(path))
-            data = np.moveaxis(np.asarray(image.dataobj, dtype=np.float32), 2, 0)
-            across, down, through = (float(v) for v in image.header.get_zooms()[:3])
-            voxel = (through, across, down)
-        return Volume(data=data, voxel=voxel, reslice=max(voxel) < 2 * min(voxel), name=part)
-    raise FileNotFoundError(f"no {part}.npz, .nii or .nii.gz in {folder}, and no known source")
-
-
-def _load_npz(path: Path, name: str) -> Volume:
-    """Load a volume with its voxel size and whether it may be cut across, where it says so."""
-    with np.load(path, allow_pickle=False) as content:
-        meta = json.loads(str(content["meta"])) if "meta" in content else {}
-        sizes = content["voxel_mm"].tolist() if "voxel_mm" in content else [1.0, 1.0, 1.0]
-        voxel = (float(sizes[0]), float(sizes[1]), float(sizes[2]))
-        thick = max(voxel) >= 2 * min(voxel)
-        return Volume(
-            data=content["images"],
-            voxel=voxel,
-            reslice=bool(meta.get("reslice", not thick)),
-            name=name,
-        )
 
 
 def random_slice(
     volumes: list[Volume], rng: np.random.Generator
 ) -> tuple[Tensor, tuple[float, float]]:
-    """Draw a slice that shows anatomy: magnitude (rows, columns) in about 0..1, pixels in mm."""
+    """Draw a slice that shows anatomy: magnitude (rows, columns) in about 0..1, pixels in mm.
+
+    What the scanner filled in is cut off, so that pixels are as large as the source's detail.
+    """
     for _ in range(50):
         volume = volumes[rng.integers(len(volumes))]
         axis = int(rng.integers(3)) if volume.reslice else 0
@@ -190,11 +49,40 @@ def random_slice(
         if plane.ndim == 3:
             plane = plane[rng.integers(plane.shape[0])]  # an echo
         bright = float(np.percentile(volume.data[:: max(1, n // 8)], 99))
-        pixels = tuple(size for i, size in enumerate(volume.voxel) if i != axis)
+        down, across = (size for i, size in enumerate(volume.voxel) if i != axis)
         image = torch.from_numpy(plane.astype(np.float32) / max(bright, 1e-6))
         if float((image > 0.15).float().mean()) > 0.12:
-            return image, (pixels[0], pixels[1])
+            filled = (1.0, 1.0) if volume.reslice else volume.filled
+            return native(faded(image), (down, across), filled)
     raise ValueError("found no slice with anatomy in 50 draws")
+
+
+def faded(image: Tensor) -> Tensor:
+    """Fade an image out towards those of its edges that cut through the object.
+
+    Where a body ends at a straight line, k-space would hold the edge of a file, not of anatomy.
+    """
+    for axis in (0, 1):
+        n = image.shape[axis]
+        ramp = torch.sin(torch.linspace(0, math.pi / 2, max(2, round(FADE * n)))) ** 2
+        for side in (0, 1):
+            edge = image.select(axis, side * (n - 1))
+            if float((edge > 0.1).float().mean()) > 0.05:
+                weight = torch.cat([ramp, torch.ones(n - len(ramp))])
+                weight = weight.flip(0) if side else weight
+                image = image * (weight[:, None] if axis == 0 else weight)
+    return image
+
+
+def native(
+    image: Tensor, pixels: tuple[float, float], filled: tuple[float, float]
+) -> tuple[Tensor, tuple[float, float]]:
+    """Cut an image to the share of its k-space that is filled; gives it with its larger pixels."""
+    if filled == (1.0, 1.0):
+        return image, pixels
+    rows, columns = (round(n * share) for n, share in zip(image.shape, filled, strict=True))
+    larger = (pixels[0] * image.shape[0] / rows, pixels[1] * image.shape[1] / columns)
+    return _cut(image, (rows, columns)).clamp_min(0), larger
 
 
 def without_air(image: Tensor) -> Tensor:
@@ -214,9 +102,17 @@ def random_contrast(image: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def random_view(
-    image: Tensor, pixels: tuple[float, float], shape: tuple[int, int], rng: np.random.Generator
+    image: Tensor,
+    pixels: tuple[float, float],
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    fill: tuple[float, float] = (0.65, 0.98),
 ) -> Tensor:
-    """Render a slice on a matrix (x, y): random orientation, and a field of view that holds it."""
+    """Render a slice on a matrix (x, y): random orientation, at a random field of view.
+
+    The object fills a share of the field of view within `fill` in both directions, or less where
+    its pixels are too large for that: see `view_spacing`.
+    """
     if rng.random() < 0.5:
         image, pixels = image.T, (pixels[1], pixels[0])
     image = image.flip([axis for axis in (0, 1) if rng.random() < 0.5])
@@ -227,15 +123,7 @@ def random_view(
         low, high = float(where[0]), float(where[-1]) + 1
         extent.append((high - low) * pixels[axis])
         centre.append((low + high) / 2)
-    fill = rng.uniform(0.65, 0.98, 2)
-    spacing = [extent[i] / (fill[i] * shape[i]) for i in (0, 1)]
-    # a source has no detail beyond its own pixels, unless the object became tiny
-    for i in (0, 1):
-        detail = rng.uniform(0.95, 1.3) * pixels[i]
-        spacing[i] = max(spacing[i], min(detail, extent[i] / (0.35 * shape[i])))
-    # pixels of a scan are nearly square
-    spacing[0] = max(spacing[0], spacing[1] / 1.3)
-    spacing[1] = max(spacing[1], spacing[0] / 1.3)
+    spacing = view_spacing((extent[0], extent[1]), pixels, shape, rng.uniform(*fill, 2))
     fine = (math.ceil(shape[0] * FINE), math.ceil(shape[1] * FINE))
     step = [spacing[i] * shape[i] / fine[i] / pixels[i] for i in (0, 1)]  # in source pixels
     small = [max(8, round(n / max(1.0, s))) for n, s in zip(image.shape, step, strict=True)]
@@ -251,6 +139,23 @@ def random_view(
     grid = torch.stack([2 * column / image.shape[1] - 1, 2 * row / image.shape[0] - 1], dim=-1)
     rendered = functional.grid_sample(source, grid[None].float(), "bicubic", align_corners=False)
     return _cut(rendered[0, 0].clamp_min(0), shape)
+
+
+def view_spacing(
+    extent: tuple[float, float],
+    pixels: tuple[float, float],
+    shape: tuple[int, int],
+    fill: NDArray[np.float64],
+) -> tuple[float, float]:
+    """Return the pixels of a view in mm, whose object of `extent` mm fills a share `fill` of it.
+
+    They are never smaller than the source's, unless its object would fill less than LEAST_FILL.
+    """
+    wanted = [extent[i] / (fill[i] * shape[i]) for i in (0, 1)]
+    most = [extent[i] / (LEAST_FILL * shape[i]) for i in (0, 1)]
+    spacing = [max(wanted[i], min(pixels[i], most[i])) for i in (0, 1)]
+    # pixels of a scan are nearly square
+    return max(spacing[0], spacing[1] / 1.3), max(spacing[1], spacing[0] / 1.3)
 
 
 def _cut(image: Tensor, shape: tuple[int, int]) -> Tensor:

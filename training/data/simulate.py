@@ -183,8 +183,8 @@ def random_phase(volumes: list[Volume], rng: np.random.Generator) -> Tensor | No
     data, phase = (part.reshape(-1, *part.shape[-2:]) for part in (data, phase))
     bright = data.mean(axis=(1, 2))
     number = rng.choice(np.flatnonzero(bright > 0.5 * bright.max()))  # not one of air
-    parts = (torch.from_numpy(part[number].astype(np.float32)) for part in (data, phase))
-    return torch.polar(*parts).flip([axis for axis in (0, 1) if rng.random() < 0.5])
+    image = torch.from_numpy(data[number] * phase[number]).to(torch.complex64)
+    return image.flip([axis for axis in (0, 1) if rng.random() < 0.5])
 
 
 def folded(coil_images: Tensor, n_ky: int) -> Tensor:

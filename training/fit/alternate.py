@@ -50,7 +50,7 @@ class Config:
     labels: str  # folder of label files by cohort, of this kind of reconstructor
     cohorts: tuple[str, ...]
     validation: tuple[str, ...] = ()
-    parts: tuple[str, ...] = ()  # of training.data.images, for the card
+    parts: tuple[str, ...] = ()  # of training.data.sources, for the card
     run: str
     weights: str  # of MNet, where they go, without suffix
     reconstructor: str = ""  # where those of the reconstructor go, unless it is fixed

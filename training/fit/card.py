@@ -6,36 +6,42 @@ from pathlib import Path
 from typing import Any
 
 from mnet.weight_files import read_card
-from training.data.images import SOURCES
+from training.data.sources import Source, sources_of
 
 
 def provenance(parts: Sequence[str], start: str = "") -> dict[str, Any]:
-    """Return the data files of some parts with subjects and licences, and the commit.
+    """Return the data of some parts with subjects, licences and attributions, and the commit.
 
     A part that is none of the open ones is a file itself: of k-space, or a volume of the user's.
     Of the weights that a run started from, the sha256 is told.
     """
-    known = {source.part for source in SOURCES}
-    others = [{"file": part, "licence": "unknown here"} for part in parts if part not in known]
+    known = [source for part in dict.fromkeys(parts) for source in sources_of(part)]
+    others = [
+        {"file": Path(part).name, "licence": "unknown here"}
+        for part in parts
+        if not sources_of(part)
+    ]
     measured = bool(parts) and all(part.endswith(".h5") for part in parts)
     return {
-        "data": [
-            {
-                "file": f"{source.file}.npz",
-                "subject": source.subject,
-                "slices": list(source.slices) if source.slices else "all",
-                "licence": source.licence,
-            }
-            for source in SOURCES
-            if source.part in parts
-        ]
-        + others,
+        "data": [_told(source) for source in known] + others,
+        "licences": sorted({source.licence for source in known}),
+        "attributions": sorted({source.attribution for source in known if source.attribution}),
         "simulation": "none: measured k-space"
         if measured
         else "multi-coil k-space from magnitude images, see training/data/simulate.py",
         "started_from": started_from(start),
         "commit": commit(),
     }
+
+
+def _told(source: Source) -> dict[str, Any]:
+    about = {
+        "file": f"{source.file}.npz",
+        "subject": source.subject,
+        "slices": list(source.slices) if source.slices else "all",
+        "licence": source.licence,
+    }
+    return about | ({"attribution": source.attribution} if source.attribution else {})
 
 
 def started_from(start: str) -> str:

@@ -41,7 +41,7 @@ class Config:
     scans: str  # folder of cohorts
     cohorts: tuple[str, ...]
     validation: tuple[str, ...] = ()
-    parts: tuple[str, ...] = ()  # of training.data.images, for the card
+    parts: tuple[str, ...] = ()  # of training.data.sources, for the card
     run: str
     weights: str  # of the mask, where they go, without suffix
     reconstructor: str  # where those of the U-Net go

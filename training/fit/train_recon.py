@@ -47,7 +47,7 @@ class Config:
     cohorts: tuple[str, ...]
     validation: tuple[str, ...] = ()
     real: tuple[str, ...] = ()  # measured k-space files to watch beside it, never trained on
-    parts: tuple[str, ...] = ()  # of training.data.images, for the card
+    parts: tuple[str, ...] = ()  # of training.data.sources, for the card
     run: str
     weights: str  # where they go, without suffix
     kind: str = "modl"  # or "unet"

@@ -18,7 +18,7 @@ from typing import Any
 from training.config import made
 from training.data import cohort_index
 from training.data.corpus import Cohort
-from training.data.images import SOURCES, subjects
+from training.data.sources import sources, subjects
 from training.parallel import Backend
 
 
@@ -149,7 +149,7 @@ class Study:
     def _check_apart(self, what: str, held_out: Sequence[str], known: Sequence[str]) -> None:
         theirs, ours = self.parts(held_out), self.parts(known)
         same = set(theirs) & set(ours)
-        apart = {source.part for source in SOURCES if source.slices is not None}
+        apart = {source.part for source in sources() if source.slices is not None}
         shared = subjects([p for p in theirs if p not in apart]) & subjects(ours)
         shared |= subjects(theirs) & subjects([p for p in ours if p not in apart])
         if same or shared:

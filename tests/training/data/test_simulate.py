@@ -213,7 +213,7 @@ def test_the_smooth_phase_of_complex_volumes_is_used_where_there_are_any(monkeyp
     monkeypatch.setattr(simulate, "MEASURED", 1.0)
     plain = volumes()[0]
     steep = np.broadcast_to(np.linspace(0, 30, plain.data.shape[2]), plain.data.shape)
-    complex_one = replace(plain, phase=steep.astype(np.float32))
+    complex_one = replace(plain, phase=np.exp(1j * steep).astype(np.complex64))
     assert simulate.random_phase([plain], np.random.default_rng(0)) is None
     image = simulate.random_phase([plain, complex_one], np.random.default_rng(0))
     assert image.shape == plain.data.shape[1:]

@@ -8,7 +8,7 @@ import torch
 from mnet.physics.fourier import fourier, inverse_fourier
 from tests.training.helpers.generated import cohort, volumes
 from training.data import corpus, fastmri
-from training.data.images import load_parts
+from training.data.read_images import load_parts
 from training.data.statistics import N_BINS, Statistics, energy, ranges, statistics, table
 from training.data.volume import read_volume
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from training.data.corpus import Cohort
-from training.data.images import subjects
+from training.data.sources import subjects
 from training.study.study import Slices, read_study
 
 CONFIGS = Path(__file__).resolve().parents[3] / "training" / "configs"
