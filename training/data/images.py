@@ -107,11 +107,12 @@ def random_view(
     shape: tuple[int, int],
     rng: np.random.Generator,
     fill: tuple[float, float] = (0.65, 0.98),
+    least_fill: float = LEAST_FILL,
 ) -> Tensor:
     """Render a slice on a matrix (x, y): random orientation, at a random field of view.
 
     The object fills a share of the field of view within `fill` in both directions, or less where
-    its pixels are too large for that: see `view_spacing`.
+    its pixels are too large for that, though never less than `least_fill`.
     """
     if rng.random() < 0.5:
         image, pixels = image.T, (pixels[1], pixels[0])
@@ -123,7 +124,7 @@ def random_view(
         low, high = float(where[0]), float(where[-1]) + 1
         extent.append((high - low) * pixels[axis])
         centre.append((low + high) / 2)
-    spacing = view_spacing((extent[0], extent[1]), pixels, shape, rng.uniform(*fill, 2))
+    spacing = view_spacing((extent[0], extent[1]), pixels, shape, rng.uniform(*fill, 2), least_fill)
     fine = (math.ceil(shape[0] * FINE), math.ceil(shape[1] * FINE))
     step = [spacing[i] * shape[i] / fine[i] / pixels[i] for i in (0, 1)]  # in source pixels
     small = [max(8, round(n / max(1.0, s))) for n, s in zip(image.shape, step, strict=True)]
@@ -146,13 +147,14 @@ def view_spacing(
     pixels: tuple[float, float],
     shape: tuple[int, int],
     fill: NDArray[np.float64],
+    least_fill: float = LEAST_FILL,
 ) -> tuple[float, float]:
     """Return the pixels of a view in mm, whose object of `extent` mm fills a share `fill` of it.
 
-    They are never smaller than the source's, unless its object would fill less than LEAST_FILL.
+    They are never smaller than the source's, unless its object would fill less than `least_fill`.
     """
     wanted = [extent[i] / (fill[i] * shape[i]) for i in (0, 1)]
-    most = [extent[i] / (LEAST_FILL * shape[i]) for i in (0, 1)]
+    most = [extent[i] / (least_fill * shape[i]) for i in (0, 1)]
     spacing = [max(wanted[i], min(pixels[i], most[i])) for i in (0, 1)]
     # pixels of a scan are nearly square
     return max(spacing[0], spacing[1] / 1.3), max(spacing[1], spacing[0] / 1.3)

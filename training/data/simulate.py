@@ -18,7 +18,14 @@ from mnet.masks.line_plan import Bool
 from mnet.physics.fourier import fourier, inverse_fourier
 from training.data.coil_arrays import draw_array
 from training.data.denoise import denoised, faded
-from training.data.images import Volume, random_contrast, random_slice, random_view, without_air
+from training.data.images import (
+    LEAST_FILL,
+    Volume,
+    random_contrast,
+    random_slice,
+    random_view,
+    without_air,
+)
 from training.data.object_phase import object_phase
 
 # whitened noise of the mean brightness: real heads have 0.0005 to 0.06, low field and one channel
@@ -98,7 +105,9 @@ def simulate(volumes: list[Volume], size: Size, rng: np.random.Generator) -> Sim
     canvas = draw_canvas(size, rng)
     image, pixels = random_slice(volumes, rng)
     image = faded(random_contrast(without_air(denoised(image)), rng), rng)
-    magnitude, middle = moved(random_view(image, pixels, canvas, rng).clamp_min(0), rng)
+    least = LEAST_FILL if canvas == (size.n_x, size.n_ky) else 0.8  # or it would not overflow
+    view = random_view(image, pixels, canvas, rng, least_fill=least)
+    magnitude, middle = moved(view.clamp_min(0), rng)
     magnitude = magnitude * transmitted(canvas, middle, rng)
     coils, layout = draw_array(size.n_coils, magnitude, rng, middle)
     measured = random_phase(volumes, rng) if rng.random() < MEASURED else None
