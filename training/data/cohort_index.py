@@ -45,8 +45,10 @@ def claim(folder: Path, scans: Sequence[Origin], *, whiten: bool) -> None:
 def name_subjects(folder: Path, names: Sequence[str]) -> None:
     """Write whose body every simulated scan of a cohort shows, by scan number."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"scans": [{"subject": name} for name in names]}
-    (folder / _INDEX).write_text(json.dumps(content, indent=1) + "\n")
+    text = json.dumps({"scans": [{"subject": name} for name in names]}, indent=1) + "\n"
+    path = folder / _INDEX
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
 
 
 def index(folder: Path) -> list[dict[str, Any]]:

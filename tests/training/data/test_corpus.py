@@ -1,5 +1,6 @@
 import itertools
 import shutil
+from collections import Counter
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.training.helpers.generated import cohort, volumes
-from training.data import corpus
+from training.data import corpus, simulate
 
 
 @lru_cache  # a scan takes its time
@@ -152,3 +153,42 @@ def test_a_whole_cohort_needs_no_images(written, tmp_path):
     assert len(list(corpus.write(written, COHORT, tmp_path / "nowhere"))) == 2
     with pytest.raises(FileNotFoundError, match=r"no generated\.npz"):
         list(corpus.write(written, replace(COHORT, n=3), tmp_path / "nowhere"))
+
+
+MIXED = cohort(60, parts=("a", "b", "c"), accelerations=(4.0, 8.0), phases=("z",))
+
+
+def test_the_parts_of_a_cohort_have_equal_shares_whatever_the_acceleration():
+    paired = replace(MIXED, paired=True)
+    for number in range(0, 60, 2):  # both accelerations of an anatomy, and the parts in turn
+        found = {corpus.part_of(paired, number), corpus.part_of(paired, number + 1)}
+        assert found == {"abc"[number // 2 % 3]}
+    drawn = Counter((corpus.part_of(MIXED, n), n % 2) for n in range(6000))
+    assert len(drawn) == 6
+    assert all(abs(count - 1000) < 5 * 29 for count in drawn.values())  # 29 is a deviation
+
+
+def test_a_scan_is_drawn_from_its_part_alone_and_may_borrow_a_phase(monkeypatch):
+    head = volumes()[0]
+    named = [replace(head, name=name) for name in "abcz"]
+    named[3] = replace(named[3], phase=np.ones(head.data.shape, np.complex64))
+    given = []
+    real = corpus.simulate
+    monkeypatch.setattr(
+        corpus, "simulate", lambda v, s, r: given.append([x.name for x in v]) or real(v, s, r)
+    )
+    for number in range(3):
+        corpus.draw(named, MIXED, number)
+    assert given == [[corpus.part_of(MIXED, number), "z"] for number in range(3)]
+
+
+def test_a_volume_that_lends_its_phase_is_not_shown_itself(monkeypatch):
+    head = volumes()[0]
+    lender = replace(head, phase=np.ones(head.data.shape, np.complex64))
+    shown = []
+    real = simulate.random_slice
+    monkeypatch.setattr(simulate, "random_slice", lambda v, r: shown.append(v) or real(v, r))
+    size = simulate.Size(n_x=64, n_ky=64, n_coils=2)
+    simulate.simulate([head, lender], size, np.random.default_rng(0))
+    simulate.simulate([lender], size, np.random.default_rng(0))
+    assert shown == [[head], [lender]]
