@@ -5,7 +5,7 @@ measured at all, `calibration` those that always are; every function returns a m
 the calibration, stays inside the acquirable rows and has exactly `n_lines` rows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +98,11 @@ class LinePlan:
         block = centre_block(acquirable, _width(n_lines, n_calibration), center)
         n_lines -= (n_lines - int(block.sum())) % group_size
         return cls(acquirable=acquirable, calibration=block, n_lines=n_lines, center=center)
+
+    def narrowed(self, n_calibration: int) -> "LinePlan":
+        """Return the plan of the same budget with at most `n_calibration` calibration lines."""
+        length = min(n_calibration, int(self.calibration.sum()))
+        return replace(self, calibration=centre_block(self.acquirable, length, self.center))
 
     @property
     def movable(self) -> Bool:

@@ -56,13 +56,7 @@ class Sample:
     def plan(self, acceleration: float | None = None) -> LinePlan:
         """Plan budget and calibration."""
         usual = LinePlan.of(self.acquirable, acceleration or self.acceleration)
-        if self.n_calibration is None or self.n_calibration >= usual.calibration.sum():
-            return usual
-        return LinePlan.of(
-            self.acquirable,
-            acceleration or self.acceleration,
-            n_calibration=self.n_calibration,
-        )
+        return usual if self.n_calibration is None else usual.narrowed(self.n_calibration)
 
 
 def draw(volumes: list[Volume], cohort: Cohort, number: int) -> Sample:

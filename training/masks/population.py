@@ -333,9 +333,7 @@ def chosen(config: Config) -> dict[int, Sample]:
 def reference_plan(n_rows: int, stratum: Stratum) -> LinePlan:
     """Return the plan of `n_rows` rows on which masks of a stratum are searched."""
     usual = LinePlan.of(np.ones(n_rows, dtype=bool), stratum.acceleration)
-    n = int(usual.calibration.sum())
-    n = min(stratum.n_calibration or n, n)
-    return LinePlan.of(usual.acquirable, stratum.acceleration, n_calibration=n)
+    return usual.narrowed(stratum.n_calibration) if stratum.n_calibration else usual
 
 
 def run(config: Config, report: Callable[[str], None] | None = None) -> list[Found]:
