@@ -25,8 +25,6 @@ from training.fit.card import provenance
 from training.fit.expert_tree import Scans, chosen_losses, held_out_losses, learn
 from training.masks.labels import BLOCK, read_labels
 
-N_LEAST = 24  # training scans of an acceleration that has a tree
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -41,6 +39,7 @@ class Config:
     weights: str  # where they go
     depth: int = 3
     min_leaf: int = 12
+    n_least: int = 24  # training scans of an acceleration that has a tree
     confidence: float = CONFIDENCE  # of the intervals that a split and an expert must pass
     start: str = ""  # of no run: an expert starts from nothing
 
@@ -82,7 +81,7 @@ def train(config: Config) -> dict[str, Any]:
     trees: list[dict[str, Any]] = []
     figures: dict[str, Any] = {}
     for acceleration, scans in training.items():
-        if len(scans) < N_LEAST:
+        if len(scans) < config.n_least:
             continue
         others = {c: by[acceleration] for c, by in validation.items() if acceleration in by}
         tree = learn(
@@ -95,7 +94,7 @@ def train(config: Config) -> dict[str, Any]:
         trees.append({"acceleration": acceleration, "tree": tree})
         figures[f"{acceleration:g}x"] = _figures(tree, scans, others, config)
     if not trees:
-        raise ValueError(f"no acceleration has {N_LEAST} labels in {config.cohorts}")
+        raise ValueError(f"no acceleration has {config.n_least} labels in {config.cohorts}")
     patterns = json.loads(Path(config.patterns).read_text())
     model = MNetExperts(patterns, trees)
     card = {

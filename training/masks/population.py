@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -328,6 +329,19 @@ def chosen(config: Config) -> dict[int, Sample]:
         numbers[int(place)]: read_scan(folder, numbers[int(place)], config.n_calibration)
         for place in places
     }
+
+
+def commonest_rows(scans: Path) -> Bool:
+    """Return the acquirable rows (ky,) that most scans of a cohort have; of equals, the fewest."""
+    counts: Counter[tuple[int, bytes]] = Counter()
+    for path in scans.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            rows = file.get_tensor("acquirable").numpy()
+        counts[rows.size, rows.tobytes()] += 1
+    if not counts:
+        raise FileNotFoundError(f"no scans in {scans}: make the cohort first")
+    most = max(counts.values())
+    return np.frombuffer(min(k for k, n in counts.items() if n == most)[1], dtype=bool)
 
 
 def reference_plan(n_rows: int, stratum: Stratum) -> LinePlan:

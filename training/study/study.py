@@ -22,6 +22,9 @@ from training.data.images import SOURCES, subjects
 from training.parallel import Backend
 
 
+MEASURED = "measured"  # the cohort of a study's measured scans
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slices:
     """A cohort of measured scans: slices of the files of some parts of the study's split."""
@@ -51,6 +54,7 @@ class Study:
     images: Path | None = None  # magnitude volumes to simulate from, or
     kspace: Path | None = None  # a folder of fully sampled k-space files, and
     split: Mapping[str, float | Sequence[str]] = field(default_factory=dict)  # part: share or names
+    measured: tuple[str, ...] = ()  # k-space files that choices are made on, never trained on
     phantoms: tuple[str, ...] = ()  # volumes to make in `images`, for a run without data
     cohorts: Mapping[str, Cohort | Slices]  # slices of k-space files where there are those
     base: tuple[str, ...]  # train reconstructors, vetted masks and LOUPE
@@ -82,6 +86,11 @@ class Study:
             self._check_apart(f"fold {name}: validation", fold.validation, known)
 
     @property
+    def all_accelerations(self) -> tuple[float, ...]:
+        """The accelerations of the scans that samplers learn from, ascending."""
+        return tuple(sorted({a for c in self.base for a in self.cohorts[c].accelerations}))
+
+    @property
     def backend(self) -> Backend:
         """Where tasks run: in processes of their own, if there are several workers."""
         return "processes" if self.n_workers > 1 else "inline"
@@ -95,6 +104,8 @@ class Study:
 
     def n_scans(self, cohort: str) -> int:
         """Return how many scans a cohort has; of measured ones its files decide, once read."""
+        if cohort == MEASURED:
+            return len(self._index(cohort))
         described = self.cohorts[cohort]
         return described.n if isinstance(described, Cohort) else len(self._index(cohort))
 
