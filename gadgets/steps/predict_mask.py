@@ -73,8 +73,8 @@ class PredictMask(Gadget):
     sampler: str = "mnet_select"  # name of deployed weights
     acceleration: float = 4.0  # lines over lines measured, where no sequence says hello; at least 1
     basis: Literal["acquirable", "encoded"] = "acquirable"  # lines that the acceleration divides
-    # calibration lines at most, where no sequence says hello; 0: about a third of all. Six to eight suffice
-    # at 6x and more where reference lines are measured, which coil maps are then made from
+    # calibration lines at most, where no sequence says hello; 0: about a third of all. Six to eight
+    # suffice at 6x and more where reference lines are measured, which coil maps are then made from
     n_calibration: int = 0
     # how a mask leaves; MRD message 1028 only to a client that says its hello in the MRD stream
     feedback: Literal["mask_channel", "mrd1028"] = "mask_channel"

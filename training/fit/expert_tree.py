@@ -3,9 +3,9 @@
 A node's expert is the mask with the lowest mean loss on its scans, its fallback the safest one,
 which has the lowest ninth decile. A split is the one feature and threshold that lower the mean loss
 most. Two choices are made on scans that were not learned from: whether a question is asked at all,
-and whether a leaf's expert may leave its fallback. Both must be an improvement at the upper end of a one-sided
-interval (training.fit.bound), in the stratum where they act: a gain there is not lost in the mean
-over all others.
+and whether a leaf's expert may leave its fallback. Both must be an improvement at the upper end of
+a one-sided interval (training.fit.bound), in the stratum where they act: a gain there is not lost
+in the mean over all others.
 """
 
 from collections.abc import Sequence

@@ -75,9 +75,7 @@ def train(config: Config) -> dict[str, Any]:
     """Run; returns the figures of every acceleration."""
     folder = Path(config.labels)
     training = read_scans(folder, config.cohorts, apart=len(config.cohorts) < 4)
-    validation = {
-        cohort: read_scans(folder, [cohort], apart=False) for cohort in config.validation
-    }
+    validation = {cohort: read_scans(folder, [cohort], apart=False) for cohort in config.validation}
     trees: list[dict[str, Any]] = []
     figures: dict[str, Any] = {}
     for acceleration, scans in training.items():

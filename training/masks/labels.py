@@ -34,8 +34,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnet.masks.family import FAMILY, family
-from mnet.masks.line_plan import Bool, LinePlan
+from mnet.masks.line_plan import Bool, LinePlan, centre_block
 from mnet.physics import sense
+from mnet.physics.coil_maps import coil_maps
 from mnet.recon.conditions import conditions
 from mnet.recon.modl import MoDL
 from mnet.sampler.features import coil_features, features
@@ -45,13 +46,13 @@ from training.config import read_config
 from training.data.corpus import Sample, load, scan_path
 from training.data.mask_file import MaskFile, read_masks, write_masks
 from training.masks.icd import GRADIENT_COST, Judge, Loss, descend, losses_of
-from training.masks.reference import redrawn, with_reference
 from training.parallel import Backend, Task, run_all
 
 Reconstructor = Callable[..., Tensor]  # kspace, csm, mask and, of MoDL, conditions -> image
 Dictionary = Callable[[LinePlan], tuple[Bool, ...]]
 Start = Callable[[LinePlan], Bool]
 BLOCK = 20  # scans in a file
+N_REFERENCE = 24  # lines of a reference scan, outside the budget
 # plans (rows, of which unused at each edge, acceleration) that tell dictionaries apart
 PLANS = ((160, 0, 4.0), (160, 0, 8.0), (160, 0, 6.0), (211, 9, 4.0), (211, 9, 8.0), (368, 18, 5.0))
 
@@ -243,6 +244,27 @@ def read_scan(scans: Path, number: int, n_calibration: int = 0) -> Sample:
     if not n_calibration:
         return sample
     return with_reference(sample, n_calibration, np.random.default_rng([number, n_calibration]))
+
+
+def redrawn(sample: Sample, rng: np.random.Generator) -> Sample:
+    """Return a scan with other noise of its level; the maps stay those of its calibration."""
+    acquirable = torch.from_numpy(sample.acquirable)
+    level = float((sample.kspace - sample.clean)[..., acquirable].abs().square().mean().sqrt())
+    parts = rng.standard_normal((*sample.clean.shape, 2), dtype=np.float32)
+    noise = torch.view_as_complex(torch.from_numpy(parts)) * (level / np.sqrt(2))
+    return replace(sample, kspace=sample.clean + noise * acquirable)
+
+
+def with_reference(sample: Sample, n_calibration: int, rng: np.random.Generator) -> Sample:
+    """Return a scan of at most `n_calibration` calibration lines, its maps from a reference scan.
+
+    Simulated, the reference scan has noise of its own; of a measured scan its lines are the scan's.
+    Raises ValueError where N_REFERENCE lines have no room among the acquirable rows.
+    """
+    lines = redrawn(sample, rng).kspace
+    block = centre_block(sample.acquirable, N_REFERENCE, sample.plan().center)
+    maps = coil_maps(lines[..., torch.from_numpy(block)], lines.shape[-1])
+    return replace(sample, csm=maps, n_calibration=n_calibration)
 
 
 def prescan_of(sample: Sample) -> NDArray[np.float32]:

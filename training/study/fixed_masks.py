@@ -40,9 +40,7 @@ def strata(study: Study) -> list[Stratum]:
                 found.append(stratum)
     if narrow := study.settings.get("narrow"):
         for acceleration in narrow["accelerations"]:
-            found.append(
-                Stratum(acceleration=acceleration, n_calibration=narrow["n_calibration"])
-            )
+            found.append(Stratum(acceleration=acceleration, n_calibration=narrow["n_calibration"]))
     return found
 
 

@@ -21,7 +21,6 @@ from training.masks.labels import BLOCK, scan_loss
 from training.study.scans import writers
 from training.study.study import Study
 
-
 N_LINES = 18  # movable ones of the reference plan, between 4x and 8x
 
 
@@ -112,9 +111,14 @@ def forecast(study: Study, costs: Costs) -> list[tuple[str, str, float]]:
     n_strata = 4 * len(study.accelerations) + len(narrow.get("accelerations", ()))
     n_descents = n_strata * setting("population", "n_passes", population.Config)
     n_descents *= 1 + setting("population", "n_perturbed", population.Config)
-    per_line = setting("population", "n_screen", population.Config) * (
-        costs.gradient + setting("population", "shortlist", population.Config) * costs.evaluation
-    ) + 0.4 * setting("population", "n_scans", population.Config) * costs.evaluation
+    per_line = (
+        setting("population", "n_screen", population.Config)
+        * (
+            costs.gradient
+            + setting("population", "shortlist", population.Config) * costs.evaluation
+        )
+        + 0.4 * setting("population", "n_scans", population.Config) * costs.evaluation
+    )
     n_post = 6 + 3 * len(study.folds)
     n_tested = sum(study.n_scans(c) for f in study.folds.values() for c in f.test)
     steps = [

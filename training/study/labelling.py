@@ -1,7 +1,6 @@
 """The labels of a study: ICD masks of scans, the vetted masks, and what these lose on scans."""
 
 import json
-
 from typing import Any
 
 from mnet.masks.family import FAMILY, VettedMasks
@@ -19,18 +18,13 @@ from training.study.fixed_masks import (
     vetted_path,
 )
 from training.study.sampler_masks import best_single
-from training.study.study import MEASURED, Study
+from training.study.study import Study, narrowed
 
 
 def labelled(study: Study) -> tuple[str, ...]:
     """Return the cohorts that samplers learn from or are settled on."""
     folds = study.folds.values()
     return tuple(dict.fromkeys(c for f in folds for c in (*f.train, *f.validation)))
-
-
-def measured(study: Study) -> tuple[str, ...]:
-    """Return the cohort of measured scans, which decides and is never learned from."""
-    return (MEASURED,) if study.measured else ()
 
 
 def icd_labels(study: Study) -> None:
@@ -53,7 +47,7 @@ def vetted(study: Study) -> None:
     """
     path = vetted_path(study)
     entries, start = candidates(study), read_population(study)
-    cohorts = (*study.base, *measured(study))
+    cohorts = (*study.base, *study.measured_cohorts)
     for cohort in cohorts:
         share = {} if cohort in study.base else {"share": 1.0}
         masks = masks_of(entries)
@@ -72,21 +66,16 @@ def select_labels(study: Study) -> None:
     masks, start = read_vetted(study), read_population(study)
     for cohort in labelled(study):
         _label(study, "labels", cohort, "modl", masks, start, icd_every=0)
-    for cohort in measured(study):
+    for cohort in study.measured_cohorts:
         _label(study, "labels", cohort, "modl", masks, start, icd_every=0, share=1.0)
     if narrow := study.settings.get("narrow"):
         few = {"n_calibration": narrow["n_calibration"], "icd_every": 0}
         for cohort in labelled(study):
             share = {"share": narrow.get("share", 1.0)}
             _label(study, "labels", cohort, "modl", masks, start, narrowed(cohort), **few, **share)
-        for cohort in measured(study):
+        for cohort in study.measured_cohorts:
             whole = {"share": 1.0}
             _label(study, "labels", cohort, "modl", masks, start, narrowed(cohort), **few, **whole)
-
-
-def narrowed(cohort: str) -> str:
-    """Return what the labels of a cohort with few calibration lines are called."""
-    return f"{cohort}, narrow"
 
 
 def oracle(study: Study) -> None:

@@ -11,9 +11,8 @@ from training.data.mask_file import is_written, write_masks
 from training.fit import alternate, loupe, train_experts, train_recon, train_select
 from training.masks import labels
 from training.study.fixed_masks import vetted_path
-from training.study.labelling import measured, narrowed
 from training.study.sampler_masks import BY_FOLD, EVERYWHERE, ONCE, training_masks
-from training.study.study import Study
+from training.study.study import Study, narrowed
 from training.study.tasks import run_tasks, trained
 
 
@@ -50,7 +49,7 @@ def select(study: Study) -> None:
                 "labels": str(study.labels("labels")),
                 "patterns": str(vetted_path(study)),
                 "cohorts": fold.train,
-                "validation": (*fold.validation, *measured(study)),
+                "validation": (*fold.validation, *study.measured_cohorts),
                 "parts": study.data(fold.train),
                 "reconstructor": str(study.weights("modl")),
                 "weights": str(study.weights(f"mnet_select@{name}")),
@@ -69,7 +68,7 @@ def experts(study: Study) -> None:
             "labels": str(study.labels("labels")),
             "patterns": str(vetted_path(study)),
             "cohorts": _both(study, fold.train),
-            "validation": _both(study, (*fold.validation, *measured(study))),
+            "validation": _both(study, (*fold.validation, *study.measured_cohorts)),
             "parts": study.data(fold.train),
             "reconstructor": str(study.weights("modl")),
             "weights": str(study.weights(f"mnet_experts@{name}")),

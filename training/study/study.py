@@ -21,7 +21,6 @@ from training.data.corpus import Cohort
 from training.data.images import SOURCES, subjects
 from training.parallel import Backend
 
-
 MEASURED = "measured"  # the cohort of a study's measured scans
 
 
@@ -84,6 +83,11 @@ class Study:
             known = [*self.base, self.population, *fold.train]
             self._check_apart(f"fold {name}: test", fold.test, [*known, *fold.validation])
             self._check_apart(f"fold {name}: validation", fold.validation, known)
+
+    @property
+    def measured_cohorts(self) -> tuple[str, ...]:
+        """The cohort of measured scans, if there is one: it decides, nothing learns from it."""
+        return (MEASURED,) if self.measured else ()
 
     @property
     def all_accelerations(self) -> tuple[float, ...]:
@@ -167,6 +171,11 @@ class Study:
             raise ValueError(
                 f"{what} shares {', '.join(sorted(same | shared))} with what it is trained on"
             )
+
+
+def narrowed(cohort: str) -> str:
+    """Return what the labels of a cohort with few calibration lines are called."""
+    return f"{cohort}, narrow"
 
 
 def read_study(path: Path) -> Study:

@@ -177,7 +177,9 @@ def scans(tmp_path_factory):
         sample = draw(anatomy, cohort, number)
         kspace = sample.kspace[:1].repeat(n_coils, 1, 1)
         csm = sample.csm[:1].repeat(n_coils, 1, 1) * n_coils**-0.5
-        save(replace(sample, kspace=kspace, clean=kspace.clone(), csm=csm), scan_path(folder, number))
+        save(
+            replace(sample, kspace=kspace, clean=kspace.clone(), csm=csm), scan_path(folder, number)
+        )
     return folder
 
 
