@@ -108,7 +108,7 @@ def nodes(tree: Node) -> Iterator[Node]:
 
 
 def _is_below(node: Node, numbers: list[float]) -> bool:
-    return numbers[NAMES.index(node["feature"])] < node["threshold"]
+    return numbers[NAMES.index(node["feature"])] < float(node["threshold"])
 
 
 def _told(path: list[Node], numbers: list[float]) -> str:

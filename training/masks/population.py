@@ -8,8 +8,8 @@ losses relative to the best family member's on each scan. A line is taken out, a
 anew for every line, say by their gradients which rows may replace it and try the best of those; the
 winner is confirmed on all scans and accepted if their mean is strictly lower. Lines that are missed
 least come first, passes go on until one improves the mean by less than 0.2 %, and the whole is done
-from several starts. The state is on disk after every line, and all that is random follows from the seed
-and the place in the search, so that a stopped search ends as an uninterrupted one.
+from several starts. The state is on disk after every line, and all that is random follows from the
+seed and the place in the search, so that a stopped search ends as an uninterrupted one.
 """
 
 import argparse
