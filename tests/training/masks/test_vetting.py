@@ -14,7 +14,7 @@ def test_the_set_holds_a_good_mask_for_every_kind_of_scan():
 def test_the_best_single_mask_comes_first():
     losses = np.full((20, 5), 1.0)
     losses[:, 3] = 0.9
-    losses[:4, 4] = 0.6
+    losses[:2, 4] = 0.6  # better on two scans, worse than the other by a ninth on the rest
     assert vet([losses], 2, 2) == [3, 4]
 
 
