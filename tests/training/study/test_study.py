@@ -31,6 +31,7 @@ def test_every_configuration_is_a_study_of_its_name(name):
     assert set(study.settings) <= {
         *("modl", "unet", "unet_icd", "post", "population", "icd", "icd_unet", "vetted", "select"),
         *("labels", "mnet", "mnet_fixed_unet", "loupe", "oracle"),
+        *("candidates", "narrow", "experts"),
     }
 
 
@@ -129,7 +130,7 @@ def test_what_is_wrong_with_a_study_of_files_is_named(read, change, message):
         ("test-head-2", ["head-2", "head-3"], "fold head-2: test shares head-3"),
         ("head-5", ["head-4"], "fold head-2: validation shares head-4"),
         ("test-knee", ["knee-1a"], "fold head-2: test shares knee-1a"),
-        ("population", ["head-2"], "fold head-2: test shares head-2"),
+        ("base", ["head-2"], "fold head-2: test shares head-2"),
     ],
 )
 def test_a_split_that_shares_a_subject_is_an_error_that_names_it(read, cohort, parts, message):
