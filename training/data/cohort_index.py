@@ -1,4 +1,4 @@
-"""`cohort.json`: which file, slice and subject every scan of a measured cohort is of."""
+"""`cohort.json`: whose body every scan of a cohort shows; of measured ones file and slice, too."""
 
 import json
 import os
@@ -40,6 +40,13 @@ def claim(folder: Path, scans: Sequence[Origin], *, whiten: bool) -> None:
     part = path.with_suffix(".part")
     part.write_text(json.dumps(wanted, indent=1))
     os.replace(part, path)
+
+
+def name_subjects(folder: Path, names: Sequence[str]) -> None:
+    """Write whose body every simulated scan of a cohort shows, by scan number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"scans": [{"subject": name} for name in names]}
+    (folder / _INDEX).write_text(json.dumps(content, indent=1) + "\n")
 
 
 def index(folder: Path) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from training.data.simulate import draw_size, simulate
 class Cohort:
     """Scans of some subjects; scan i has acceleration i modulo the accelerations."""
 
-    parts: tuple[str, ...]  # of training.data.sources, or files
+    parts: tuple[str, ...]  # of training.data.sources, or files; each has an equal share
     n: int
     seed: int
     accelerations: tuple[float, ...] = (4.0, 8.0, 4.0, 8.0, 6.0)
@@ -37,6 +37,7 @@ class Cohort:
     reference: int = 160  # rows of the reference size
     share: float = 0.4  # of scans of that size, all of whose rows are acquirable
     largest: int = 384
+    phases: tuple[str, ...] = ()  # complex parts that lend some scans their smooth phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,7 +65,8 @@ def draw(volumes: list[Volume], cohort: Cohort, number: int) -> Sample:
     """Draw scan `number` of a cohort."""
     n = len(cohort.accelerations)
     rng = np.random.default_rng([cohort.seed, number // n if cohort.paired else number])
-    scan = simulate(volumes, draw_size(rng, cohort.reference, cohort.largest, cohort.share), rng)
+    size = draw_size(rng, cohort.reference, cohort.largest, cohort.share)
+    scan = simulate(_of_scan(volumes, cohort, number), size, rng)
     kspace = scan.measure(rng)
     acceleration = cohort.accelerations[number % n]
     plan = LinePlan.of(scan.acquirable, acceleration)
@@ -80,6 +82,20 @@ def draw(volumes: list[Volume], cohort: Cohort, number: int) -> Sample:
     )
 
 
+def part_of(cohort: Cohort, number: int) -> str:
+    """Return the part that scan `number` shows: in turn where scans are paired, else at random."""
+    if cohort.paired:
+        return cohort.parts[number // len(cohort.accelerations) % len(cohort.parts)]
+    return cohort.parts[np.random.default_rng([cohort.seed, number, 1]).integers(len(cohort.parts))]
+
+
+def _of_scan(volumes: list[Volume], cohort: Cohort, number: int) -> list[Volume]:
+    """Choose the volumes of the part that a scan shows, and those that lend a phase."""
+    if not cohort.parts:
+        return volumes
+    return [v for v in volumes if v.name in (part_of(cohort, number), *cohort.phases)]
+
+
 def write(folder: Path, cohort: Cohort, images: Path) -> Iterator[Path]:
     """Draw what is missing of a cohort; gives the path of every scan as it is there."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +103,7 @@ def write(folder: Path, cohort: Cohort, images: Path) -> Iterator[Path]:
     for number in range(cohort.n):
         path = scan_path(folder, number)
         if not path.exists():
-            volumes = volumes or load_parts(images, cohort.parts)
+            volumes = volumes or load_parts(images, (*cohort.parts, *cohort.phases))
             save(draw(volumes, cohort, number), path)
         yield path
 

@@ -16,7 +16,6 @@ from torch.nn import functional
 from mnet.physics.fourier import fourier, inverse_fourier
 
 FINE = 2.0  # views are rendered finer, and cut in k-space as a scanner does: sharp to its edge
-FADE = 0.06  # of an image, at an edge that cuts through the object
 LEAST_FILL = 0.5  # of the field of view; rather than less, a coarse source is magnified
 
 
@@ -53,25 +52,8 @@ def random_slice(
         image = torch.from_numpy(plane.astype(np.float32) / max(bright, 1e-6))
         if float((image > 0.15).float().mean()) > 0.12:
             filled = (1.0, 1.0) if volume.reslice else volume.filled
-            return native(faded(image), (down, across), filled)
+            return native(image, (down, across), filled)
     raise ValueError("found no slice with anatomy in 50 draws")
-
-
-def faded(image: Tensor) -> Tensor:
-    """Fade an image out towards those of its edges that cut through the object.
-
-    Where a body ends at a straight line, k-space would hold the edge of a file, not of anatomy.
-    """
-    for axis in (0, 1):
-        n = image.shape[axis]
-        ramp = torch.sin(torch.linspace(0, math.pi / 2, max(2, round(FADE * n)))) ** 2
-        for side in (0, 1):
-            edge = image.select(axis, side * (n - 1))
-            if float((edge > 0.1).float().mean()) > 0.05:
-                weight = torch.cat([ramp, torch.ones(n - len(ramp))])
-                weight = weight.flip(0) if side else weight
-                image = image * (weight[:, None] if axis == 0 else weight)
-    return image
 
 
 def native(

@@ -34,11 +34,11 @@ def load_parts(folder: Path, parts: Sequence[str]) -> list[Volume]:
     volumes = []
     for part in parts:
         known = sources_of(part)
-        volumes += [_known(folder, source) for source in known] or [_other(folder, part)]
+        volumes += [_known(folder, source, part) for source in known] or [_other(folder, part)]
     return volumes
 
 
-def _known(folder: Path, source: Source) -> Volume:
+def _known(folder: Path, source: Source, part: str) -> Volume:
     content = _read(folder / f"{source.file}.npz")
     chosen = _images_of(content, source.member, source.file)
     if source.slices is not None:
@@ -52,7 +52,7 @@ def _known(folder: Path, source: Source) -> Volume:
         reslice=reslice,
         filled=source.filled,
         detail=source.detail,
-        name=source.part,
+        name=part,
     )
 
 

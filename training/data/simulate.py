@@ -103,7 +103,8 @@ def draw_noise(n_coils: int, rng: np.random.Generator) -> float:
 def simulate(volumes: list[Volume], size: Size, rng: np.random.Generator) -> SimulatedScan:
     """Simulate a scan of a random view of a random slice."""
     canvas = draw_canvas(size, rng)
-    image, pixels = random_slice(volumes, rng)
+    # complex volumes are noisy single coils: they lend a phase, and are shown where nothing else is
+    image, pixels = random_slice([v for v in volumes if v.phase is None] or volumes, rng)
     image = faded(random_contrast(without_air(denoised(image)), rng), rng)
     least = LEAST_FILL if canvas == (size.n_x, size.n_ky) else 0.8  # or it would not overflow
     view = random_view(image, pixels, canvas, rng, least_fill=least)

@@ -8,8 +8,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from training.data import corpus, fastmri
+from training.data import cohort_index, corpus, fastmri
 from training.data.phantoms import write_phantoms
+from training.data.sources import subjects
 from training.study.study import MEASURED, Study
 
 
@@ -42,7 +43,13 @@ def writers(study: Study) -> dict[str, Iterator[Path]]:
     if study.images is not None:
         write_phantoms(study.images, study.phantoms)
         for name, cohort in study.cohorts.items():
-            _claim(study.scans(name), {k: v for k, v in asdict(cohort).items() if k != "n"})
+            # without what is empty: a cohort of before there was such a setting is still the same
+            settings = {k: v for k, v in asdict(cohort).items() if k != "n" and v != ()}
+            _claim(study.scans(name), settings)
+            parts = [corpus.part_of(cohort, number) for number in range(cohort.n)]
+            cohort_index.name_subjects(
+                study.scans(name), [", ".join(subjects([part])) for part in parts]
+            )
             drawn[name] = corpus.write(study.scans(name), cohort, study.images)
         return drawn
     files = sorted(study.kspace.glob("*.h5"))

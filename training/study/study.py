@@ -18,7 +18,7 @@ from typing import Any
 from training.config import made
 from training.data import cohort_index
 from training.data.corpus import Cohort
-from training.data.sources import sources, subjects
+from training.data.sources import TABLE, sources, sources_of, subjects
 from training.parallel import Backend
 
 MEASURED = "measured"  # the cohort of a study's measured scans
@@ -79,6 +79,7 @@ class Study:
         for name in (self.complete, self.deployed):
             if name not in self.folds:
                 raise ValueError(f"no fold {name!r}, there are {sorted(self.folds)}")
+        self._check_trained()
         for name, fold in self.folds.items():
             known = [*self.base, self.population, *fold.train]
             self._check_apart(f"fold {name}: test", fold.test, [*known, *fold.validation])
@@ -100,11 +101,14 @@ class Study:
         return "processes" if self.n_workers > 1 else "inline"
 
     def parts(self, cohorts: Sequence[str]) -> tuple[str, ...]:
-        """Return the image parts of some cohorts, each once."""
+        """Return the image parts of some cohorts, those that lend a phase among them, each once."""
         unknown = sorted(set(cohorts) - set(self.cohorts))
         if unknown:
             raise ValueError(f"no cohort {', '.join(unknown)}; there are {sorted(self.cohorts)}")
-        return tuple(dict.fromkeys(p for c in cohorts for p in self.cohorts[c].parts))
+        described = [self.cohorts[cohort] for cohort in cohorts]
+        return tuple(
+            dict.fromkeys(p for c in described for p in (*c.parts, *getattr(c, "phases", ())))
+        )
 
     def n_scans(self, cohort: str) -> int:
         """Return how many scans a cohort has; of measured ones its files decide, once read."""
@@ -121,7 +125,8 @@ class Study:
 
     def subject(self, cohort: str) -> str:
         """Return whose scans a cohort holds; nothing where its index names each scan's subject."""
-        return ", ".join(self.cohorts[cohort].parts) if self.kspace is None else ""
+        parts = self.cohorts[cohort].parts
+        return parts[0] if self.kspace is None and len(parts) == 1 else ""
 
     def held_out(self, fold: str, cohort: str) -> bool:
         """Say whether the subjects of a test cohort were never trained on in a fold."""
@@ -160,6 +165,15 @@ class Study:
                     f"cohort {name}: no part {', '.join(unknown)} in the split, which has "
                     f"{sorted(self.split)}"
                 )
+
+    def _check_trained(self) -> None:
+        settled = [c for fold in self.folds.values() for c in (*fold.train, *fold.validation)]
+        learned = self.parts([*self.base, self.population, *settled])
+        refused = [p for p in learned if any(source.test_only for source in sources_of(p))]
+        if refused:
+            raise ValueError(
+                f"study {self.name}: {', '.join(refused)} may be tested on only, see {TABLE.name}"
+            )
 
     def _check_apart(self, what: str, held_out: Sequence[str], known: Sequence[str]) -> None:
         theirs, ours = self.parts(held_out), self.parts(known)

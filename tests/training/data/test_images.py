@@ -132,6 +132,46 @@ def test_a_view_holds_the_whole_object(shape):
         assert 0.6 < max(across) < 1
 
 
+def test_zeros_that_a_scanner_filled_in_are_cut_off():
+    # a wave at 0.6 of the half-width of k-space lies in what is kept of 0.7, one at 0.8 does not
+    rows = torch.arange(200)[:, None]
+    for place, kept in ((0.6, True), (0.8, False)):
+        wave = torch.cos(np.pi * place * rows).expand(200, 100) / 2
+        image, pixels = images.native(1 + wave, (0.5, 2.0), (0.7, 1.0))
+        assert image.shape == (140, 100)
+        assert pixels == pytest.approx((0.5 / 0.7, 2.0))
+        assert (image.std() > 0.3) == kept
+        assert image.mean() == pytest.approx(1, abs=0.01)
+
+
+def test_a_view_is_not_finer_than_its_source_unless_the_object_would_be_tiny():
+    rng = np.random.default_rng(0)
+    finer = 0
+    for _ in range(200):
+        pixels = tuple(rng.uniform(0.4, 1.6, 2))
+        extent = tuple(rng.uniform(90, 240, 2))
+        shape = (int(rng.integers(96, 385)), int(rng.integers(96, 385)))
+        fill = rng.uniform(0.65, 0.98, 2)
+        spacing = images.view_spacing(extent, pixels, shape, fill)
+        assert 1 / 1.31 < spacing[0] / spacing[1] < 1.31
+        for i in (0, 1):
+            share = extent[i] / (spacing[i] * shape[i])
+            assert share <= fill[i] + 1e-9
+            if spacing[i] < pixels[i] - 1e-9:
+                assert share <= images.LEAST_FILL + 1e-9
+                finer += 1
+    assert finer > 0
+
+
+def test_the_source_s_own_grid_is_the_finest_view():
+    # stripes of one pixel are the finest a source can hold: no view shows them magnified
+    image = torch.zeros(120, 120)
+    image[10:110, 10:110] = 1 + 0.5 * (-1) ** torch.arange(100)[:, None]
+    view = images.random_view(image, (1.0, 1.0), (160, 160), np.random.default_rng(0))
+    extent = int((view > 0.5).any(1).sum()), int((view > 0.5).any(0).sum())
+    assert max(extent) <= 1.2 * 100  # turned by up to 12 degrees, never magnified
+
+
 @pytest.mark.parametrize("shape", [(96, 128), (101, 97)])
 def test_a_view_of_a_head_is_finite_and_fills_its_matrix(shape):
     for seed in range(8):

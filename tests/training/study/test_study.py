@@ -1,10 +1,11 @@
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from training.data.corpus import Cohort
-from training.data.sources import subjects
+from training.data.corpus import Cohort, part_of
+from training.data.sources import sources, sources_of, subjects
 from training.study.study import Slices, read_study
 
 CONFIGS = Path(__file__).resolve().parents[3] / "training" / "configs"
@@ -35,35 +36,61 @@ def test_every_configuration_is_a_study_of_its_name(name):
     }
 
 
-def test_no_fold_of_the_open_study_has_seen_its_head():
-    study = read_study(CONFIGS / "open.json")
-    tested = set()
-    for fold in study.folds.values():
-        used = [*study.base, study.population, *fold.train, *fold.validation]
-        seen = {s for c in used for s in subjects(study.cohorts[c].parts)}
-        settled = {s for c in fold.validation for s in subjects(study.cohorts[c].parts)}
-        learned = {s for c in fold.train for s in subjects(study.cohorts[c].parts)}
-        heads = {
-            s
-            for c in fold.test
-            for s in subjects(study.cohorts[c].parts)
-            if not s.startswith("knee")
-        }
-        assert len(heads) == 1
-        assert not heads & seen
-        assert not settled & learned
-        tested |= heads
-    assert tested == {"head-2", "head-3", "head-5"}
+OPEN = CONFIGS / "open.json"
+FIRST = {"head-1", "head-2", "head-3", "head-4", "head-5", "knee-1"}  # before there were others
 
 
-def test_only_the_other_half_of_the_knee_counts_as_seen():
-    study = read_study(CONFIGS / "open.json")
-    held_out = {
-        (fold, cohort): study.held_out(fold, cohort)
-        for fold, entry in study.folds.items()
-        for cohort in entry.test
-    }
-    assert [key for key, value in held_out.items() if not value] == [("head-2", "test-knee")]
+def shown(study, cohorts):
+    """Whose bodies cohorts show, members of files of several subjects among them."""
+    return subjects(study.parts(cohorts))
+
+
+def test_no_subject_of_the_open_study_is_on_two_sides():
+    study = read_study(OPEN)
+    (fold,) = study.folds.values()
+    learned = shown(study, [*study.base, study.population, *fold.train])
+    sides = [learned, shown(study, fold.validation), shown(study, fold.test)]
+    assert len(set.union(*sides)) == sum(map(len, sides))
+    assert all(study.held_out("all", cohort) for cohort in fold.test)
+
+
+def test_a_third_of_the_new_subjects_is_tested_on_in_five_anatomies_and_two_other_species():
+    study = read_study(OPEN)
+    tested = shown(study, study.folds["all"].test)
+    new = {source.subject for source in sources()} - FIRST
+    assert len(new) == 58
+    assert len(tested & new) >= 58 / 3
+    anatomies = {source.anatomy for source in sources() if source.subject in tested}
+    assert anatomies == {"head", "heart", "pelvis", "knee", "neck", "mouse", "fruit"}
+    for cohort in study.folds["all"].test:
+        found = {s.anatomy for part in study.cohorts[cohort].parts for s in sources_of(part)}
+        assert {f"test-{anatomy}" for anatomy in found} == {cohort}
+
+
+def test_every_test_subject_has_as_many_scans_as_the_others_of_its_anatomy():
+    study = read_study(OPEN)
+    for name in study.folds["all"].test:
+        cohort = study.cohorts[name]
+        counts = Counter(part_of(cohort, number) for number in range(cohort.n))
+        assert set(counts) == set(cohort.parts)
+        assert len(set(counts.values())) == 1
+
+
+def test_the_open_study_takes_known_images_alone_and_no_raw_file():
+    study = read_study(OPEN)
+    for part in study.parts(tuple(study.cohorts)):
+        assert [source.part for source in sources_of(part)], part
+        assert not any(source.file.startswith(("brain_t2_4ch", "brain_pd")) for source in sources())
+
+
+@pytest.mark.parametrize("where", ["base-head", "population", "validation-head"])
+@pytest.mark.parametrize("part", ["mouse-pdmr292921", "fruit_kiwi_dcmqa"])  # a part, a file
+def test_other_species_are_for_tests_alone(read, where, part):
+    values = content("open")
+    values["folds"]["all"]["test"] = ["test-head"]
+    values["cohorts"][where]["parts"].append(part)
+    with pytest.raises(ValueError, match=rf"study open: {part} may be tested on only"):
+        read(values)
 
 
 def test_the_knee_study_is_the_papers():
@@ -125,12 +152,15 @@ def test_what_is_wrong_with_a_study_of_files_is_named(read, change, message):
 @pytest.mark.parametrize(
     ("cohort", "parts", "message"),
     [
-        ("test-head-2", ["head-1"], "fold head-2: test shares head-1"),
-        ("test-head-2", ["head-5"], "fold head-2: test shares head-5"),
-        ("test-head-2", ["head-2", "head-3"], "fold head-2: test shares head-3"),
-        ("head-5", ["head-4"], "fold head-2: validation shares head-4"),
-        ("test-knee", ["knee-1a"], "fold head-2: test shares knee-1a"),
-        ("base", ["head-2"], "fold head-2: test shares head-2"),
+        ("test-head", ["head-1"], "fold all: test shares head-1"),
+        ("test-head", ["head-2", "head-papaya"], "fold all: test shares head-papaya"),
+        ("test-head", ["lowfield-hku6a"], "fold all: test shares head-hku6a, lowfield-hku6a"),
+        ("test-head", ["head_oms09_flair"], "fold all: test shares head-oms09"),  # the file itself
+        ("test-heart", ["heart-SC-HF-I-01"], "fold all: test shares heart-SC-HF-I-01"),
+        ("test-heart", ["heart_cine_sunnybrook_b"], "fold all: test shares heart-SC-.*-N-"),
+        ("validation-head", ["head-4"], "fold all: validation shares head-4"),
+        ("test-knee", ["knee-1a"], "fold all: test shares knee-1a"),
+        ("population", ["head-2"], "fold all: test shares head-2"),
     ],
 )
 def test_a_split_that_shares_a_subject_is_an_error_that_names_it(read, cohort, parts, message):
@@ -140,10 +170,21 @@ def test_a_split_that_shares_a_subject_is_an_error_that_names_it(read, cohort, p
         read(values)
 
 
+def test_a_phase_that_is_lent_counts_as_its_subject(read):
+    values = content("open")
+    values["cohorts"]["base-knee"]["phases"] = ["lowfield-hku7b"]
+    with pytest.raises(ValueError, match="test shares head-hku7b, lowfield-hku7b"):
+        read(values)
+
+
 def test_other_slices_of_the_one_knee_may_be_tested(read):
     values = content("open")
-    values["cohorts"]["test-head-2"]["parts"] = ["knee-1b"]
-    assert read(values).parts(["test-head-2"]) == ("knee-1b",)
+    values["cohorts"]["population"]["parts"].remove("knee-1b")
+    values["cohorts"]["base-knee"]["parts"] = ["knee-1a"]
+    values["cohorts"]["test-knee"]["parts"] = ["knee-1b"]
+    study = read(values)
+    assert not study.held_out("all", "test-knee")
+    assert study.held_out("all", "test-head")
 
 
 def test_a_study_knows_how_many_scans_it_draws_but_not_those_of_unread_files(tmp_path, read):
