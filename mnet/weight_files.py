@@ -16,12 +16,14 @@ from torch import nn
 
 from .recon.modl import MoDL
 from .recon.unet import UNetReconstructor
+from .sampler.experts import MNetExperts
 from .sampler.mnet import MNet
 from .sampler.mnet_select import MNetSelect
 from .sampler.paper_mnet import PaperMNet
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {
     "MNet": MNet,
+    "MNetExperts": MNetExperts,
     "MNetSelect": MNetSelect,
     "PaperMNet": PaperMNet,
     "MoDL": MoDL,

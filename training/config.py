@@ -1,14 +1,25 @@
 """Runs are frozen dataclasses, read from JSON; an unknown key is an error."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 PLACES = frozenset(  # settings that say where files lie
-    {"scans", "run", "out", "weights", "labels", "masks", "patterns", "start", "reconstructor"}
+    {
+        "scans",
+        "run",
+        "out",
+        "weights",
+        "labels",
+        "masks",
+        "patterns",
+        "start",
+        "reconstructor",
+        "real",
+    }
 )
 
 
@@ -40,6 +51,8 @@ def told(config: Any) -> dict[str, Any]:
 
     So nothing that leaves a machine says in which folder it was made.
     """
-    return {
-        key: Path(value).name if key in PLACES else value for key, value in asdict(config).items()
-    }
+    return {key: _last(value) if key in PLACES else value for key, value in asdict(config).items()}
+
+
+def _last(place: str | Sequence[str]) -> str | list[str]:
+    return Path(place).name if isinstance(place, str) else [Path(each).name for each in place]

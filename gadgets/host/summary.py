@@ -92,6 +92,7 @@ def summary(
                 "asked": mask.counters.tolist(),
                 "sent": mask.sent,
                 "predicted_because": mask.reason,
+                "choice": mask.choice,
                 "mask_ms": 1e3 * mask.seconds,
                 "model": mask.model,
             }

@@ -90,6 +90,7 @@ class Mask:
     enforced: bool  # the slice is acquired with these counters, unless with the fallback's
     fallback: Ints | None = None  # counters that the sequence takes where no mask reached it
     model: str = ""  # first digits of the weights' hash
+    choice: str = ""  # which mask a sampler that can say so chose, and why
     seconds: float = 0.0  # last calibration line received -> mask known
 
 

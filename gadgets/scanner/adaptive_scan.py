@@ -167,6 +167,7 @@ def _entries(
             "mask": list(one.counters),
             "fallback": one.fallback,
             "reason": one.reason,
+            "choice": (got or {}).get("mnet_choice", ""),
             "mask_latency_ms": one.latency_ms,
             "recon_ms": float(got["mnet_recon_ms"]) if got is not None else None,
             "image_received": got is not None,

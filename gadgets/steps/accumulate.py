@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from mnet.masks.line_plan import Bool
 
 from ..mask.messages import Scope
 from ..mrd.header_layouts import Flag, ImageKey, flags_of, image_key, is_imaging
-from ..mrd.items import Acquisition, Burst, Frame, Ints, Item, Mask, PreScan
+from ..mrd.items import Acquisition, Burst, Complex, Frame, Ints, Item, Mask, PreScan
 from ..mrd.kspace_buffer import KspaceBuffer
 from ..pipeline.gadget import Gadget
 from ..pipeline.scan import Scan
@@ -36,6 +36,11 @@ class AccumulateFrame(Gadget):
     where no mask is in force, a frame ends with its last-in-slice flag or with all lines of the
     encoding limits. Frames that never end are counted, and become images only with
     `allow_incomplete`.
+
+    Reference lines (flagged as calibration, not as imaging) are of no image. Where a slice has more
+    of them around the centre than its PreScan has lines, they take their place for the coil maps,
+    in later repetitions too: a mask may then be decided from very few lines. An image's meta tells
+    how many there were, and the acceleration with them.
     """
 
     takes_bursts = True
@@ -52,9 +57,12 @@ class AccumulateFrame(Gadget):
         """Consume imaging lines and yield frames; everything else passes."""
         frames = _Frames(self, scan)
         for item in items:
-            if isinstance(item, Mask | PreScan):
+            if isinstance(item, Mask):
                 frames.learn(item)
                 yield item
+            elif isinstance(item, PreScan):
+                frames.learn(item)
+                yield frames.widened(item)
             elif isinstance(item, Burst):
                 yield from frames.burst(item)
             elif isinstance(item, Acquisition):
@@ -72,6 +80,7 @@ class _Frames:
         self._groups: dict[ImageKey, KspaceBuffer] = {}
         self._known: dict[tuple[int, int], _Known] = {}
         self._done: set[ImageKey] = set()
+        self._reference: dict[int, dict[int, Complex]] = {}  # slice: row: (coils, x)
         self._limits = scan.geometry.limit_counters
 
     def learn(self, item: Mask | PreScan) -> None:
@@ -81,6 +90,18 @@ class _Frames:
             known.mask = item
         else:
             known.calibration = item.counters
+
+    def widened(self, item: PreScan) -> PreScan:
+        """Return a PreScan with the slice's reference lines in its place, if these are more."""
+        geometry, known = self._scan.geometry, self._reference.get(item.key.slice, {})
+        there = np.zeros(geometry.n_ky, dtype=bool)
+        there[list(known)] = True
+        block = _central_block(there, geometry.row(geometry.center), self._settings.n_calibration)
+        rows = np.flatnonzero(block)
+        if rows.size <= item.counters.size:
+            return item
+        lines = np.stack([known[int(row)] for row in rows], axis=-1)
+        return replace(item, lines=lines, counters=geometry.counter(rows))
 
     def line(self, line: Acquisition) -> Iterator[Item]:
         """Place a line; yield the frame that it completes."""
@@ -158,6 +179,7 @@ class _Frames:
         group = self._group(key, line)
         if reference:
             group.reference[row] = line.data
+            self._reference.setdefault(key.slice, {})[row] = line.data
             return False
         if not group.add(line, geometry):
             counts["doubled lines"] += 1
@@ -183,6 +205,7 @@ class _Frames:
             if group.reference and calibration.any():
                 yield _prescan(self._scan, key, group, calibration)
         meta = _mask_meta(self._scan, key, mask, known.mask)
+        meta |= _reference_meta(self._scan, mask, group)
         if incomplete:
             meta["incomplete"] = incomplete
         if group.header is None:
@@ -237,6 +260,19 @@ def _prescan(scan: Scan, key: ImageKey, group: KspaceBuffer, block: Bool) -> Pre
     return PreScan(key=key, lines=stacked, counters=scan.geometry.counter(rows))
 
 
+def _reference_meta(scan: Scan, mask: Bool, group: KspaceBuffer) -> dict[str, str]:
+    """Count the reference lines that an image was measured with, which its budget leaves out."""
+    if not group.reference:
+        return {}
+    n = len(group.reference)
+    return {
+        "n_reference": str(n),
+        "acceleration_with_reference": (
+            f"{scan.geometry.limit_counters.size / (int(mask.sum()) + n):.4g}"
+        ),
+    }
+
+
 def _mask_meta(scan: Scan, key: ImageKey, mask: Bool, planned: Mask | None) -> dict[str, str]:
     """Say which mask a frame was acquired with.
 
@@ -253,6 +289,8 @@ def _mask_meta(scan: Scan, key: ImageKey, mask: Bool, planned: Mask | None) -> d
     if planned is None:
         return meta
     meta["model"], meta["reason"] = planned.model, planned.reason
+    if planned.choice:
+        meta["choice"] = planned.choice
     as_sent = planned.enforced and bool(mask[scan.geometry.row(planned.counters)].all())
     fallback = planned.reason != "predicted" or (planned.fallback is not None and not as_sent)
     if planned.fallback is not None:

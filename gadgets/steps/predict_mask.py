@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mnet.masks.densities import low_pass
 from mnet.masks.line_plan import Bool, LinePlan
+from mnet.sampler.experts import MNetExperts
 from mnet.sampler.features import N_COIL_POINTS, coil_features, coil_points, line_features
 from mnet.sampler.mnet import mask_of
 
@@ -72,6 +73,9 @@ class PredictMask(Gadget):
     sampler: str = "mnet_select"  # name of deployed weights
     acceleration: float = 4.0  # lines over lines measured, where no sequence says hello; at least 1
     basis: Literal["acquirable", "encoded"] = "acquirable"  # lines that the acceleration divides
+    # calibration lines at most, where no sequence says hello; 0: about a third of all. Six to eight
+    # suffice at 6x and more where reference lines are measured, which coil maps are then made from
+    n_calibration: int = 0
     # how a mask leaves; MRD message 1028 only to a client that says its hello in the MRD stream
     feedback: Literal["mask_channel", "mrd1028"] = "mask_channel"
 
@@ -79,6 +83,8 @@ class PredictMask(Gadget):
         """Refuse accelerations below 1."""
         if self.acceleration < 1:
             raise ValueError(f"acceleration is {self.acceleration}, expected 1 or more")
+        if self.n_calibration < 0 or 0 < self.n_calibration < 4:
+            raise ValueError(f"n_calibration is {self.n_calibration}, expected 0, or 4 or more")
 
     @property
     def in_band(self) -> bool:
@@ -101,7 +107,8 @@ class PredictMask(Gadget):
         if hello is None:
             acquirable[geometry.row(geometry.limit_counters)] = True
             n_rows = geometry.n_ky if self.basis == "encoded" else None
-            return LinePlan.of(acquirable, self.acceleration, center, n_rows=n_rows)
+            usual = LinePlan.of(acquirable, self.acceleration, center, n_rows=n_rows)
+            return usual.narrowed(self.n_calibration) if self.n_calibration else usual
         calibration = acquirable.copy()
         acquirable[geometry.row(np.array(hello.acquirable))] = True
         calibration[geometry.row(np.array(hello.calibration))] = True
@@ -213,14 +220,25 @@ class PredictMask(Gadget):
             model=self._hash(scan),
             seconds=time.monotonic() - received,
         )
+        if predicted:  # told after the time was taken, and when the mask has left
+            mask = replace(mask, choice=self._explain(scan, z, plan.lines, coils))
         log.info(
             "slice %d: mask of %d lines in %.1f ms, %s",
             key.slice,
             counters.size,
             1e3 * mask.seconds,
-            reason,
+            ": ".join(part for part in (reason, mask.choice) if part),
         )
         return mask
+
+    @torch.inference_mode()
+    def _explain(self, scan: Scan, z: Tensor, plan: LinePlan, lines: Tensor) -> str:
+        """Say which mask a sampler chose and why, where it can."""
+        model: nn.Module = scan.models.get(self.sampler)[0]
+        if not isinstance(model, MNetExperts):
+            return ""
+        device = scan.models.device
+        return model.explain(z.to(device), plan, coil_features(lines).to(device))[0]
 
     def _rehearse(self, scan: Scan, plan: LinePlan) -> None:
         """Predict from nothing, so that what a plan needs once is there when a mask is due."""

@@ -5,7 +5,7 @@ measured at all, `calibration` those that always are; every function returns a m
 the calibration, stays inside the acquirable rows and has exactly `n_lines` rows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,10 @@ def budget(n_rows: int, acceleration: float) -> int:
 def n_calibration(n_lines: int) -> int:
     """Return how many of `n_lines` are calibration: a third, at least 16, at most half."""
     return min(max(n_lines // 3, 16), n_lines // 2)
+
+
+def _width(n_lines: int, wanted: int | None) -> int:
+    return n_calibration(n_lines) if wanted is None else wanted
 
 
 def centre_block(acquirable: Bool, length: int, center: int) -> Bool:
@@ -77,20 +81,28 @@ class LinePlan:
         *,
         n_rows: int | None = None,
         group_size: int = 1,
+        n_calibration: int | None = None,
     ) -> "LinePlan":
         """Choose budget and calibration for a nominal acceleration.
 
         It divides `n_rows` (the acquirable rows where not given; no budget exceeds those). Lines
-        after the calibration come in whole groups of `group_size`, an echo train. Raises ValueError
-        where the calibration has no room among the acquirable rows.
+        after the calibration come in whole groups of `group_size`, an echo train. `n_calibration`
+        lines are calibration, about a third where not given; fewer suffice where coil maps come
+        from a reference scan. Raises ValueError where the calibration has no room among the
+        acquirable rows, or in the budget.
         """
         center = acquirable.size // 2 if center is None else center
         n_acquirable = int(acquirable.sum())
         n_rows = n_acquirable if n_rows is None else n_rows
         n_lines = min(budget(n_rows, acceleration), n_acquirable)
-        block = centre_block(acquirable, n_calibration(n_lines), center)
+        block = centre_block(acquirable, _width(n_lines, n_calibration), center)
         n_lines -= (n_lines - int(block.sum())) % group_size
         return cls(acquirable=acquirable, calibration=block, n_lines=n_lines, center=center)
+
+    def narrowed(self, n_calibration: int) -> "LinePlan":
+        """Return the plan of the same budget with at most `n_calibration` calibration lines."""
+        length = min(n_calibration, int(self.calibration.sum()))
+        return replace(self, calibration=centre_block(self.acquirable, length, self.center))
 
     @property
     def movable(self) -> Bool:

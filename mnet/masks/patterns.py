@@ -37,8 +37,13 @@ class Pattern:
                 f"mask has {mask.sum()} lines, {(mask & plan.calibration).sum()} of them "
                 f"calibration; expected {plan.n_lines} and {plan.calibration.sum()}"
             )
+        return cls.of_some(mask, plan)
+
+    @classmethod
+    def of_some(cls, mask: Bool, plan: LinePlan) -> "Pattern":
+        """Describe the movable lines of a mask (n,) that may lack some of its plan's budget."""
         rows = np.flatnonzero(mask & plan.movable)
-        reach = _reach(plan)[rows]
+        reach = reach_of(plan)[rows]
         order = np.lexsort((rows, reach))
         return cls(
             reach=tuple(float(r) for r in reach[order]),
@@ -77,7 +82,7 @@ class Pattern:
         )
 
 
-def _reach(plan: LinePlan) -> NDArray[np.float64]:
+def reach_of(plan: LinePlan) -> NDArray[np.float64]:
     """Return how far every row (n,) is from the calibration, in units of the furthest movable."""
     rows = np.arange(plan.acquirable.size)
     block = np.flatnonzero(plan.calibration)
@@ -94,7 +99,7 @@ def _snap(
     wanted: NDArray[np.float64], target: NDArray[np.float64], plan: LinePlan
 ) -> NDArray[np.intp]:
     """Choose distinct rows near the wanted distances, inside out, `target` of them above."""
-    reach = _reach(plan)
+    reach = reach_of(plan)
     free = [
         [int(row) for row in rows[np.argsort(reach[rows], kind="stable")]]
         for rows in (

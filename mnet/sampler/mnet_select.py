@@ -2,8 +2,9 @@
 
 Every mask of the set was tried on many training slices. The network predicts, from the calibration
 lines, how much worse each would be than the best of them; a slice gets the one that promises most,
-or the best fixed one unless another promises at least `margin` more. Predicting losses rather than
-lines keeps the structure of good masks, and whatever leaves was vetted.
+or the best fixed one unless another promises at least a margin more, which every stratum of scans
+has for itself: where choices pay they are made, whatever they do elsewhere. Predicting losses
+rather than lines keeps the structure of good masks, and whatever leaves was vetted.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from ..masks.family import FAMILY, VettedMasks
 from ..masks.line_plan import Bool, LinePlan
 from ..masks.patterns import Pattern
+from ..masks.strata import channels
 from .mnet import N_TABLE, Body, LineHead, batched_embeddings, batched_linear, line_table
 
 Table = dict[str, list[Any]]  # "acceleration": [..], "loss": [[.. per mask], ..]
@@ -28,8 +30,10 @@ class MNetSelect(nn.Module):
     """Scan-adaptive choice among vetted masks, for any matrix size, coil count and acceleration.
 
     `patterns` are vetted masks beside the family, as `Pattern.to_json` gives them; `table` their
-    mean relative losses on training slices by acceleration, the family's first. As initialised, or
-    with an infinite margin, every slice gets the best fixed mask.
+    mean relative losses on training slices by acceleration, the family's first. `margins` are
+    {"acceleration", "channels", "margin"}, `margin` is that of other scans. `fixed` is the best
+    fixed mask at every acceleration of the table, where not that of the lowest mean. As
+    initialised, or with an infinite margin, every slice gets the best fixed mask.
     """
 
     def __init__(
@@ -41,6 +45,8 @@ class MNetSelect(nn.Module):
         n_members: int = 1,
         margin: float = 0.0,
         n_swaps: int = 0,
+        margins: list[dict[str, Any]] | None = None,
+        fixed: list[int] | None = None,
     ) -> None:
         super().__init__()
         n_masks = len(FAMILY) + len(patterns or [])
@@ -60,10 +66,13 @@ class MNetSelect(nn.Module):
             "n_members": n_members,
             "margin": margin,
             "n_swaps": n_swaps,
+            "margins": margins or [],
+            "fixed": fixed or [],
         }
         if any(len(losses) != n_masks for losses in self.table["loss"]):
             raise ValueError(f"the table of losses must have {n_masks} columns, one per mask")
         self.margin, self.n_swaps = margin, n_swaps
+        self.margins, self.fixed = margins or [], fixed or []
         self.bodies = nn.ModuleList(Body(n_channels, n_embedding) for _ in range(n_members))
         choose = [nn.Linear(n_embedding, n_masks) for _ in range(n_members)]
         self.value = nn.ModuleList(LineHead(N_TABLE + 2, n_embedding) for _ in range(n_members))
@@ -87,9 +96,26 @@ class MNetSelect(nn.Module):
         between: NDArray[np.float64] = losses[low] + (at - low) * (losses[high] - losses[low])
         return between
 
+    def best_fixed(self, plan: LinePlan) -> int:
+        """Return which vetted mask is the best fixed one for a plan."""
+        if not self.fixed:
+            return int(self.mean_losses(plan).argmin())
+        acceleration = float(plan.acquirable.sum()) / plan.n_lines
+        away = np.abs(np.log(np.array(self.table["acceleration"]) / acceleration))
+        return self.fixed[int(away.argmin())]
+
     def population(self, plan: LinePlan) -> Bool:
-        """Return the best fixed mask (n,) for a plan, the one with the lowest mean loss."""
-        return self.vetted_masks(plan)[int(self.mean_losses(plan).argmin())].copy()
+        """Return the best fixed mask (n,) for a plan."""
+        return self.vetted_masks(plan)[self.best_fixed(plan)].copy()
+
+    def margin_of(self, plan: LinePlan, n_coils: int) -> float:
+        """Return the margin of a scan: that of its channels at the nearest acceleration."""
+        known = [entry for entry in self.margins if entry["channels"] == channels(n_coils)]
+        if not known:
+            return self.margin
+        acceleration = float(plan.acquirable.sum()) / plan.n_lines
+        nearest = min(known, key=lambda e: abs(np.log(e["acceleration"] / acceleration)))
+        return float(nearest["margin"])
 
     def relative_losses(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Predict by how much each vetted mask is worse than the best: (members, batch, masks)."""
@@ -114,10 +140,12 @@ class MNetSelect(nn.Module):
         predicted = self.relative_losses(z, plan, coils).mean(0)
         if not torch.isfinite(predicted).all():
             raise ValueError("MNet-select predicts losses that are not numbers: check the input")
-        fixed = int(self.mean_losses(plan).argmin())
+        fixed = self.best_fixed(plan)
         best = predicted.argmin(1)
         gain = predicted[:, fixed] - predicted.gather(1, best[:, None])[:, 0]
-        return torch.where(gain > self.margin, best, torch.full_like(best, fixed))
+        counts = coils[:, 0].expand(z.shape[0]).round().int().tolist()
+        margins = gain.new_tensor([self.margin_of(plan, n) for n in counts])
+        return torch.where(gain > margins, best, torch.full_like(best, fixed))
 
     def forward(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Return logits (batch, n), 1 on chosen rows and -1 elsewhere, from features."""

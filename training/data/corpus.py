@@ -53,10 +53,12 @@ class Sample:
     # it is not known
     noise: float = 0.0
     folded: bool = False  # known to overflow the field of view along ky
+    n_calibration: int | None = None  # at most this many lines; about a third where not given
 
     def plan(self, acceleration: float | None = None) -> LinePlan:
         """Plan budget and calibration."""
-        return LinePlan.of(self.acquirable, acceleration or self.acceleration)
+        usual = LinePlan.of(self.acquirable, acceleration or self.acceleration)
+        return usual if self.n_calibration is None else usual.narrowed(self.n_calibration)
 
 
 def draw(volumes: list[Volume], cohort: Cohort, number: int) -> Sample:

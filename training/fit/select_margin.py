@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mnet.masks.strata import Stratum, channels
 from mnet.sampler.mnet_select import MNetSelect, swap
 from training.data.corpus import load
-from training.fit.select_examples import Example
+from training.fit.bound import upper_bound
+from training.fit.select_examples import Example, nominal, relative
 from training.masks.labels import scan_loss
+
+N_LEAST = 8  # scans of a stratum that has a margin of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,14 +35,45 @@ class Unseen:
         return cls(
             examples=examples,
             predicted=[model.relative_losses(e.z, e.plan, e.coils).mean(0)[0] for e in examples],
-            fixed=[int(model.mean_losses(e.plan).argmin()) for e in examples],
+            fixed=[model.best_fixed(e.plan) for e in examples],
         )
+
+    @property
+    def strata(self) -> list[Stratum]:
+        """The stratum of every scan."""
+        return [
+            Stratum(acceleration=nominal(e.plan), channels=channels(round(float(e.coils[0, 0]))))
+            for e in self.examples
+        ]
+
+    def of(self, stratum: Stratum) -> Self:
+        """Return the scans of a stratum."""
+        kept = [i for i, s in enumerate(self.strata) if s == stratum]
+        return type(self)(
+            examples=[self.examples[i] for i in kept],
+            predicted=[self.predicted[i] for i in kept],
+            fixed=[self.fixed[i] for i in kept],
+        )
+
+    def changes(self, choices: Sequence[int]) -> NDArray[np.float64]:
+        """Return by what share the errors (scans,) of chosen masks differ from the fixed ones'."""
+        change: NDArray[np.float64] = self.losses(choices) / self.losses(self.fixed) - 1
+        return change
 
     def choices(self, margin: float) -> list[int]:
         """Return the masks that scans get with a margin."""
         return [
             int(p.argmin()) if float(p[i] - p.min()) > margin else i
             for p, i in zip(self.predicted, self.fixed, strict=True)
+        ]
+
+    def deployed(self, model: MNetSelect) -> list[int]:
+        """Return the masks that scans get with the margins of a model."""
+        return [
+            int(p.argmin())
+            if float(p[i] - p.min()) > model.margin_of(e.plan, round(float(e.coils[0, 0])))
+            else i
+            for e, p, i in zip(self.examples, self.predicted, self.fixed, strict=True)
         ]
 
     def gain(self, choices: Sequence[int]) -> dict[str, float]:
@@ -53,25 +88,73 @@ class Unseen:
 def settle(
     model: MNetSelect, unseen: Mapping[str, Unseen], margins: Sequence[float]
 ) -> dict[str, Any]:
-    """Set the margin to the surest gain of the cohort that gains least: one standard error counts.
+    """Set the margin of every stratum of scans to the surest gain there, and one for all others.
 
-    No gain is certain without any choice, so that with an infinite margin all stay as they are.
+    A gain counts at the upper end of a one-sided interval (training.fit.bound). No gain is certain
+    without any choice, so that with an infinite margin a stratum stays as it is; but what choices
+    do in one stratum is no reason to be silent in another.
     """
-    figures: dict[str, Any] = {}
-    worst: dict[float, float] = {}
-    for margin in (*margins, float("inf")):
-        gains = {cohort: scans.gain(scans.choices(margin)) for cohort, scans in unseen.items()}
-        figures[f"margin {margin:g}"] = gains
-        worst[margin] = max(_surely(gain) for gain in gains.values())
-    model.margin = min(worst, key=lambda margin: worst[margin])
+    margins = (*margins, float("inf"))
+    figures: dict[str, Any] = {
+        f"margin {margin:g}": {
+            cohort: scans.gain(scans.choices(margin)) for cohort, scans in unseen.items()
+        }
+        for margin in margins
+    }
+    model.margin, _ = _surest([*unseen.values()], margins)
     model.config["margin"] = min(model.margin, 1e9)
+    model.margins, strata = [], {}
+    for stratum in sorted({s for scans in unseen.values() for s in scans.strata}):
+        parts = [scans.of(stratum) for scans in unseen.values()]
+        if sum(len(part.examples) for part in parts) < N_LEAST:
+            continue
+        margin, figure = _surest(parts, margins)
+        entry = {"acceleration": stratum.acceleration, "channels": stratum.channels}
+        model.margins.append(entry | {"margin": min(margin, 1e9)})
+        strata[stratum.name] = figure
+    model.config["margins"] = model.margins
     return figures | {
         "best vetted": {
             cohort: scans.gain([int(e.losses.argmin()) for e in scans.examples])
             for cohort, scans in unseen.items()
         },
         "margin": model.config["margin"],
+        "strata": strata,
         "n_scans": {cohort: len(scans.examples) for cohort, scans in unseen.items()},
+    }
+
+
+def settle_fixed(model: MNetSelect, cohorts: Mapping[str, Sequence[Example]]) -> None:
+    """Set the best fixed masks to those of the lowest mean over cohorts, which count alike.
+
+    So a few measured scans weigh as much as hundreds of simulated ones.
+    """
+    model.fixed = []
+    for acceleration in model.table["acceleration"]:
+        groups = [
+            [e for e in examples if nominal(e.plan) == acceleration]
+            for examples in cohorts.values()
+        ]
+        means = [relative(group).mean(0).numpy() for group in groups if group]
+        model.fixed.append(int(np.mean(means, axis=0).argmin()))
+    model.config["fixed"] = model.fixed
+
+
+def _surest(parts: Sequence[Unseen], margins: Sequence[float]) -> tuple[float, dict[str, Any]]:
+    """Return the margin whose gain is surest over some cohorts, and what it gains."""
+    bounds = {
+        margin: upper_bound([part.changes(part.choices(margin)) for part in parts])
+        for margin in margins
+    }
+    margin = min(margins, key=lambda margin: bounds[margin][1])
+    best = [part.changes([int(e.losses.argmin()) for e in part.examples]) for part in parts]
+    mean, bound = bounds[margin]
+    return margin, {
+        "margin": min(margin, 1e9),
+        "percent": round(100 * mean, 3),
+        "at_worst": round(100 * bound, 3) if np.isfinite(bound) else None,
+        "best vetted": round(100 * float(np.concatenate(best).mean()), 3),
+        "n_scans": sum(len(part.examples) for part in parts),
     }
 
 
@@ -82,7 +165,7 @@ def settle_swaps(
     """Set how many swaps follow the choice to the surest gain."""
     base = scans.losses(scans.fixed)
     figures: dict[str, Any] = {"best_single_nrmse": round(float(base.mean()), 4)}
-    choices = scans.choices(model.margin)
+    choices = scans.deployed(model)
     sure = _surely(scans.gain(choices))
     best_swaps = 0
     swapped: dict[int, list[float]] = {n: [] for n in swaps if n}

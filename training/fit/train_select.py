@@ -9,10 +9,10 @@ training scans of one acceleration, the networks learn what the scan adds to the
 
 where r_k is the mean relative loss of a mask: hopeless masks count nothing. Apart from them, from a
 detached embedding, the value of every row beside the others of a mask is regressed on the gradient
-of the loss. How sure a prediction must be to leave the best fixed mask is set on several cohorts
-that were not learned from: the validation scans, and training cohorts that a model trained on the
-others predicts. The cohort that gains least decides, for one subject's luck is no other's. How many
-swaps follow is set on the validation scans.
+of the loss. The best fixed mask is the one with the lowest mean over cohorts, the validation's
+among them. How sure a prediction must be to leave it is set for every stratum of scans, on several
+cohorts that were not learned from: the validation scans, and training cohorts that a model trained
+on the others predicts. How many swaps follow is set on the validation scans.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from mnet.weight_files import load_weights, save_weights
 from training.config import read_config, told
 from training.fit.card import provenance
 from training.fit.select_examples import Example, mean_table, nominal, read_examples
-from training.fit.select_margin import Unseen, settle, settle_swaps
+from training.fit.select_margin import Unseen, settle, settle_fixed, settle_swaps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,13 +105,18 @@ def train(config: Config) -> dict[str, Any]:
     everything = [example for examples in cohorts.values() for example in examples]
     patterns = json.loads(Path(config.patterns).read_text())
     model = trained_on(everything, patterns, config)
-    validation = Unseen.by(model, read(config.validation))
-    unseen = {" and ".join(config.validation): validation}
+    watched = {cohort: read([cohort]) for cohort in config.validation}
+    settle_fixed(model, cohorts | watched)
+    unseen = {cohort: Unseen.by(model, examples) for cohort, examples in watched.items()}
+    validation = Unseen.by(model, [e for examples in watched.values() for e in examples])
     for cohort, examples in cohorts.items():
         others = [e for name, known in cohorts.items() if name != cohort for e in known]
         if 2 * len(others) >= len(everything):  # fewer would speak for another model
-            unseen[cohort] = Unseen.by(trained_on(others, patterns, config), examples)
+            other = trained_on(others, patterns, config)
+            settle_fixed(other, cohorts | watched)
+            unseen[cohort] = Unseen.by(other, examples)
     figures = settle(model, unseen, config.margins)
+    figures["fixed"] = dict(zip(map(str, model.table["acceleration"]), model.fixed, strict=True))
     modl, modl_card = load_weights(config.reconstructor)
     figures |= settle_swaps(model, validation, config.swaps, modl, config.n_rows)
     card = {

@@ -5,12 +5,14 @@
 A block of scans is one mask file, so that a stopped run goes on and workers share a cohort. Its
 masks are the ICD masks, or the start where a scan has none; its arrays are
 
-    dictionary_loss (scans, masks)   gradient (scans, ky)   start_loss   acceleration   has_icd
-    loss   redrawn_loss   redrawn_start_loss
+    dictionary_loss (scans, masks)   gradient (scans, ky)   prescan (scans, numbers)   start_loss
+    acceleration   has_icd   loss   n_evaluations   redrawn_loss   redrawn_start_loss
 
 each (scans,) where not said; `gradient` is d loss / d mask at the start, NaN beyond a scan's rows;
-`loss` is that of the ICD mask; redrawn losses are of the same masks on the same scan with new
-noise, NaN without ICD: a mask that fits the noise it was found with loses there.
+`prescan` is what a gate sees of the scan; `loss` is that of the ICD mask, whose search began at the
+best of the start and the dictionary, and `n_evaluations` what start, dictionary and search cost
+together; redrawn losses are of the same masks on the same scan with new noise, NaN without ICD: a
+mask that fits the noise it was found with loses there.
 
 Losses are relative L2 errors against the image of all lines, as scans are scored: against the
 noise-free image, which only a simulation has, outer lines are worth less, and a sampler taught so
@@ -32,21 +34,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnet.masks.family import FAMILY, family
-from mnet.masks.line_plan import Bool, LinePlan
+from mnet.masks.line_plan import Bool, LinePlan, centre_block
 from mnet.physics import sense
+from mnet.physics.coil_maps import coil_maps
 from mnet.recon.conditions import conditions
 from mnet.recon.modl import MoDL
+from mnet.sampler.features import coil_features, features
+from mnet.sampler.prescan import prescan_numbers
 from mnet.weight_files import load_weights, read_card
 from training.config import read_config
 from training.data.corpus import Sample, load, scan_path
 from training.data.mask_file import MaskFile, read_masks, write_masks
-from training.masks.icd import Loss, descend, losses_of
+from training.masks.icd import GRADIENT_COST, Judge, Loss, descend, losses_of
 from training.parallel import Backend, Task, run_all
 
 Reconstructor = Callable[..., Tensor]  # kspace, csm, mask and, of MoDL, conditions -> image
 Dictionary = Callable[[LinePlan], tuple[Bool, ...]]
 Start = Callable[[LinePlan], Bool]
 BLOCK = 20  # scans in a file
+N_REFERENCE = 24  # lines of a reference scan, outside the budget
 # plans (rows, of which unused at each edge, acceleration) that tell dictionaries apart
 PLANS = ((160, 0, 4.0), (160, 0, 8.0), (160, 0, 6.0), (211, 9, 4.0), (211, 9, 8.0), (368, 18, 5.0))
 
@@ -63,6 +69,7 @@ class Config:
     icd_every: int = 3  # every n-th scan of each acceleration in a block; 0 for none
     shortlist: int = 4  # of training.masks.icd.descend, as the next
     max_moves: int = 12
+    n_calibration: int = 0  # with maps from a reference scan, at most so many lines; 0: a third
     batch: int = 4  # masks reconstructed at once; a CPU's caches hold no more
     n_workers: int = 2
     backend: Backend = "processes"
@@ -140,6 +147,8 @@ def label_settings(
         "icd_every": config.icd_every,
         "shortlist": config.shortlist,
         "max_moves": config.max_moves,
+        "n_calibration": config.n_calibration,
+        "search": "from the best of start and dictionary",
     }
 
 
@@ -170,7 +179,7 @@ def label_block(config: Config, dictionary: Dictionary, start: Start, block: Blo
     seen: Counter[float] = Counter()
     found: list[dict[str, Any]] = []
     for number in block.scans:
-        sample = load(scan_path(Path(config.scans), number))
+        sample = read_scan(Path(config.scans), number, config.n_calibration)
         # counted by acceleration, which may follow the number in steps of their own
         with_icd = config.icd_every > 0 and seen[sample.acceleration] % config.icd_every == 0
         seen[sample.acceleration] += 1
@@ -197,12 +206,15 @@ def label_scan(
     """Return a scan's mask, and its row of every array."""
     loss = scan_loss(sample, model, config.n_rows, config.device)
     start_loss, gradient = _slope(loss, start)
+    judge = Judge(loss, config.batch)
     entry = {
         "mask": start,
-        "dictionary_loss": np.array(losses_of(loss, [*masks], config.batch), np.float32),
+        "dictionary_loss": judge(np.stack(masks)).astype(np.float32),
         "gradient": gradient,
+        "prescan": prescan_of(sample),
         "start_loss": np.float32(start_loss),
         "loss": np.float32(start_loss),
+        "n_evaluations": np.int64(judge.n_evaluations + 1 + GRADIENT_COST),
         "redrawn_loss": np.float32(np.nan),
         "redrawn_start_loss": np.float32(np.nan),
         "has_icd": np.bool_(with_icd),
@@ -210,8 +222,9 @@ def label_scan(
     }
     if not with_icd:
         return entry
+    starts = np.stack([start, *masks])
     label = descend(
-        loss, sample.plan(), start, shortlist=config.shortlist, max_moves=config.max_moves
+        judge, sample.plan(), starts, shortlist=config.shortlist, max_moves=config.max_moves
     )
     noisy = redrawn(sample, np.random.default_rng(number))
     again = scan_loss(noisy, model, config.n_rows, config.device)
@@ -219,9 +232,49 @@ def label_scan(
     return entry | {
         "mask": label.mask,
         "loss": np.float32(label.loss),
+        "n_evaluations": np.int64(label.n_evaluations + 1 + GRADIENT_COST),
         "redrawn_loss": np.float32(redrawn_loss),
         "redrawn_start_loss": np.float32(redrawn_start),
     }
+
+
+def read_scan(scans: Path, number: int, n_calibration: int = 0) -> Sample:
+    """Read a scan; with `n_calibration` lines as one that has a reference scan beside it."""
+    sample = load(scan_path(scans, number))
+    if not n_calibration:
+        return sample
+    return with_reference(sample, n_calibration, np.random.default_rng([number, n_calibration]))
+
+
+def redrawn(sample: Sample, rng: np.random.Generator) -> Sample:
+    """Return a scan with other noise of its level; the maps stay those of its calibration."""
+    acquirable = torch.from_numpy(sample.acquirable)
+    level = float((sample.kspace - sample.clean)[..., acquirable].abs().square().mean().sqrt())
+    parts = rng.standard_normal((*sample.clean.shape, 2), dtype=np.float32)
+    noise = torch.view_as_complex(torch.from_numpy(parts)) * (level / np.sqrt(2))
+    return replace(sample, kspace=sample.clean + noise * acquirable)
+
+
+def with_reference(sample: Sample, n_calibration: int, rng: np.random.Generator) -> Sample:
+    """Return a scan of at most `n_calibration` calibration lines, its maps from a reference scan.
+
+    Simulated, the reference scan has noise of its own; of a measured scan its lines are the scan's.
+    Raises ValueError where N_REFERENCE lines have no room among the acquirable rows.
+    """
+    lines = redrawn(sample, rng).kspace
+    block = centre_block(sample.acquirable, N_REFERENCE, sample.plan().center)
+    maps = coil_maps(lines[..., torch.from_numpy(block)], lines.shape[-1])
+    return replace(sample, csm=maps, n_calibration=n_calibration)
+
+
+def prescan_of(sample: Sample) -> NDArray[np.float32]:
+    """Return what a gate sees of a scan, (numbers,), from its calibration lines."""
+    plan = sample.plan()
+    lines = sample.kspace[None, ..., torch.from_numpy(plan.calibration)]
+    seen: NDArray[np.float32] = prescan_numbers(features(lines), plan, coil_features(lines))[
+        0
+    ].numpy()
+    return seen
 
 
 def scan_loss(
@@ -265,15 +318,6 @@ def told_of(sample: Sample, model: Reconstructor, device: str | torch.device) ->
         return []
     mask = torch.from_numpy(usual_start(sample.plan())).float()[None]
     return [conditions(sample.kspace[None], sample.csm[None], mask).to(device)]
-
-
-def redrawn(sample: Sample, rng: np.random.Generator) -> Sample:
-    """Return a scan with other noise of its level; the maps stay those of its calibration."""
-    acquirable = torch.from_numpy(sample.acquirable)
-    level = float((sample.kspace - sample.clean)[..., acquirable].abs().square().mean().sqrt())
-    parts = rng.standard_normal((*sample.clean.shape, 2), dtype=np.float32)
-    noise = torch.view_as_complex(torch.from_numpy(parts)) * (level / np.sqrt(2))
-    return replace(sample, kspace=sample.clean + noise * acquirable)
 
 
 def read_labels(folder: Path, settings: dict[str, Any] | None = None) -> MaskFile:

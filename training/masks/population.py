@@ -1,13 +1,15 @@
-"""The population mask: coordinate descent on one mask for many scans of one plan.
+"""The population mask: coordinate descent on one mask for many scans.
 
     python -m training.masks.population --config FILE
 
-The mask minimises the mean relative loss. A line is taken out, a few scans, drawn anew for every
-line, say by their gradients which rows may replace it and try the best of those; the winner is
-confirmed on all scans and accepted if their mean is strictly lower. Lines that are missed least
-come first, passes go on until one improves the mean by less than 0.2 %, and the whole is done from
-several starts. The state is on disk after every line, and all that is random follows from the seed
-and the place in the search, so that a stopped search ends as an uninterrupted one.
+The scans are of one stratum (mnet.masks.strata) and of many matrix sizes; the mask is one of a
+reference plan that every scan tries as a pattern (training.masks.varied). It minimises the mean of
+losses relative to the best family member's on each scan. A line is taken out, a few scans, drawn
+anew for every line, say by their gradients which rows may replace it and try the best of those; the
+winner is confirmed on all scans and accepted if their mean is strictly lower. Lines that are missed
+least come first, passes go on until one improves the mean by less than 0.2 %, and the whole is done
+from several starts. The state is on disk after every line, and all that is random follows from the
+seed and the place in the search, so that a stopped search ends as an uninterrupted one.
 """
 
 import argparse
@@ -18,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,12 +29,14 @@ from safetensors import safe_open
 
 from mnet.masks.family import family
 from mnet.masks.line_plan import Bool, LinePlan
+from mnet.masks.strata import Channels, Stratum
 from mnet.weight_files import load_weights
 from training.config import read_config, told
-from training.data.corpus import Sample, load, scan_path
+from training.data.corpus import Sample
 from training.data.mask_file import read_masks, settings_digest, write_masks
 from training.masks.icd import ENOUGH, GRADIENT_COST, Float, Loss, line_gradient, losses_of, moved
-from training.masks.labels import scan_loss
+from training.masks.labels import read_scan, scan_loss
+from training.masks.varied import on_reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,14 +261,16 @@ def _save(path: Path, now: _State) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The population masks of one plan at one acceleration."""
+    """The population masks of one stratum."""
 
     scans: str  # folder of a cohort
-    out: str  # mask file: the ends of all descents, best first
+    out: str  # mask file: the ends of all descents on the reference plan, best first
     acceleration: float
+    channels: Channels | Literal[""] = ""  # of the scans; any where empty
+    n_calibration: int = 0  # with maps from a reference scan, at most so many lines; 0: a third
+    reference: int = 160  # rows of the reference plan
     weights: str = "modl"  # of the reconstructor
-    n_scans: int = 100
-    n_ky: int = 160  # scans with this many rows, all acquirable; 0: those of the commonest plan
+    n_scans: int = 24  # at most, from the smallest matrix to the largest
     n_rows: int = 40  # of the band in x that is reconstructed
     n_perturbed: int = 1  # further starts: the best member with a quarter of its lines moved
     n_members: int = 1  # of the family, the best first
@@ -273,29 +279,56 @@ class Config:
     n_passes: int = 2
     seed: int = 0
 
+    @property
+    def stratum(self) -> Stratum:
+        """The kind of scans."""
+        return Stratum(
+            acceleration=self.acceleration,
+            channels=self.channels,
+            n_calibration=self.n_calibration,
+        )
+
+
+def shapes(scans: Path) -> dict[int, tuple[int, int, float]]:
+    """Return channels, rows and acceleration of every scan of a cohort, by number."""
+    found = {}
+    for path in sorted(scans.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            n_coils, _, n_rows, _ = file.get_slice("kspace").get_shape()
+            acceleration = float(file.get_tensor("acceleration"))
+        found[int(path.stem)] = n_coils, n_rows, acceleration
+    if not found:
+        raise FileNotFoundError(f"no scans in {scans}: make the cohort first")
+    return found
+
+
+def members(scans: Path, stratum: Stratum) -> list[int]:
+    """Return the numbers of the scans of a stratum, from the smallest matrix to the largest."""
+    found = [
+        (n_rows, number)
+        for number, (n_coils, n_rows, acceleration) in shapes(scans).items()
+        if stratum.holds(n_coils, acceleration)
+    ]
+    return [number for _, number in sorted(found)]
+
 
 def chosen(config: Config) -> dict[int, Sample]:
-    """Return the first scans of the cohort that have the plan, by number.
+    """Return the scans to search on, by number: evenly among those of the stratum by size.
 
     Raises
     ------
     ValueError
-        If the cohort does not hold as many.
+        If the cohort holds none.
     """
-    found: dict[int, Sample] = {}
     folder = Path(config.scans)
-    rows = np.ones(config.n_ky, dtype=bool) if config.n_ky else commonest_rows(folder)
-    for number in range(len(list(folder.glob("*.safetensors")))):
-        sample = load(scan_path(folder, number))
-        fits = np.array_equal(sample.acquirable, rows)
-        if fits and sample.acceleration == config.acceleration:
-            found[number] = sample
-        if len(found) == config.n_scans:
-            return found
-    raise ValueError(
-        f"{config.scans} holds {len(found)} scans of {rows.sum()} acquirable rows of {rows.size} "
-        f"at R = {config.acceleration}, expected {config.n_scans}"
-    )
+    numbers = members(folder, config.stratum)
+    if not numbers:
+        raise ValueError(f"{folder} holds no scans of {config.stratum.name}")
+    places = np.linspace(0, len(numbers) - 1, min(config.n_scans, len(numbers))).round()
+    return {
+        numbers[int(place)]: read_scan(folder, numbers[int(place)], config.n_calibration)
+        for place in places
+    }
 
 
 def commonest_rows(scans: Path) -> Bool:
@@ -309,6 +342,12 @@ def commonest_rows(scans: Path) -> Bool:
         raise FileNotFoundError(f"no scans in {scans}: make the cohort first")
     most = max(counts.values())
     return np.frombuffer(min(k for k, n in counts.items() if n == most)[1], dtype=bool)
+
+
+def reference_plan(n_rows: int, stratum: Stratum) -> LinePlan:
+    """Return the plan of `n_rows` rows on which masks of a stratum are searched."""
+    usual = LinePlan.of(np.ones(n_rows, dtype=bool), stratum.acceleration)
+    return usual.narrowed(stratum.n_calibration) if stratum.n_calibration else usual
 
 
 def run(config: Config, report: Callable[[str], None] | None = None) -> list[Found]:
@@ -325,8 +364,11 @@ def run(config: Config, report: Callable[[str], None] | None = None) -> list[Fou
     if out.exists():
         return _written(out, about)
     samples = chosen(config)
-    plan = next(iter(samples.values())).plan()
-    losses = [scan_loss(sample, model, config.n_rows) for sample in samples.values()]
+    plan = reference_plan(config.reference, config.stratum)
+    losses = [
+        on_reference(scan_loss(sample, model, config.n_rows), sample.plan(), plan)
+        for sample in samples.values()
+    ]
     search = Search(**{key: getattr(config, key) for key in Search.__dataclass_fields__})
     starts = best_first(losses, family(plan), 2 * config.n_screen, config.seed)[: config.n_members]
     rng = np.random.default_rng(config.seed)

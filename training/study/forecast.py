@@ -9,16 +9,19 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from mnet.masks.family import FAMILY
 from mnet.recon.modl import MoDL
 from mnet.recon.unet import UNetReconstructor
 from training.data import corpus
 from training.data.phantoms import write_phantoms
 from training.fit import alternate, loupe, train_recon
 from training.fit.train_recon import band, draw_mask, recon_loss
-from training.masks import labels
+from training.masks import labels, population
 from training.masks.labels import BLOCK, scan_loss
 from training.study.scans import writers
 from training.study.study import Study
+
+N_LINES = 18  # movable ones of the reference plan, between 4x and 8x
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +102,23 @@ def forecast(study: Study, costs: Costs) -> list[tuple[str, str, float]]:
     moves = setting("icd", "max_moves", labels.Config)
     per_icd = moves * (
         costs.gradient + costs.evaluation * setting("icd", "shortlist", labels.Config)
+    ) + costs.evaluation * len(FAMILY)
+    n_learned = int(study.settings.get("vetted", {}).get("n_masks", 10))
+    n_masks = len(FAMILY) + n_learned
+    narrow = study.settings.get("narrow", {})
+    n_tried += round(n_labelled * float(narrow.get("share", 1))) if narrow else 0
+    # of all scans, of three kinds of channels, and with few calibration lines
+    n_strata = 4 * len(study.accelerations) + len(narrow.get("accelerations", ()))
+    n_descents = n_strata * setting("population", "n_passes", population.Config)
+    n_descents *= 1 + setting("population", "n_perturbed", population.Config)
+    per_line = (
+        setting("population", "n_screen", population.Config)
+        * (
+            costs.gradient
+            + setting("population", "shortlist", population.Config) * costs.evaluation
+        )
+        + 0.4 * setting("population", "n_scans", population.Config) * costs.evaluation
     )
-    n_masks = 16 + 2 * int(study.settings.get("vetted", {}).get("n_medoids", 6))
-    n_joint = study.n_scans(study.population)
     n_post = 6 + 3 * len(study.folds)
     n_tested = sum(study.n_scans(c) for f in study.folds.values() for c in f.test)
     steps = [
@@ -116,8 +133,8 @@ def forecast(study: Study, costs: Costs) -> list[tuple[str, str, float]]:
     rows += [
         (
             "population",
-            f"about 60 lines x {n_joint} scans",
-            60 * n_joint * (costs.evaluation + 0.1 * costs.gradient),
+            f"{n_descents} passes x about {N_LINES} lines x {per_line:.1f} s",
+            n_descents * N_LINES * per_line,
         ),
         ("icd", f"{n_icd:.0f} scans x {per_icd:.1f} s", n_icd * per_icd),
         (

@@ -8,11 +8,11 @@ from typing import Any
 
 from mnet.weight_files import read_card
 from training.data.mask_file import is_written, write_masks
-from training.fit import alternate, loupe, train_recon, train_select
+from training.fit import alternate, loupe, train_experts, train_recon, train_select
 from training.masks import labels
 from training.study.fixed_masks import vetted_path
 from training.study.sampler_masks import BY_FOLD, EVERYWHERE, ONCE, training_masks
-from training.study.study import Study
+from training.study.study import Study, narrowed
 from training.study.tasks import run_tasks, trained
 
 
@@ -49,7 +49,7 @@ def select(study: Study) -> None:
                 "labels": str(study.labels("labels")),
                 "patterns": str(vetted_path(study)),
                 "cohorts": fold.train,
-                "validation": fold.validation,
+                "validation": (*fold.validation, *study.measured_cohorts),
                 "parts": study.data(fold.train),
                 "reconstructor": str(study.weights("modl")),
                 "weights": str(study.weights(f"mnet_select@{name}")),
@@ -58,6 +58,29 @@ def select(study: Study) -> None:
         for name, fold in study.folds.items()
     ]
     run_tasks(study, tasks, "MNet-select")
+
+
+def experts(study: Study) -> None:
+    """Choose the experts and their gate in every fold, for usual and few calibration lines."""
+    tasks = []
+    for name, fold in study.folds.items():
+        values = {
+            "labels": str(study.labels("labels")),
+            "patterns": str(vetted_path(study)),
+            "cohorts": _both(study, fold.train),
+            "validation": _both(study, (*fold.validation, *study.measured_cohorts)),
+            "parts": study.data(fold.train),
+            "reconstructor": str(study.weights("modl")),
+            "weights": str(study.weights(f"mnet_experts@{name}")),
+        }
+        tasks.append(trained(train_experts, study, "experts", values))
+    run_tasks(study, tasks, "experts")
+
+
+def _both(study: Study, cohorts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return cohorts and, where there are such labels, the same with few calibration lines."""
+    few = cohorts if "narrow" in study.settings else ()
+    return (*cohorts, *(narrowed(cohort) for cohort in few))
 
 
 def icd_unet(study: Study) -> None:

@@ -40,6 +40,7 @@ def package(study: Study) -> None:
     recon = f"modl+mnet_select@{study.deployed}"
     for name, source in (
         ("mnet_select", f"mnet_select@{study.deployed}"),
+        ("mnet_experts", f"mnet_experts@{study.deployed}"),
         ("mnet", "mnet"),
         ("modl", recon),
     ):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from training import evaluate
-from training.study.sampler_masks import BY_FOLD, EVERYWHERE, ONCE, PLAIN
+from training.study.sampler_masks import BY_FOLD, EVERYWHERE, GATED, ONCE, PLAIN
 from training.study.study import Study
 from training.table.spec import read_table
 
@@ -31,6 +31,8 @@ def table_content(study: Study) -> dict[str, Any]:
         add(name, "modl", "weights/modl")
         own = f"weights/modl+{name}@{{fold}}" if name in BY_FOLD else f"weights/modl+{name}"
         add(name, "modl", own, post_trained=True)
+    for name in GATED:
+        add(name, "modl", "weights/modl")
     for name in (*ONCE, *PLAIN, "shuffled", "icd_oracle"):
         add(name, "modl", "weights/modl", **once)
     for name in ONCE:

@@ -24,6 +24,7 @@ from training.study.tasks import run_tasks
 
 EVERYWHERE = ("uniform_random", "variable_density", "population", "loupe")  # the same in all folds
 BY_FOLD = ("best_single", "suno_nn", "mnet_select")  # learned on the cohorts of a fold
+GATED = ("mnet_experts",)  # as these, but MoDL is not trained further on their masks
 ONCE = ("mnet", "mnet_fixed_unet")  # in the complete fold
 PLAIN = ("equispaced", "low_pass")
 POST_TRAINED = (*EVERYWHERE, *BY_FOLD, *ONCE)
@@ -86,7 +87,8 @@ def follows_from(study: Study, name: str, fold: str) -> str:
 
 
 def _own_weights(study: Study, name: str, fold: str) -> Path:
-    return study.weights(f"{name}@{fold}" if name in BY_FOLD else name).resolve()
+    by_fold = name in (*BY_FOLD, *GATED)
+    return study.weights(f"{name}@{fold}" if by_fold else name).resolve()
 
 
 def _nearest(study: Study, fold: str) -> Sampler:
@@ -123,7 +125,7 @@ def mask_steps(study: Study) -> None:
     """
     tasks: dict[Path, Task] = {}
     for fold, content in study.folds.items():
-        names = [*EVERYWHERE, *PLAIN, *BY_FOLD, *(ONCE if fold == study.complete else ())]
+        names = [*EVERYWHERE, *PLAIN, *BY_FOLD, *GATED, *(ONCE if fold == study.complete else ())]
         for name in names:
             made_by = follows_from(study, name, fold)
             targets = [(study.masks(name), cohort) for cohort in content.test]

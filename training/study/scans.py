@@ -11,13 +11,14 @@ from tqdm import tqdm
 from training.data import cohort_index, corpus, fastmri
 from training.data.phantoms import write_phantoms
 from training.data.sources import subjects
-from training.study.study import Study
+from training.study.study import MEASURED, Study
 
 
 def cohorts(study: Study) -> None:
     """Draw the scans, or read them from k-space files."""
     for name, writing in writers(study).items():
-        for _ in tqdm(writing, name, study.n_scans(name), leave=False):
+        n = None if name == MEASURED else study.n_scans(name)
+        for _ in tqdm(writing, name, n, leave=False):
             pass
 
 
@@ -29,9 +30,18 @@ def writers(study: Study) -> dict[str, Iterator[Path]]:
     ValueError
         If files are unfit or too few, or a cohort is there but of other settings.
     """
+    drawn: dict[str, Iterator[Path]] = {}
+    if study.measured:
+        drawn[MEASURED] = fastmri.write_cohort(
+            study.scans(MEASURED),
+            [Path(file) for file in study.measured],
+            study.all_accelerations,
+            margins=(0, 0),
+            paired=True,
+            need_header=False,
+        )
     if study.images is not None:
         write_phantoms(study.images, study.phantoms)
-        drawn = {}
         for name, cohort in study.cohorts.items():
             # without what is empty: a cohort of before there was such a setting is still the same
             settings = {k: v for k, v in asdict(cohort).items() if k != "n" and v != ()}
@@ -46,7 +56,7 @@ def writers(study: Study) -> dict[str, Iterator[Path]]:
     if not files:
         raise ValueError(f"study {study.name}: no k-space files *.h5 in {study.kspace}")
     parts = fastmri.split(files, study.split)
-    return {
+    return drawn | {
         name: fastmri.write_cohort(
             study.scans(name),
             [path for part in cohort.parts for path in parts[part]],

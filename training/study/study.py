@@ -21,6 +21,8 @@ from training.data.corpus import Cohort
 from training.data.sources import TABLE, sources, sources_of, subjects
 from training.parallel import Backend
 
+MEASURED = "measured"  # the cohort of a study's measured scans
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slices:
@@ -51,6 +53,7 @@ class Study:
     images: Path | None = None  # magnitude volumes to simulate from, or
     kspace: Path | None = None  # a folder of fully sampled k-space files, and
     split: Mapping[str, float | Sequence[str]] = field(default_factory=dict)  # part: share or names
+    measured: tuple[str, ...] = ()  # k-space files that choices are made on, never trained on
     phantoms: tuple[str, ...] = ()  # volumes to make in `images`, for a run without data
     cohorts: Mapping[str, Cohort | Slices]  # slices of k-space files where there are those
     base: tuple[str, ...]  # train reconstructors, vetted masks and LOUPE
@@ -83,6 +86,16 @@ class Study:
             self._check_apart(f"fold {name}: validation", fold.validation, known)
 
     @property
+    def measured_cohorts(self) -> tuple[str, ...]:
+        """The cohort of measured scans, if there is one: it decides, nothing learns from it."""
+        return (MEASURED,) if self.measured else ()
+
+    @property
+    def all_accelerations(self) -> tuple[float, ...]:
+        """The accelerations of the scans that samplers learn from, ascending."""
+        return tuple(sorted({a for c in self.base for a in self.cohorts[c].accelerations}))
+
+    @property
     def backend(self) -> Backend:
         """Where tasks run: in processes of their own, if there are several workers."""
         return "processes" if self.n_workers > 1 else "inline"
@@ -99,6 +112,8 @@ class Study:
 
     def n_scans(self, cohort: str) -> int:
         """Return how many scans a cohort has; of measured ones its files decide, once read."""
+        if cohort == MEASURED:
+            return len(self._index(cohort))
         described = self.cohorts[cohort]
         return described.n if isinstance(described, Cohort) else len(self._index(cohort))
 
@@ -170,6 +185,11 @@ class Study:
             raise ValueError(
                 f"{what} shares {', '.join(sorted(same | shared))} with what it is trained on"
             )
+
+
+def narrowed(cohort: str) -> str:
+    """Return what the labels of a cohort with few calibration lines are called."""
+    return f"{cohort}, narrow"
 
 
 def read_study(path: Path) -> Study:

@@ -37,6 +37,7 @@ _STYLE: Any = {
 _NAMES = {
     "mnet": "MNet",
     "mnet_select": "MNet-select",
+    "mnet_experts": "MNet-experts",
     "mnet_fixed_unet": "MNet, fixed U-Net",
     "loupe": "LOUPE",
     "suno_nn": "SUNO neighbour",

@@ -8,6 +8,7 @@ from training.table.figures import name
 
 Row = Mapping[str, Any]
 FIGURES = ("PSNR dB", "SSIM", "HFEN", "NRMSE, paper's scale", "SSIM, fastMRI", "scans", "subjects")
+LADDER = ("mnet_select", "mnet_experts", "icd_oracle")
 DASH = "–"  # noqa: RUF001
 
 
@@ -52,7 +53,7 @@ def verdict(found: Row) -> tuple[bool | None, str]:
 
 def sections(found: Row) -> list[Section]:
     """Return what there is to say: scores, gains, claims, and how far masks are apart."""
-    closing = (_gains(found), _claims(found), _distances(found))
+    closing = (_ladder(found), _gains(found), _claims(found), _distances(found))
     return [*_scores(found), *(section for section in closing if section.rows)]
 
 
@@ -114,6 +115,56 @@ def _interval(ends: Sequence[float], form: str) -> str:
     """Write an interval, or nothing where there was nothing to draw from, as of one scan."""
     low, high = ends
     return f" [{low:{form}}, {high:{form}}]" if low < high else ""
+
+
+def _ladder(found: Row) -> Section:
+    """Compare one mask for all with what adapts, and with the oracle, by anatomy."""
+    groups: dict[tuple[str, float], dict[str, list[Row]]] = {}
+    for row in found["folds"]:
+        if row["held_out"] and _judge(row) == name("modl"):
+            where = ", ".join(sorted({anatomy(subject) for subject in row["subjects"]}))
+            samplers = groups.setdefault((where, row["acceleration"]), {})
+            samplers.setdefault(row["sampler"], []).append(row)
+    rows = []
+    for (where, acceleration), samplers in sorted(groups.items()):
+        fixed = samplers.get(found["baseline"], [])
+        if not fixed or not any(sampler in samplers for sampler in LADDER):
+            continue
+        n = len({subject for row in fixed for subject in row["subjects"]})
+        cells = [_against(samplers.get(sampler, []), fixed) for sampler in LADDER]
+        rows.append([where, f"{acceleration:g}", f"{_pooled(fixed):.4f}", *cells, str(n)])
+    return Section(
+        title="One mask for all, masks that adapt, and the oracle",
+        head=(
+            "Anatomy",
+            "R",
+            f"NRMSE, {name(found['baseline'])}",
+            *(f"{name(sampler)}, %" for sampler in LADDER),
+            "subjects",
+        ),
+        rows=rows,
+        words=1,
+        note="Change of the mean NRMSE under MoDL on the same test scans; the oracle has seen the "
+        "scan that it is measured on.",
+    )
+
+
+def anatomy(subject: str) -> str:
+    """Return what a subject shows: the first part of its name."""
+    return subject.partition("-")[0]
+
+
+def _against(ours: Sequence[Row], fixed: Sequence[Row]) -> str:
+    """Return the change in percent on the cohorts that both were tested on."""
+    tested = {tuple(row["cohorts"]) for row in ours}
+    same = [row for row in fixed if tuple(row["cohorts"]) in tested]
+    return f"{100 * (_pooled(ours) / _pooled(same) - 1):+.2f}" if same else DASH
+
+
+def _pooled(rows: Sequence[Row]) -> float:
+    """Return the mean NRMSE of all scans of some rows."""
+    n = sum(row["n_scans"] for row in rows)
+    return float(sum(row["n_scans"] * row["nrmse"] for row in rows) / n)
 
 
 def _gains(found: Row) -> Section:

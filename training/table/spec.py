@@ -32,7 +32,7 @@ SAMPLERS = (
     "equispaced",
     "low_pass",
     "icd_oracle",
-    "mnet_moe",
+    "mnet_experts",
     "mnet_original",
     "suno_knn",
     "jmodl",

@@ -28,6 +28,7 @@ Picture = tuple[Path, str]  # PNG file and caption
 ORDER = (
     "icd_oracle",
     "mnet_select",
+    "mnet_experts",
     "mnet",
     "mnet_fixed_unet",
     "suno_nn",

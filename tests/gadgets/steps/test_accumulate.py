@@ -383,6 +383,38 @@ def test_lines_for_calibration_alone_serve_maps_and_no_image() -> None:
         close(prescan.lines[:, :, i], factor * hybrid[:, :, counter])
 
 
+def prescan_of(counters: range, repetition: int = 0) -> PreScan:
+    key = ImageKey(0, 0, 0, 0, repetition, 0)
+    return PreScan(
+        key=key, lines=np.zeros((3, 24, len(counters)), np.complex64), counters=np.array(counters)
+    )
+
+
+def test_a_prescan_of_few_lines_has_the_reference_lines_in_its_place() -> None:
+    reference = ONE.lines(counters=range(3, 13), flags=Flag.CALIBRATION)
+    items = [*reference, prescan_of(range(7, 10)), *ONE.lines()]
+    items += [prescan_of(range(7, 10), repetition=1), *ONE.lines(repetition=1)]
+    out = run((RemoveReadoutOversampling(), AccumulateFrame()), scan_of(ONE), items)
+    first, one, second, two = out
+    for prescan in (first, second):  # a later repetition has none of its own
+        assert isinstance(prescan, PreScan)
+        np.testing.assert_array_equal(prescan.counters, range(3, 13))
+        close(prescan.lines, ONE.hybrid()[:, :, 3:13])
+    for frame in (one, two):  # what the mask was decided from stays as it was
+        assert isinstance(frame, Frame)
+        assert np.flatnonzero(frame.calibration).tolist() == [7, 8, 9]
+    assert one.meta["n_reference"] == "10"
+    assert one.meta["acceleration_with_reference"] == f"{16 / 26:.4g}"
+    assert "n_reference" not in two.meta
+
+
+def test_a_prescan_of_more_lines_than_the_reference_stays() -> None:
+    reference = ONE.lines(counters=range(6, 10), flags=Flag.CALIBRATION)
+    prescan = prescan_of(range(5, 11))
+    out = run((RemoveReadoutOversampling(), AccumulateFrame()), scan_of(ONE), [*reference, prescan])
+    assert out == [prescan]
+
+
 def test_reference_lines_away_from_the_centre_give_no_prescan() -> None:
     reference = ONE.lines(counters=[1, 2], flags=Flag.CALIBRATION)
     out = run((AccumulateFrame(),), scan_of(ONE), [*reference, *last(ONE.lines(counters=[0, 15]))])

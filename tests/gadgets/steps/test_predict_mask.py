@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -15,11 +16,15 @@ from gadgets.pipeline.chain import run
 from gadgets.pipeline.models import Models
 from gadgets.pipeline.scan import Scan
 from gadgets.steps.accumulate import AccumulateFrame
+from gadgets.steps.coil_maps import CoilMaps
 from gadgets.steps.noise_adjust import NoiseAdjust
 from gadgets.steps.predict_mask import PredictMask
 from gadgets.steps.readout import RemoveReadoutOversampling
 from mnet.masks.densities import low_pass
+from mnet.masks.family import family
 from mnet.masks.line_plan import LinePlan, budget, centre_block, n_calibration
+from mnet.physics.coil_maps import coil_maps
+from mnet.sampler.experts import MNetExperts
 from mnet.sampler.features import features
 from mnet.sampler.mnet import mask_of
 from mnet.sampler.mnet_select import MNetSelect
@@ -479,3 +484,80 @@ def test_small_and_odd_matrices_have_masks_too(n_ky: int) -> None:
     (_, masks, passed) = predict(one.lines(), scan_of(one), mode="shadow", acceleration=2)
     assert [m.counters.size for m in masks] == [n_ky // 2]
     assert len(passed) == n_ky
+
+
+EXPERTS = MNetExperts(
+    trees=[
+        {
+            "acceleration": 4.0,
+            "tree": {
+                "expert": 0,
+                "fallback": 2,
+                "feature": "channels",
+                "threshold": 1.5,
+                "below": {"expert": 5, "fallback": 5},
+                "above": {"expert": 3, "fallback": 2},
+            },
+        }
+    ]
+)
+
+
+def test_what_an_expert_was_chosen_for_stands_in_the_log_and_in_the_image_s_meta(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO, "gadgets.steps.predict_mask"):
+        out = run(
+            (PredictMask(mode="retrospective"), AccumulateFrame()),
+            scan_of(net=EXPERTS),
+            ORDERS["ascending"],
+        )
+    (frame,) = (item for item in out if isinstance(item, Frame))
+    (mask,) = (item for item in out if isinstance(item, Mask))
+    assert mask.choice == frame.meta["choice"] == "expert 3, many channels"
+    assert caplog.messages[-1].endswith("predicted: expert 3, many channels")
+    lines = PredictMask().plan(ONE.geometry, None)
+    assert mask.counters.tolist() == np.flatnonzero(family(lines)[3]).tolist()
+
+
+def test_a_net_that_cannot_explain_itself_says_nothing_of_its_choice() -> None:
+    (_, (mask,), _) = predict(ORDERS["ascending"], mode="shadow")
+    assert mask.choice == ""
+
+
+@pytest.mark.parametrize(("wanted", "found"), [(0, 8), (6, 6), (40, 8)])
+def test_few_calibration_lines_are_a_choice_of_the_plan(wanted: int, found: int) -> None:
+    lines = PredictMask(n_calibration=wanted).plan(ONE.geometry, None)
+    assert lines.calibration.sum() == found
+    assert lines.n_lines == BUDGET
+    ((prescan,), (mask,), _) = predict(ORDERS["ascending"], mode="shadow", n_calibration=wanted)
+    assert prescan.counters.size == found
+    assert mask.counters.size == BUDGET
+
+
+def test_a_calibration_of_fewer_lines_than_maps_need_is_refused() -> None:
+    with pytest.raises(ValueError, match="n_calibration is 3"):
+        PredictMask(n_calibration=3)
+
+
+def test_maps_come_from_the_reference_lines_where_the_calibration_is_narrow() -> None:
+    reference = ONE.lines(0, range(20, 44), flags=Flag.CALIBRATION)
+    chain = (
+        RemoveReadoutOversampling(),
+        PredictMask(mode="retrospective", n_calibration=6),
+        AccumulateFrame(),
+        CoilMaps(),
+    )
+    out = run(chain, scan_of(), [*reference, *ORDERS["ascending"]])
+    (mask,) = (item for item in out if isinstance(item, Mask))
+    (frame,) = (item for item in out if isinstance(item, Frame))
+    assert frame.calibration.sum() == 6
+    assert mask.counters.size == BUDGET
+    (prescan,) = (item for item in out if isinstance(item, PreScan))
+    np.testing.assert_allclose(prescan.lines, ONE.hybrid()[:, :, 20:44], atol=1e-4)
+    expected = coil_maps(torch.from_numpy(prescan.lines), N_KY).numpy()
+    np.testing.assert_array_equal(frame.csm, expected)
+    # counted honestly: 24 lines beside the 16 of the budget
+    assert frame.meta["n_reference"] == "24"
+    assert float(frame.meta["acceleration"]) == pytest.approx(N_KY / BUDGET)
+    assert float(frame.meta["acceleration_with_reference"]) == pytest.approx(N_KY / (BUDGET + 24))

@@ -156,3 +156,23 @@ def test_low_pass_is_one_block_at_the_centre():
     rows = np.flatnonzero(mask)
     assert np.array_equal(rows, np.arange(rows[0], rows[0] + 25))
     assert abs(rows.mean() - 50) <= 0.5
+
+
+@given(plan=plans(), n=st.integers(1, 24))
+def test_a_narrowed_plan_frees_lines_of_the_calibration_and_keeps_the_budget(plan, n):
+    narrow = plan.narrowed(n)
+    assert narrow.n_lines == plan.n_lines
+    assert narrow.calibration.sum() == min(n, plan.calibration.sum())
+    assert not np.any(narrow.calibration & ~plan.calibration)
+    freed = int(plan.calibration.sum() - narrow.calibration.sum())
+    assert narrow.n_movable == plan.n_movable + freed
+
+
+def test_the_calibration_width_can_be_chosen():
+    rows = np.ones(160, dtype=bool)
+    assert LinePlan.of(rows, 8.0).calibration.sum() == 10
+    plan = LinePlan.of(rows, 8.0, n_calibration=6)
+    assert np.flatnonzero(plan.calibration).tolist() == [77, 78, 79, 80, 81, 82]
+    assert plan.n_movable == 14
+    with pytest.raises(ValueError, match="20 lines cannot hold 24 calibration lines"):
+        LinePlan.of(rows, 8.0, n_calibration=24)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnet.masks import densities
+from mnet.masks.family import family
 from mnet.masks.line_plan import Bool, LinePlan
 from mnet.physics import sense
 from training.masks import icd
@@ -197,3 +198,44 @@ def test_the_line_gradient_of_sense_data_is_the_slope_of_the_loss():
 def test_a_loss_without_a_gradient_is_refused():
     with pytest.raises((ValueError, RuntimeError)):
         icd.line_gradient(lambda m: torch.zeros(1, requires_grad=True), np.ones(8, dtype=bool))
+
+
+def test_of_several_starts_the_best_is_improved_and_each_is_counted_once():
+    plan = LinePlan.of(np.ones(64, dtype=bool), 3.0)
+    loss = quadratic(64, 3)
+    rng = np.random.default_rng(3)
+    starts = np.stack([densities.uniform_random(plan, rng) for _ in range(5)])
+    values = icd.losses_of(loss, starts, 5)
+    found = icd.descend(loss, plan, starts, max_moves=0)
+    assert found.start_loss == min(values)
+    assert found.n_evaluations == 5 + icd.GRADIENT_COST  # and the slope that orders the lines
+    alone = icd.descend(loss, plan, starts[int(np.argmin(values))])
+    several = icd.descend(loss, plan, starts)
+    assert several.loss <= alone.start_loss
+    assert several.n_evaluations <= alone.n_evaluations + 4
+
+
+def test_a_judge_that_knows_the_starts_is_not_asked_again():
+    plan = LinePlan.of(np.ones(64, dtype=bool), 3.0)
+    rng = np.random.default_rng(4)
+    starts = np.stack([densities.uniform_random(plan, rng) for _ in range(5)])
+    judge = icd.Judge(quadratic(64, 4))
+    judge(starts)
+    found = icd.descend(judge, plan, starts, max_moves=0)
+    assert found.n_evaluations == judge.n_evaluations == 5 + icd.GRADIENT_COST
+
+
+def test_a_start_of_the_wrong_density_costs_more_than_a_family_to_begin_with():
+    """Few moves cannot change a density: the best of the family ends lower, as on real scans."""
+    plan = LinePlan.of(np.ones(96, dtype=bool), 4.0)
+    worth = torch.from_numpy((1 - plan.distance()) ** 2).float()
+
+    def loss(mask):
+        crowded = (mask[:, 1:] * mask[:, :-1]).sum(-1)
+        return 10 - (mask * worth).sum(-1) + 0.02 * crowded
+
+    wrong = family(plan)[0]
+    one = icd.descend(loss, plan, wrong, max_moves=4)
+    best = icd.descend(loss, plan, np.stack([wrong, *family(plan)]), max_moves=4)
+    assert best.loss < one.loss
+    assert best.start_loss == pytest.approx(min(icd.losses_of(loss, [*family(plan)], 4)))

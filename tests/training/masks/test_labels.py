@@ -10,8 +10,10 @@ import torch
 
 from mnet.masks.densities import equispaced, low_pass
 from mnet.masks.family import family
-from mnet.masks.line_plan import Bool, LinePlan
+from mnet.masks.line_plan import Bool, LinePlan, centre_block
+from mnet.physics.coil_maps import coil_maps
 from mnet.recon.modl import MoDL
+from mnet.sampler.prescan import NAMES
 from mnet.weight_files import load_weights, save_weights
 from tests.training.helpers.generated import cohort, write_scans
 from training.data import corpus
@@ -254,3 +256,44 @@ def test_a_dictionary_is_told_apart_by_its_masks_not_by_its_name():
     assert labels.plan_digest(three) == labels.plan_digest(functools.partial(three))
     assert labels.plan_digest(three) != labels.plan_digest(lambda plan: three(plan)[:2])
     assert labels.plan_digest(three) != labels.plan_digest(lambda plan: three(plan)[::-1])
+
+
+def test_the_search_begins_at_the_best_of_start_and_dictionary_and_its_cost_is_counted(config):
+    labels.label_cohort(replace(config, max_moves=0, icd_every=1), three, low_pass)
+    arrays = labels.read_labels(Path(config.labels)).arrays
+    best = np.minimum(arrays["dictionary_loss"].min(1), arrays["start_loss"])
+    np.testing.assert_allclose(arrays["loss"], best, rtol=1e-4)
+    # three masks, of which low_pass is the start too, the start's own value and gradient, and the
+    # gradient that orders the lines
+    assert set(arrays["n_evaluations"]) == {3 + 1 + 3 + 3}
+
+
+def test_labels_say_what_the_pre_scan_tells(config, scans):
+    labels.label_cohort(replace(config, icd_every=0, n_scans=2), three, low_pass)
+    found = labels.read_labels(Path(config.labels)).arrays["prescan"]
+    for row in range(2):
+        scan = sample(scans, row)
+        told = dict(zip(NAMES, found[row].tolist(), strict=True))
+        assert told["channels"] == scan.kspace.shape[0]
+        assert told["rows"] == scan.acquirable.sum()
+
+
+def test_narrow_labels_are_of_plans_with_few_calibration_lines_and_maps_of_a_reference(
+    config, scans
+):
+    scan = labels.read_scan(scans, 0, 4)
+    usual = sample(scans, 0)
+    assert scan.plan().calibration.sum() == 4
+    assert scan.plan().n_lines == usual.plan().n_lines
+    block = centre_block(usual.acquirable, labels.N_REFERENCE, usual.plan().center)
+    noisy = labels.redrawn(usual, np.random.default_rng([0, 4]))
+    maps = coil_maps(noisy.kspace[..., torch.from_numpy(block)], usual.acquirable.size)
+    torch.testing.assert_close(scan.csm, maps)
+    narrow = replace(config, n_scans=2, icd_every=0, n_calibration=4)
+    labels.label_cohort(narrow, three, low_pass)
+    found = labels.read_labels(Path(config.labels))
+    assert found.arrays["prescan"][0, NAMES.index("calibration")] == pytest.approx(
+        4 / scan.plan().n_lines
+    )
+    with pytest.raises(ValueError, match="other settings"):
+        labels.label_cohort(replace(narrow, n_calibration=0), three, low_pass)

@@ -1,5 +1,6 @@
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,12 +8,23 @@ import torch
 
 from mnet.masks import densities
 from mnet.masks.line_plan import LinePlan
+from mnet.masks.strata import Stratum
 from mnet.recon.modl import MoDL
 from mnet.weight_files import save_weights
 from tests.training.helpers.generated import volumes
 from training.data.corpus import Cohort, draw, save, scan_path
 from training.data.mask_file import read_masks
-from training.masks.population import Config, Search, best_first, perturbed, population, run
+from training.masks.population import (
+    Config,
+    Search,
+    best_first,
+    members,
+    perturbed,
+    population,
+    reference_plan,
+    run,
+    shapes,
+)
 
 SEARCH = Search(n_screen=4, shortlist=5, n_passes=6)
 
@@ -156,39 +168,70 @@ def test_members_come_best_first_and_a_perturbed_mask_differs_in_as_many_lines_a
     assert np.all(mask[plan.calibration])
 
 
-def test_the_driver_writes_the_ends_best_first_and_does_nothing_twice(tmp_path):
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("varied")
     anatomy = volumes()
-    cohort = Cohort(parts=(), n=8, seed=5, accelerations=(4.0,), reference=48, largest=56)
-    (tmp_path / "scans").mkdir()
-    for number in range(8):
-        save(draw(anatomy, cohort, number), scan_path(tmp_path / "scans", number))
+    for number, n_coils in enumerate([1, 2, 4, 8, 3, 5, 8, 2]):
+        cohort = Cohort(parts=(), n=1, seed=number, accelerations=(4.0,), reference=48, largest=96)
+        sample = draw(anatomy, cohort, number)
+        kspace = sample.kspace[:1].repeat(n_coils, 1, 1)
+        csm = sample.csm[:1].repeat(n_coils, 1, 1) * n_coils**-0.5
+        save(
+            replace(sample, kspace=kspace, clean=kspace.clone(), csm=csm), scan_path(folder, number)
+        )
+    return folder
+
+
+def test_the_scans_of_a_stratum_come_from_the_smallest_matrix_to_the_largest(scans):
+    few = members(scans, Stratum(acceleration=4.0, channels="few"))
+    known = shapes(scans)
+    assert sorted(few) == [1, 2, 4, 5, 7]
+    assert [known[n][1] for n in few] == sorted(known[n][1] for n in few)
+    assert members(scans, Stratum(acceleration=4.0, channels="single")) == [0]
+    assert len(members(scans, Stratum(acceleration=4.0))) == 8
+    assert members(scans, Stratum(acceleration=8.0)) == []
+
+
+@pytest.mark.parametrize("n_calibration", [0, 5])
+def test_the_reference_plan_has_the_calibration_of_its_stratum(n_calibration):
+    plan = reference_plan(160, Stratum(acceleration=8.0, n_calibration=n_calibration))
+    assert plan.n_lines == 20
+    assert plan.calibration.sum() == (n_calibration or 10)
+
+
+def test_the_driver_writes_the_ends_best_first_and_does_nothing_twice(scans, tmp_path):
     torch.manual_seed(0)
     save_weights(MoDL(4, 2, 1, n_cg=3), tmp_path / "modl", {})
     settings = {
-        "scans": str(tmp_path / "scans"),
+        "scans": str(scans),
         "out": str(tmp_path / "population.npz"),
         "acceleration": 4.0,
+        "channels": "few",
         "weights": str(tmp_path / "modl"),
-        "n_ky": 48,
+        "reference": 64,
+        "n_scans": 3,
         "n_rows": 8,
         "n_screen": 2,
         "shortlist": 2,
         "n_passes": 1,
     }
-    with pytest.raises(ValueError, match="expected 100"):
-        run(Config(**settings))
     told: list[str] = []
-    ends = run(Config(n_scans=2, **settings), told.append)
+    ends = run(Config(**settings), told.append)
     assert len(ends) == 2
     assert ends[0].loss <= ends[1].loss
+    assert ends[0].losses.size == 3
     assert told
     file = read_masks(tmp_path / "population.npz")
     assert np.array_equal(file.masks[0], ends[0].mask)
+    assert file.masks[0].size == 64
     assert [p.name for p in tmp_path.glob("*state*")] == []
     told.clear()
-    again = run(Config(n_scans=2, **settings), told.append)
+    again = run(Config(**settings), told.append)
     assert not told
     assert np.array_equal(again[0].mask, ends[0].mask)
     with pytest.raises(ValueError, match="other settings"):
-        run(Config(n_scans=2, **(settings | {"seed": 1})))
+        run(Config(**(settings | {"seed": 1})))
+    with pytest.raises(ValueError, match="no scans of few channels, 6x"):
+        run(Config(**(settings | {"acceleration": 6.0, "out": str(tmp_path / "other.npz")})))
     assert json.dumps(file.settings)

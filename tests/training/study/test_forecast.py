@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from mnet.masks.family import FAMILY
 from training.study.forecast import Costs, forecast, measure, print_forecast
 from training.study.study import read_study
 
@@ -44,14 +45,18 @@ def test_twice_the_steps_take_twice_as_long_and_nothing_else_changes(study, step
 def test_fewer_icd_scans_and_moves_take_less(study):
     before = minutes(study)["icd"]
     assert minutes(changed(study, "icd", icd_every=4))["icd"] == pytest.approx(before / 2)
-    assert minutes(changed(study, "icd", max_moves=1))["icd"] == pytest.approx(before / 2)
+    # a scan's two moves take a gradient and two evaluations each, its starts one each
+    starts = len(FAMILY) * COSTS.evaluation
+    moves = 2 * (COSTS.gradient + 2 * COSTS.evaluation)
+    expected = before * (moves / 2 + starts) / (moves + starts)
+    assert minutes(changed(study, "icd", max_moves=1))["icd"] == pytest.approx(expected)
 
 
 def test_a_share_of_the_labels_takes_a_share_of_the_time(study):
     before = minutes(study)
-    for step in ("icd", "labels"):
+    for step, half in (("icd", 0.5), ("labels", 2 / 3)):  # the narrow ones are a half by themselves
         after = minutes(changed(study, step, share=0.5))
-        assert after[step] == pytest.approx(before[step] / 2)
+        assert after[step] == pytest.approx(half * before[step])
 
 
 def test_costs_are_measured_and_the_printed_rows_add_up(study, capsys, monkeypatch):

@@ -84,7 +84,7 @@ def test_every_row_of_the_table_is_there_with_its_figures(done):
     assert {entry.sampler for entry in spec.rows} >= {
         *("uniform_random", "variable_density", "equispaced", "low_pass", "population", "loupe"),
         *("best_single", "suno_nn", "mnet", "mnet_fixed_unet", "mnet_select", "shuffled"),
-        "icd_oracle",
+        *("mnet_experts", "icd_oracle"),
     }
     assert found["deployed"] == "mnet_select"
 
@@ -107,7 +107,7 @@ def test_page_and_figures_are_there(done):
 
 def test_the_packaged_weights_load_and_say_what_they_were_trained_on(done):
     names = {path.stem for path in done.package.glob("*.safetensors")}
-    assert names == {"mnet", "mnet_select", "modl"}
+    assert names == {"mnet", "mnet_select", "mnet_experts", "modl"}
     kinds = {}
     for name in names:
         model, card = load_weights(str(done.package / name))
@@ -115,7 +115,12 @@ def test_the_packaged_weights_load_and_say_what_they_were_trained_on(done):
         files = {entry["file"] for entry in card["data"]}
         assert "a" in files
         assert not files & {"b"}  # the head that the deployed fold is tested on
-    assert kinds == {"mnet": "MNet", "mnet_select": "MNetSelect", "modl": "MoDL"}
+    assert kinds == {
+        "mnet": "MNet",
+        "mnet_select": "MNetSelect",
+        "mnet_experts": "MNetExperts",
+        "modl": "MoDL",
+    }
 
 
 def test_a_second_run_leaves_all_that_is_learned_and_chosen_as_it_is(done):

@@ -26,6 +26,7 @@ def row(sampler="mnet_select", **changes):
         "acceleration": 4.0,
         "fold": "1",
         "cohorts": ["test-a"],
+        "subjects": ["head-1"],
         "held_out": True,
         "n_scans": 4,
         "n_subjects": 1,
@@ -102,6 +103,35 @@ def test_the_page_and_the_markdown_say_the_same(found, tmp_path):
 
 def test_one_scan_has_no_interval_and_a_row_without_a_partner_no_difference(found):
     assert "| best single | MoDL, post-trained | 0.1234 | – |" in markdown(found)  # noqa: RUF001
+
+
+def test_one_mask_for_all_what_adapts_and_the_oracle_are_compared_by_anatomy(found):
+    def rows(subject, cohort, **nrmse):
+        return [
+            row(sampler, nrmse=value, subjects=[subject], cohorts=[cohort], n_scans=n)
+            for sampler, (value, n) in nrmse.items()
+        ]
+
+    found["folds"] = [
+        *rows("head-2", "a", best_single=(0.1, 10), mnet_select=(0.09, 10), icd_oracle=(0.08, 10)),
+        *rows("head-3", "b", best_single=(0.2, 30), mnet_select=(0.21, 30)),
+        *rows("pelvis-x", "c", best_single=(0.3, 5), mnet_experts=(0.24, 5)),
+        *rows("knee-1", "d", best_single=(0.3, 5)),  # nothing to compare with
+        row("mnet_select", nrmse=0.5, post_trained=True, subjects=["pelvis-x"], cohorts=["c"]),
+        row("mnet_select", nrmse=0.5, held_out=False, subjects=["pelvis-x"], cohorts=["c"]),
+    ]
+    (table,) = [s for s in sections(found) if s.title.startswith("One mask for all")]
+    assert table.head[2:6] == (
+        "NRMSE, best single",
+        "MNet-select, %",
+        "MNet-experts, %",
+        "ICD oracle, %",
+    )
+    # pooled by scans: (10 * 0.09 + 30 * 0.21) / (10 * 0.1 + 30 * 0.2) - 1; the oracle has head-2
+    assert table.rows == [
+        ["head", "4", "0.1750", "+2.86", "–", "-20.00", "2"],  # noqa: RUF001
+        ["pelvis", "4", "0.3000", "–", "-20.00", "–", "1"],  # noqa: RUF001
+    ]
 
 
 def test_the_page_stands_alone_and_is_readable_by_all(found, tmp_path):
