@@ -6,6 +6,7 @@ import torch
 from mnet.masks.patterns import Pattern
 from mnet.recon.modl import MoDL
 from mnet.recon.unet import UNetReconstructor
+from mnet.sampler.experts import MNetExperts
 from mnet.sampler.mnet import MNet
 from mnet.sampler.mnet_select import MNetSelect
 from mnet.sampler.paper_mnet import PaperMNet
@@ -30,6 +31,14 @@ MODELS = [
         n_members=2,
         margin=0.01,
         n_swaps=3,
+    ),
+    MNetExperts(
+        patterns=[
+            {
+                "name": "population",
+                "pattern": Pattern(reach=(0.1, 0.5, 1.0), upper=(True, False, True)).to_json(),
+            }
+        ]
     ),
     PaperMNet(163, 170, n_channels=2),
 ]

