@@ -80,6 +80,8 @@ def maps_of(kspace: Tensor, calibration: Bool) -> Tensor:
 def files_in(places: Sequence[Path]) -> list[Path]:
     """Return the k-space files among `places`, each a folder or a file, sorted by name.
 
+    A file that is named is one whatever its suffix: content tells.
+
     Raises
     ------
     FileNotFoundError
@@ -87,7 +89,10 @@ def files_in(places: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for place in places:
-        inside = sorted(place.iterdir()) if place.is_dir() else [place]
+        if place.is_file():
+            found.append(place)
+            continue
+        inside = sorted(place.iterdir()) if place.is_dir() else []
         files = [path for path in inside if path.suffix in SUFFIXES and path.is_file()]
         if not files:
             raise FileNotFoundError(

@@ -142,6 +142,7 @@ def test_a_cohort_of_other_slices_is_refused_and_kept(study):
     assert {p: p.stat().st_mtime_ns for p in study.folder.rglob("*")} == before
 
 
+BARE = ("vetted", "experts")  # steps that reconstruct nothing
 SMALL = {
     "modl": {"n_steps": 2, "every": 2, "n_channels": 4, "n_levels": 2, "n_validation": 1},
     "unet": {"n_steps": 2, "every": 2, "n_channels": 4, "n_levels": 2, "n_validation": 1},
@@ -152,6 +153,7 @@ SMALL = {
     "icd_unet": {"icd_every": 4, "shortlist": 1, "max_moves": 2, "device": "cpu"},
     "labels": {"device": "cpu"},
     "vetted": {"n_medoids": 1},
+    "experts": {"min_leaf": 1, "n_least": 1},
     "select": {"n_epochs": 1, "n_members": 1, "n_channels": 4, "n_embedding": 8, "swaps": [0]},
     "mnet": {
         "n_reconstructor": 1,
@@ -173,8 +175,8 @@ def test_the_knee_study_runs_on_files_of_its_shapes(tmp_path):
     write_files(tmp_path, 6, fake.KNEE)
     study = knee(tmp_path, split=split_of(4, 1, 1))
     settings = {
-        step: dict(values) | SMALL[step] | ({} if step == "vetted" else {"n_rows": 8})
-        for step, values in (study.settings | {"vetted": {}}).items()
+        step: dict(values) | SMALL[step] | ({} if step in BARE else {"n_rows": 8})
+        for step, values in (study.settings | {step: {} for step in BARE}).items()
     }
     study = replace(study, settings=settings, cohorts=slices_of(study))
     pipeline.run(study)
