@@ -22,7 +22,7 @@ from mnet.weight_files import read_card, save_weights
 from training.config import read_config, told
 from training.fit.bound import CONFIDENCE, upper_bound
 from training.fit.card import provenance
-from training.fit.expert_tree import Scans, chosen_losses, held_out_losses, learn
+from training.fit.expert_tree import Float, Scans, chosen_losses, held_out_losses, learn
 from training.masks.labels import BLOCK, read_labels
 
 
@@ -113,8 +113,10 @@ def _figures(
     """Compare with the best mask for all scans, in percent of the error; cohorts held out alone."""
     single = int(scans.losses.mean(0).argmin())
     asked = max(_depth(node) for node in nodes(tree))
-    grown = held_out_losses(scans, asked, config.min_leaf)
-    cohorts = {"training, held out": (grown, scans)}
+    cohorts: dict[str, tuple[Float, Scans]] = {}
+    if len(np.unique(scans.groups)) > 1:  # one subject leaves nothing to grow a tree from
+        grown = held_out_losses(scans, asked, config.min_leaf)
+        cohorts["training, held out"] = grown, scans
     cohorts |= {name: (chosen_losses(tree, other), other) for name, other in others.items()}
     found: dict[str, Any] = {"best single": single, "depth": asked}
     for name, (losses, of) in cohorts.items():
