@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..masks.family import FAMILY, VettedMasks
+from ..masks.family import FAMILY, NEAR_BEST, VettedMasks
 from ..masks.line_plan import Bool, LinePlan
 from ..masks.patterns import Pattern
 from .prescan import NAMES, WORDS, prescan_numbers
 
 Node = dict[str, Any]  # expert, fallback; of a branch also feature, threshold, below, above
-SAFE = FAMILY.index((1.0, 1.0))  # near the best of the family on measured brains
 
 
 class MNetExperts(nn.Module):
@@ -38,7 +37,10 @@ class MNetExperts(nn.Module):
     ) -> None:
         super().__init__()
         self.trees = trees or [
-            {"acceleration": 4.0, "tree": {"expert": SAFE, "fallback": SAFE, "n_scans": 0}}
+            {
+                "acceleration": 4.0,
+                "tree": {"expert": NEAR_BEST, "fallback": NEAR_BEST, "n_scans": 0},
+            }
         ]
         self.config = {"patterns": patterns or [], "trees": self.trees}
         vetted = VettedMasks(

@@ -14,9 +14,9 @@ import torch
 
 from mnet.physics.fourier import fourier
 from mnet.recon.linear import cg_sense
-from tests.benchmarks.bart_files import read_cfl, write_cfl
 from tests.benchmarks.bench import Check, Figure, by_turns, median
 from tests.benchmarks.bench_modl import distance, make
+from training.real.bart import read_cfl, write_cfl
 
 LAM, STEPS, REPEATS = 0.02, 30, 5
 

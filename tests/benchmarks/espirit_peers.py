@@ -20,9 +20,9 @@ from torch import Tensor
 from gadgets.scanner.demo_scan import demo_volume
 from mnet.physics.espirit import espirit
 from mnet.physics.fourier import fourier, inverse_fourier
-from tests.benchmarks.bart_files import read_cfl, write_cfl
 from tests.benchmarks.bench import Check, Figure
 from tests.mnet.helpers.espirit_plain import eigenmaps
+from training.real.bart import read_cfl, write_cfl
 
 CROP = 0.9
 COILS, SHAPE = 15, (320, 368)

@@ -113,6 +113,20 @@ def scan_path(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.safetensors"
 
 
+def cohort_files(folder: Path) -> list[Path]:
+    """Return the scans of a cohort in order.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are none.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"no scans in {folder}: make the cohort first")
+    return files
+
+
 def save(sample: Sample, path: Path) -> None:
     """Write one scan; the file appears only when it is whole."""
     tensors = {

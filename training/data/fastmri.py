@@ -39,12 +39,13 @@ def samples(
     """Read slices (all where not given) as scans with maps for a nominal acceleration."""
     matrix = whitening(volume)[0] if whiten else None
     for number in range(volume.n_slices) if slices is None else slices:
-        yield _sample(volume, number, acceleration, matrix)
+        yield read_sample(volume, number, acceleration, matrix)
 
 
-def _sample(
+def read_sample(
     volume: MeasuredVolume, number: int, acceleration: float, matrix: Tensor | None
 ) -> Sample:
+    """Read one slice as a scan, whitened by `matrix` (coils, coils) where there is one."""
     kspace = volume.hybrid(number)
     if matrix is not None:
         kspace = apply(matrix, kspace)
@@ -215,5 +216,5 @@ def _write(
                 matrix, source = whitening(volume)
                 log.info("%s: whitening from %s", volume.path.name, source)
                 whitened = volume
-            save(_sample(volume, origin.slice, origin.acceleration, matrix), path)
+            save(read_sample(volume, origin.slice, origin.acceleration, matrix), path)
         yield path

@@ -7,7 +7,6 @@ phantom with a noise scan they take away 44 % of the mean squared correlation, a
 that 86 %.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,20 +31,6 @@ def whitening(volume: MeasuredVolume) -> tuple[Tensor | None, str]:
         return _from_corners(volume, kspace), "corners of k-space"
     except ValueError as error:
         return None, f"none: {error}"
-
-
-def noise_level(volume: MeasuredVolume, matrix: Tensor) -> float:
-    """Return the standard deviation of complex noise per sample, whitened by `matrix`.
-
-    With a noise scan it is the one that whitening aims at (1, or sqrt(2) where dwell times are
-    known); without, that of the corners that stand in for it.
-    """
-    readouts = volume.noise_readouts()
-    if not readouts:
-        corners, _ = _corners(torch.from_numpy(volume.kspace(0)[..., volume.acquirable]))
-        return float((matrix @ corners).abs().square().mean().sqrt())
-    known = min(volume.index.dwell_us, float(readouts[0].header["sample_time_us"])) > 0
-    return math.sqrt(2) if known else 1.0
 
 
 def _from_noise(volume: MeasuredVolume, readouts: Sequence[Acquisition]) -> Tensor:

@@ -31,14 +31,14 @@ from mnet.sampler.features import coil_features, features
 from mnet.sampler.mnet import MNet, mask_of, top_lines
 from mnet.weight_files import load_weights, read_card, save_weights
 from training.config import read_config, told
-from training.data.corpus import Sample, load
+from training.data.corpus import Sample, cohort_files, load
 from training.data.mask_file import write_masks
 from training.fit.card import provenance
 from training.fit.labelled_scans import LabelledScan, label_source, read_scans
 from training.fit.loop import Fit, device, fit, is_first, join_processes
 from training.fit.party import Party, trainable
 from training.fit.schedule import Schedule
-from training.fit.train_recon import band, cohort_files, recon_loss
+from training.fit.train_recon import band, recon_loss
 from training.masks.diversity import Chosen, diversity_figures, label_loss
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mnet.masks.line_plan import Bool, LinePlan
-from training.data.corpus import scan_path
-from training.fit.train_recon import cohort_files
+from training.data.corpus import cohort_files, scan_path
 from training.masks.labels import read_labels
 
 

@@ -25,12 +25,12 @@ from mnet.masks.line_plan import Bool
 from mnet.recon.unet import UNetReconstructor
 from mnet.weight_files import load_weights, save_weights
 from training.config import read_config, told
-from training.data.corpus import load
+from training.data.corpus import cohort_files, load
 from training.data.mask_file import write_masks
 from training.fit.card import provenance
 from training.fit.loop import Fit, device, fit, is_first, join_processes
 from training.fit.party import Party
-from training.fit.train_recon import band, cohort_files, recon_loss
+from training.fit.train_recon import band, recon_loss
 from training.masks.loupe_mask import LoupeMask, save_mask
 
 

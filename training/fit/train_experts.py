@@ -41,7 +41,6 @@ class Config:
     min_leaf: int = 12
     n_least: int = 24  # training scans of an acceleration that has a tree
     confidence: float = CONFIDENCE  # of the intervals that a split and an expert must pass
-    start: str = ""  # of no run: an expert starts from nothing
 
 
 def read_scans(folder: Path, cohorts: Sequence[str], *, apart: bool) -> dict[float, Scans]:

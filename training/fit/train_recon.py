@@ -23,18 +23,18 @@ from mnet.masks import densities
 from mnet.masks.line_plan import Bool, LinePlan
 from mnet.physics import sense
 from mnet.physics.coils import mix_rows, row_matrices
-from mnet.recon.conditions import conditions
 from mnet.recon.linear import cg_sense, zero_filled
 from mnet.recon.modl import MoDL
 from mnet.recon.unet import UNetReconstructor
 from mnet.weight_files import load_weights, save_weights
 from training.config import read_config, told
-from training.data.corpus import Sample, load
+from training.data.corpus import Sample, cohort_files, load
 from training.data.mask_file import read_masks
 from training.fit.card import provenance
 from training.fit.loop import Fit, device, fit, is_first, join_processes, n_processes
 from training.fit.party import Party
 from training.fit.real_curve import read_watched, real_curve
+from training.masks.labels import told_of
 
 NEIGHBOURS = 20  # scans of about one size
 
@@ -176,20 +176,6 @@ def n_rows_of(path: Path) -> int:
     return rows
 
 
-def cohort_files(folder: Path) -> list[Path]:
-    """Return the scans of a cohort in order.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there are none.
-    """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"no scans in {folder}: make the cohort first")
-    return files
-
-
 def given_masks(config: Config) -> dict[str, dict[int, Bool]]:
     """Return the masks to train with, by cohort and scan; none for mixed ones."""
     if not config.masks:
@@ -278,18 +264,11 @@ def conjugated(
     return kspace.resolve_conj(), csm.conj().resolve_conj(), mask
 
 
-def told_of(model: nn.Module, sample: Sample, mask: Tensor) -> Tensor | None:
-    """Return the conditions (1, 3) of a whole scan, where the network is one that is told."""
-    if not isinstance(model, MoDL):
-        return None
-    return conditions(sample.kspace[None], sample.csm[None], mask.cpu()).to(device())
-
-
 def recon_loss(
     model: nn.Module, kspace: Tensor, csm: Tensor, mask: Tensor, told: Tensor | None = None
 ) -> Tensor:
     """Return the relative L2 error against the image of all lines; `told` as of `MoDL.forward`."""
-    more = () if told is None else (told,)
+    more = () if told is None else (told.to(kspace.device),)
     image = model(kspace, csm, mask, *more)
     return nrmse(image, sense.adjoint(kspace, csm, torch.ones_like(mask)))
 
@@ -308,7 +287,7 @@ def validate(model: nn.Module, config: Config) -> dict[str, float]:
             mask = mask.to(device())
             truth = sense.adjoint(kspace, csm, torch.ones_like(mask))
             sums[config.kind].append(
-                float(recon_loss(model, kspace, csm, mask, told_of(model, sample, mask)))
+                float(recon_loss(model, kspace, csm, mask, told_of(model, sample, mask.cpu())))
             )
             for name, method in (("cg_sense", cg_sense), ("zero_filled", zero_filled)):
                 sums[name].append(float(nrmse(method(kspace, csm, mask), truth)))

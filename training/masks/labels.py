@@ -294,11 +294,14 @@ def scan_loss(
         for part in (sample.kspace, sample.csm, full)
     )
     norm = truth.abs().square().sum().sqrt()
-    told = told_of(sample, model, device)
+    # those of a mask that is never far from the best: what a mask loses shall not depend on how
+    # noisy it makes the scan look
+    usual = torch.from_numpy(usual_start(sample.plan())).float()[None]
+    told = told_of(model, sample, usual)
 
     def loss(mask: Tensor) -> Tensor:
         n = mask.shape[0]
-        more = [part.expand(n, -1) for part in told]
+        more = () if told is None else (told.to(device).expand(n, -1),)
         image = model(
             kspace.expand(n, -1, -1, -1), csm.expand(n, -1, -1, -1), mask.to(device), *more
         )
@@ -308,16 +311,14 @@ def scan_loss(
     return loss
 
 
-def told_of(sample: Sample, model: Reconstructor, device: str | torch.device) -> list[Tensor]:
-    """Return the conditions (1, 3) of a scan as one argument of MoDL, and none of others.
+def told_of(model: Reconstructor, sample: Sample, mask: Tensor) -> Tensor | None:
+    """Return the conditions (1, 3) of a whole scan, where the network is one that is told.
 
-    They are those of a mask that is never far from the best: what a mask loses shall not depend on
-    how noisy it makes the scan look.
+    `mask` (1, ky); all on the processor.
     """
     if not isinstance(model, MoDL):
-        return []
-    mask = torch.from_numpy(usual_start(sample.plan())).float()[None]
-    return [conditions(sample.kspace[None], sample.csm[None], mask).to(device)]
+        return None
+    return conditions(sample.kspace[None], sample.csm[None], mask)
 
 
 def read_labels(folder: Path, settings: dict[str, Any] | None = None) -> MaskFile:

@@ -98,7 +98,7 @@ def changes(scan: RealScan, mask: Bool, methods: Sequence[Method]) -> list[dict[
             "change": after / before - 1,
         }
         for method in methods
-        for before in [_error(scan.sample.kspace, mask, calibration, scan.noise, method)]
+        for before in [_error(scan.sample.kspace, mask, calibration, method)]
         for name, after in _errors(scan, mask, calibration, method)
     ]
 
@@ -110,22 +110,15 @@ def _errors(
     for name, transform in (PLAIN | TURNING).items():
         turn = mirror_rows if name in TURNING else lambda rows: rows
         kspace = transform(scan.sample.kspace).to(scan.sample.kspace.dtype)
-        noise = None if scan.noise is None else scan.noise * _scale(name)
-        found.append((name, _error(kspace, turn(mask), turn(calibration), noise, method)))
+        found.append((name, _error(kspace, turn(mask), turn(calibration), method)))
     return found
 
 
-def _scale(name: str) -> float:
-    return float(name.removeprefix("scale ")) if name.startswith("scale ") else 1.0
-
-
 @torch.inference_mode()
-def _error(
-    kspace: Tensor, mask: Bool, calibration: Bool, noise: float | None, method: Method
-) -> float:
+def _error(kspace: Tensor, mask: Bool, calibration: Bool, method: Method) -> float:
     csm = maps_of(kspace, calibration)
     reference = sense.combine(inverse_fourier(kspace, dim=-1), csm)
     rows = torch.from_numpy(mask)
     _, call = method.settings[0]
-    image = call(torch.where(rows, kspace, 0), csm, rows.to(kspace.real.dtype), noise)
+    image = call(torch.where(rows, kspace, 0), csm, rows.to(kspace.real.dtype))
     return nrmse(image, reference)

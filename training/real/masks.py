@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mnet.masks.family import FAMILY
+from mnet.masks.family import FAMILY, NEAR_BEST
 from mnet.masks.line_plan import Bool
 from mnet.sampler.mnet_select import MNetSelect
 from mnet.weight_files import load_weights
@@ -12,7 +12,6 @@ from training.masks.samplers import SIMPLE, network
 from training.real.scans import RealScan
 
 DEPLOYED = "mnet_select"
-MEMBER = (1.0, 1.0)  # power and cutoff of the family's member that stands in every table
 RANDOM = ("uniform_random", "variable_density")
 ORACLES = ("family_oracle", "vetted_oracle")  # the best by NRMSE, which no scanner can know
 Candidates = dict[str, Bool]  # masks (ky,) by what tells them apart
@@ -37,7 +36,7 @@ def draws(scan: RealScan, model: MNetSelect, n_seeds: int = 3) -> dict[str, list
     found = {
         DEPLOYED: [deployed_mask(scan, model)],
         "best_single": [model.population(scan.plan)],
-        "family_1_1": [vetted(scan, model)[_member(MEMBER)]],
+        "family_1_1": [vetted(scan, model)[_member(FAMILY[NEAR_BEST])]],
     }
     for name, draw in SIMPLE.items():
         seeds = range(n_seeds if name in RANDOM else 1)

@@ -20,8 +20,8 @@ from training.real import bart
 from training.real.scans import RealScan
 from training.real.scores import figures as figures_of
 
-# of hybrid k-space and maps (coils, x, ky), the real mask (ky,) and the noise per sample
-Reconstruct = Callable[[Tensor, Tensor, Tensor, float | None], Tensor]
+# of hybrid k-space and maps (coils, x, ky) and the real mask (ky,)
+Reconstruct = Callable[[Tensor, Tensor, Tensor], Tensor]
 BART_WEIGHTS = (0.002, 0.005, 0.01)
 # our unit is about 2.5 times BART's, see mnet.recon.l1_wavelet
 SIGPY_WEIGHTS = tuple(0.4 * weight for weight in BART_WEIGHTS)
@@ -43,14 +43,14 @@ def one(name: str, call: Reconstruct) -> Method:
 def network(model: nn.Module) -> Reconstruct:
     """Return a network's call, in single precision; this is the one place that knows it."""
     model = model.in_float32() if isinstance(model, MoDL) else model
-    return lambda kspace, csm, mask, noise: model(kspace[None], csm[None], mask[None])[0]
+    return lambda kspace, csm, mask: model(kspace[None], csm[None], mask[None])[0]
 
 
 def linear_methods() -> list[Method]:
     """Return the methods without a network and without weights to choose."""
     return [
-        one("cg_sense", lambda kspace, csm, mask, _: linear.cg_sense(kspace, csm, mask)),
-        one("zero_filled", lambda kspace, csm, mask, _: linear.zero_filled(kspace, csm, mask)),
+        one("cg_sense", linear.cg_sense),
+        one("zero_filled", linear.zero_filled),
     ]
 
 
@@ -73,7 +73,6 @@ def _weighted(
     kspace: Tensor,
     csm: Tensor,
     mask: Tensor,
-    noise: float | None,
 ) -> Tensor:
     return call(kspace, csm, mask, weight)
 
@@ -106,7 +105,7 @@ def reconstruct(call: Reconstruct, scan: RealScan, mask: Bool) -> Tensor:
     """Return the image (x, y) on the encoded field of view, from the lines of `mask` alone."""
     rows = torch.from_numpy(mask)
     kspace = torch.where(rows, scan.sample.kspace, 0)
-    return call(kspace, scan.sample.csm, rows.to(kspace.real.dtype), scan.noise)
+    return call(kspace, scan.sample.csm, rows.to(kspace.real.dtype))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -15,11 +15,10 @@ from mnet.masks.line_plan import Bool, LinePlan
 from mnet.physics import fov, sense
 from mnet.physics.coil_maps import coil_maps
 from mnet.physics.fourier import inverse_fourier
-from mnet.physics.prewhiten import apply
 from training.data.corpus import Sample
-from training.data.fastmri import to_sample
-from training.data.volume import MeasuredVolume, naming, read_volume
-from training.data.whitening import noise_level, whitening
+from training.data.fastmri import read_sample
+from training.data.volume import MeasuredVolume, read_volume
+from training.data.whitening import whitening
 from training.real.means import is_phantom
 
 SUFFIXES = (".h5", ".hdf5", ".mrd")
@@ -38,7 +37,6 @@ class RealScan:
     subject: str
     slice: int
     sample: Sample  # whitened, mean brightness about 1, maps from the calibration lines
-    noise: float | None  # standard deviation of complex noise per sample of `sample.kspace`
     crop: tuple[int, int]  # pixels (x, y) that stay of the encoded field of view
     matrix: tuple[int, int]  # of the final image
 
@@ -126,28 +124,16 @@ def read_scans(
     """
     volume = read_volume(path)
     matrix, _ = whitening(volume)
-    noise = None if matrix is None else noise_level(volume, matrix)
     for number in middle(volume.n_slices, n_slices):
-        kspace = volume.hybrid(number)
-        if matrix is not None:
-            kspace = apply(matrix, kspace)
         for acceleration in accelerations:
-            with naming(path):
-                sample = to_sample(kspace, volume.acquirable, acceleration)
             yield RealScan(
                 file=path.name,
                 subject=subject_of(volume),
                 slice=number,
-                sample=sample,
-                noise=None if noise is None else noise * _scale(sample.kspace, kspace),
+                sample=read_sample(volume, number, acceleration, matrix),
                 crop=volume.crop,
                 matrix=volume.matrix,
             )
-
-
-def _scale(scaled: Tensor, kspace: Tensor) -> float:
-    """Return by what factor k-space was scaled; its largest value is exact in any unit."""
-    return float(scaled.abs().max() / kspace.abs().max())
 
 
 def about(path: Path) -> dict[str, object]:

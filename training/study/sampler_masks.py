@@ -10,9 +10,8 @@ import numpy as np
 from mnet.masks.line_plan import Bool, LinePlan
 from mnet.sampler.mnet_select import MNetSelect
 from mnet.weight_files import load_weights, read_card
-from training.data.corpus import Sample, load, scan_path
+from training.data.corpus import Sample, cohort_files, load, scan_path
 from training.data.mask_file import is_written, read_masks, write_masks
-from training.fit.train_recon import cohort_files
 from training.masks import labels
 from training.masks.loupe_mask import load_mask
 from training.masks.nearest import Nearest

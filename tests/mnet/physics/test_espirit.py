@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mnet.physics.espirit import calibration_from_lines, espirit
 from mnet.physics.fourier import fourier, inverse_fourier
-from tests.benchmarks.bart_files import read_cfl, write_cfl
 from tests.mnet.helpers.espirit_plain import eigenmaps
+from training.real.bart import read_cfl, write_cfl
 
 Array = NDArray[np.complex64]
 

@@ -18,9 +18,9 @@ from mnet.physics import sense
 from mnet.physics.fourier import fourier
 from mnet.recon.l1_wavelet import l1_wavelet
 from mnet.recon.linear import cg_sense, zero_filled
-from tests.benchmarks.bart_files import read_cfl, write_cfl
 from tests.mnet.helpers.operator_checks import random_like
 from tests.mnet.recon.test_cg_inference import distance, smooth_maps
+from training.real.bart import read_cfl, write_cfl
 
 ROOT = Path(__file__).parents[3]
 LAM = 0.002

@@ -14,7 +14,6 @@ def real_scan(acceleration=4.0, *, seed=1, subject="a"):
         subject=subject,
         slice=0,
         sample=sample,
-        noise=None,
         crop=size,
         matrix=size,
     )

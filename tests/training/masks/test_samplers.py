@@ -9,8 +9,7 @@ from mnet.masks.line_plan import LinePlan
 from mnet.masks.patterns import Pattern
 from tests.training.helpers import tiny_scans
 from tests.training.helpers.generated import cohort, write_scans
-from training.data.corpus import load, save, scan_path
-from training.fit.train_recon import cohort_files
+from training.data.corpus import cohort_files, load, save, scan_path
 from training.masks.samplers import SIMPLE, Population, fixed, masks_of, medoids, network, shuffled
 
 

@@ -31,11 +31,11 @@ def measured(scan, kind, contrast, mask, call):
     return measure(inserted, without, within)
 
 
-def call_zero_filled(kspace, csm, mask, noise):
+def call_zero_filled(kspace, csm, mask):
     return zero_filled(kspace, csm, mask)
 
 
-def call_cg_sense(kspace, csm, mask, noise):
+def call_cg_sense(kspace, csm, mask):
     return cg_sense(kspace, csm, mask)
 
 

@@ -28,7 +28,7 @@ def test_nothing_of_this_matters_to_cg_sense():
 
 def test_a_method_that_prefers_a_phase_is_found_out():
     scan = real_scan()
-    real_part = one("real", lambda k, c, m, _: (c.conj() * inverse_fourier(k, dim=-1)).sum(0).real)
+    real_part = one("real", lambda k, c, m: (c.conj() * inverse_fourier(k, dim=-1)).sum(0).real)
     rows = changes(scan, family_mask(scan), [real_part])
     worst = {row["transformation"]: abs(row["change"]) for row in rows}
     assert worst["global phase"] > invariances.TARGET

@@ -1,14 +1,10 @@
-import math
-
-import numpy as np
 import pytest
 import torch
 
 from mnet.physics.fourier import inverse_fourier
 from mnet.physics.sense import combine
-from tests.training.helpers.fake_fastmri import TINY, kspace, write, write_mrd
+from tests.training.helpers.fake_fastmri import TINY, write
 from training.data.volume import read_volume
-from training.data.whitening import noise_level, whitening
 from training.real.means import is_phantom
 from training.real.scans import files_in, middle, read_scans, subject_of
 
@@ -22,29 +18,6 @@ def test_a_scan_is_whitened_and_has_the_maps_that_its_calibration_lines_give(tmp
     whole = scan.to_recon_space(combine(images, scan.sample.csm))
     assert torch.equal(scan.reference, whole)
     assert scan.rss.shape == scan.reference.shape == (40, 40)  # without oversampling
-
-
-def test_the_noise_of_a_scan_is_in_the_unit_of_its_k_space(tmp_path):
-    shape = (1, 4, 640, 368)
-    # noise enough to drown what an edge leaves in the corners, from which whitening is
-    write(tmp_path / "a.h5", shape, data=kspace(shape, noise=0.2))
-    (scan,) = read_scans(tmp_path / "a.h5", [4.0])
-    signal = np.square(np.abs(kspace(shape, noise=0))).sum()
-    noise = 2 * (0.2e-5) ** 2
-    n_samples = scan.sample.kspace.shape[0] * 320 * 322
-    whitened = float(scan.sample.kspace.abs().square().sum())
-    # equal noise of coils stays equal, so signal and noise are scaled alike
-    assert scan.noise**2 / whitened == pytest.approx(noise / (signal + n_samples * noise), rel=0.1)
-
-
-def test_a_noise_scan_says_what_whitened_noise_is(tmp_path):
-    rng = np.random.default_rng(0)
-    noise = rng.normal(size=(2, 4, 4000)) * 1e-3
-    write_mrd(tmp_path / "a.h5", kspace(TINY), noise=noise[0] + 1j * noise[1])
-    volume = read_volume(tmp_path / "a.h5")
-    matrix, source = whitening(volume)
-    assert source == "noise scan"
-    assert noise_level(volume, matrix) in (1.0, math.sqrt(2))
 
 
 def test_files_of_one_head_are_one_subject_and_phantoms_are_no_people(tmp_path):

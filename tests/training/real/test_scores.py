@@ -37,7 +37,7 @@ def test_methods_see_the_lines_of_the_mask_alone():
     scan = real_scan()
     seen = []
 
-    def spy(kspace, csm, mask, noise):
+    def spy(kspace, csm, mask):
         seen.append(kspace)
         return kspace[0]
 
@@ -52,7 +52,7 @@ def test_methods_see_the_lines_of_the_mask_alone():
 def test_the_best_setting_of_a_method_is_taken():
     scan = real_scan()
     calls = {
-        f"{weight:g}": lambda k, c, m, _, w=weight: scan.reference + w * image_like(scan)
+        f"{weight:g}": lambda k, c, m, w=weight: scan.reference + w * image_like(scan)
         for weight in (0.5, 0.1, 0.9)
     }
     method = Method(name="peer", settings=tuple(calls.items()))
@@ -61,7 +61,7 @@ def test_the_best_setting_of_a_method_is_taken():
 
 def test_all_lines_give_the_reference_back():
     scan = real_scan()
-    call = one("zero_filled", lambda k, c, m, _: zero_filled(k, c, m))
+    call = one("zero_filled", zero_filled)
     every = LinePlan.of(scan.sample.acquirable, 1.0).acquirable
     assert best(call, scan, every).nrmse < 1e-6
 
