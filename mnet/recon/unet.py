@@ -17,6 +17,8 @@ from torch.nn import functional
 
 from ..physics import sense
 
+AROUND = 16  # pixels beyond each edge of the field of view that are shown of the other side
+
 
 class _Block(nn.Sequential):
     def __init__(self, n_in: int, n_out: int) -> None:
@@ -69,7 +71,10 @@ class UNet(nn.Module):
         gains = self._gains(conditions)
         n_x, n_y = x.shape[-2:]
         multiple = 2**self.n_levels
-        x = functional.pad(x, (0, -n_y % multiple, 0, -n_x % multiple), mode="replicate")
+        x = functional.pad(x, (0, 0, 0, -n_x % multiple), mode="replicate")
+        # along ky the field of view comes round: what leaves it at one side enters at the other
+        columns = torch.arange(-AROUND, n_y + -n_y % multiple + AROUND, device=x.device) % n_y
+        x = x.index_select(-1, columns)
         x = x.contiguous(memory_format=torch.channels_last)
         skips = []
         for block in self.down[:-1]:
@@ -80,7 +85,7 @@ class UNet(nn.Module):
         for up, merge in zip(self.up, self.merge, strict=True):
             x = _run(merge, torch.cat([up(x), skips.pop()], dim=1), gains)
         correction: Tensor = self.out(x)
-        return correction[..., :n_x, :n_y]
+        return correction[..., :n_x, AROUND : AROUND + n_y]
 
     def _gains(self, conditions: Tensor | None) -> Iterator[Tensor] | None:
         """Give the gains (batch, channels) of one block after another."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+FLAT = 0.06  # share of scans without any phase but the coils', as good spin echoes are
 CENTRED = 0.75  # share of scans whose echo lies within a sample of the middle
 FURTHEST = 2.5  # samples that the echoes of the others are off
 COARSE = 24  # pixels along an axis, of the phase that is taken from a measured image
@@ -27,6 +28,8 @@ def object_phase(
     The smooth part is that of a `measured` complex image (rows, columns) where one is given.
     """
     shape = (magnitude.shape[0], magnitude.shape[1])
+    if rng.random() < FLAT:
+        return torch.full(shape, float(rng.uniform(-np.pi, np.pi)))
     smooth = smooth_phase(shape, rng) if measured is None else measured_phase(measured, shape)
     return smooth + ramp(shape, size, rng) + susceptibility(magnitude, rng)
 

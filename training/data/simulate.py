@@ -31,12 +31,13 @@ from training.data.object_phase import object_phase
 # whitened noise of the mean brightness: real heads have 0.0005 to 0.06, low field and one channel
 # up to 0.2
 QUIET, USUAL, LOUD = 0.0005, 0.06, 0.2
-FOLDED = 0.08  # share of scans whose object is drawn to overflow the field of view
+# share of scans whose object is drawn to overflow the field of view; one coil has no maps to fail
+FOLDED, FOLDED_ONE_COIL = 0.08, 0.3
 PARTIAL_ECHO = 0.04
 MEASURED = 0.3  # share of scans whose smooth phase is of a measured image, where there are any
 SMALLEST = 64  # rows
 COILS = (1, 2, 4, 8, 12, 16, 20, 32, 64)
-COIL_SHARES = (0.06, 0.06, 0.14, 0.22, 0.16, 0.16, 0.08, 0.08, 0.04)
+COIL_SHARES = (0.1, 0.08, 0.14, 0.2, 0.14, 0.16, 0.07, 0.07, 0.04)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +138,7 @@ def draw_canvas(size: Size, rng: np.random.Generator) -> tuple[int, int]:
 
     Along the readout too, where the receiver's filter cuts it, as pixels are nearly square.
     """
-    if rng.random() >= FOLDED:
+    if rng.random() >= (FOLDED_ONE_COIL if size.n_coils == 1 else FOLDED):
         return size.n_x, size.n_ky
     larger = rng.uniform(1.25, 1.6)
     return round(max(size.n_x, size.n_ky) * larger / 1.25), round(size.n_ky * larger)

@@ -34,6 +34,7 @@ class Source:
     filled: tuple[float, float] = (1.0, 1.0)  # share of k-space (row, column) that holds detail
     detail: Detail = "full"  # structure: air, noise and outer k-space are not a scanner's
     test_only: bool = False  # never trained or settled on
+    drawn: bool = False  # by training.data.phantoms: there is no file
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "subject", self.subject or self.part)

@@ -37,6 +37,7 @@ from training.fit.real_curve import read_watched, real_curve
 from training.masks.labels import told_of
 
 NEIGHBOURS = 20  # scans of about one size
+ROLLED = 0.3  # share of steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,7 @@ def train(config: Config) -> dict[str, Any]:
         sample = load(files[cohort][number])
         mask = torch.from_numpy(mask_for(cohort, number, sample, rng)).float()[None]
         told = told_of(model, sample, mask)
-        cut = fewer_coils(*band(sample, config.n_rows, rng))
+        cut = fewer_coils(*rolled(*band(sample, config.n_rows, rng), rng))
         kspace, csm, mask = (part.to(device()) for part in conjugated(*cut, mask, rng))
         set_unrolls(model, config, step)
         # the logarithm: every scan counts by the share of its error, not by its error
@@ -241,6 +242,19 @@ def band(sample: Sample, n_rows: int, rng: np.random.Generator) -> tuple[Tensor,
     if rng.random() < 0.5:  # mirror in x
         kspace, csm = kspace.flip(1), csm.flip(1)
     return kspace[None], csm[None]
+
+
+def rolled(kspace: Tensor, csm: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Roll every third scan (1, coils, rows, ky) along y: its object crosses the edge.
+
+    The same lines, another place in the field of view, which comes round.
+    """
+    if rng.random() > ROLLED:
+        return kspace, csm
+    n = kspace.shape[-1]
+    step = int(rng.integers(1, n))
+    turn = torch.exp(-2j * torch.pi * step / n * (torch.arange(n) - n // 2))
+    return kspace * turn, csm.roll(step, -1)
 
 
 def fewer_coils(kspace: Tensor, csm: Tensor, dropped: float = 1e-4) -> tuple[Tensor, Tensor]:
