@@ -16,6 +16,7 @@ from torch.nn import functional
 from mnet.physics.fourier import fourier, inverse_fourier
 
 FINE = 2.0  # views are rendered finer, and cut in k-space as a scanner does: sharp to its edge
+TEXTURE = (math.log(0.01), math.log(0.08))  # logarithm of its least and largest contrast
 LEAST_FILL = 0.5  # of the field of view; rather than less, a coarse source is magnified
 
 
@@ -74,13 +75,31 @@ def without_air(image: Tensor) -> Tensor:
 
 
 def random_contrast(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Pass intensities through a random curve, so that no tissue is always the bright one."""
-    if rng.random() < 0.5:
+    """Pass intensities through a random curve, so that no tissue is always the bright one.
+
+    Some curves leave little contrast, as a proton density has it.
+    """
+    if rng.random() < 0.4:
         return image.clamp_min(0) ** float(rng.uniform(0.7, 1.3))
-    heights = torch.tensor([0.0, *rng.uniform(0.1, 1.0, 5)], dtype=image.dtype)
+    darkest = float(rng.choice([0.1, rng.uniform(0.4, 0.8)]))
+    heights = torch.tensor([0.0, *rng.uniform(darkest, 1.0, 5)], dtype=image.dtype)
     place = image.clamp(0, 0.999) * (heights.numel() - 1)
     below = place.long()
     return torch.lerp(heights[below], heights[below + 1], place - below)
+
+
+def texture(shape: tuple[int, int], rng: np.random.Generator) -> Tensor:
+    """Draw a field (x, y) about 1 of low contrast at all scales, whose spectrum falls as 1 / k^p.
+
+    Sources are cleaned of their noise, and with it of what tissue has of fine structure. A network
+    that never sees any takes it for noise.
+    """
+    k_x, k_y = torch.meshgrid(*(torch.fft.fftfreq(n) for n in shape), indexing="ij")
+    away = (k_x.square() + k_y.square()).sqrt().clamp_min(1 / max(shape))
+    white = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+    field: Tensor = torch.fft.ifft2(torch.fft.fft2(white) / away ** float(rng.uniform(0.5, 1.5)))
+    field = field.real / field.real.std()
+    return (1 + float(np.exp(rng.uniform(*TEXTURE))) * field).clamp_min(0)
 
 
 def random_view(

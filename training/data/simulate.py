@@ -24,6 +24,7 @@ from training.data.images import (
     random_contrast,
     random_slice,
     random_view,
+    texture,
     without_air,
 )
 from training.data.object_phase import object_phase
@@ -33,6 +34,7 @@ from training.data.object_phase import object_phase
 QUIET, USUAL, LOUD = 0.0005, 0.06, 0.2
 # share of scans whose object is drawn to overflow the field of view; one coil has no maps to fail
 FOLDED, FOLDED_ONE_COIL = 0.08, 0.3
+TEXTURED = 0.5  # share of scans with fine structure of low contrast
 PARTIAL_ECHO = 0.04
 MEASURED = 0.3  # share of scans whose smooth phase is of a measured image, where there are any
 SMALLEST = 64  # rows
@@ -111,6 +113,8 @@ def simulate(volumes: list[Volume], size: Size, rng: np.random.Generator) -> Sim
     view = random_view(image, pixels, canvas, rng, least_fill=least)
     magnitude, middle = moved(view.clamp_min(0), rng)
     magnitude = magnitude * transmitted(canvas, middle, rng)
+    if rng.random() < TEXTURED:
+        magnitude = magnitude * texture(canvas, rng)
     coils, layout = draw_array(size.n_coils, magnitude, rng, middle)
     measured = random_phase(volumes, rng) if rng.random() < MEASURED else None
     phase = object_phase(magnitude, rng, (size.n_x, size.n_ky), measured)
