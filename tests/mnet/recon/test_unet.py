@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mnet.recon.linear import zero_filled
-from mnet.recon.unet import UNetReconstructor, complex_correction
+from mnet.recon.unet import UNet, UNetReconstructor, complex_correction
 from tests.mnet.helpers.small_problems import problem, trained_looking
 
 
@@ -22,6 +22,17 @@ def test_it_is_homogeneous_so_no_image_scale_enters(scale):
         scaled = model(kspace * scale, csm, mask) / scale
         assert (image - zero_filled(kspace, csm, mask)).abs().max() > 1e-2
     torch.testing.assert_close(scaled, image, rtol=1e-3, atol=1e-4)
+
+
+def test_the_field_of_view_comes_round_along_ky():
+    # a shift by a multiple of the pooling: what crosses the edge is treated as what does not
+    network = trained_looking(UNet(4, 1)).double()  # deeper ones see beyond AROUND
+    image = torch.randn(
+        1, 2, 12, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    with torch.no_grad():
+        moved = network(image.roll(24, -1)).roll(-24, -1)
+        torch.testing.assert_close(moved, network(image), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("n_x", "n_ky"), [(16, 16), (13, 19), (9, 10), (24, 11)])

@@ -206,3 +206,26 @@ def test_a_random_contrast_keeps_air_dark_and_values_finite():
         assert mapped[0, 0] == 0
         assert torch.isfinite(mapped).all()
         assert mapped.min() >= 0
+
+
+def test_texture_is_of_low_contrast_about_one_and_finer_parts_are_weaker():
+    for seed in range(20):
+        field = images.texture((64, 96), np.random.default_rng(seed))
+        contrast = float(field.std())
+        assert 0.009 < contrast < 0.09
+        assert float(field.mean()) == pytest.approx(1, abs=0.1)
+        power = torch.fft.fft2(field - field.mean()).abs().square()
+        k = torch.fft.fftfreq(64).abs()[:, None] + torch.fft.fftfreq(96).abs()
+        coarse, fine = power[(k > 0) & (k < 0.15)].mean(), power[k > 0.5].mean()
+        assert float(coarse) > 2 * float(fine)  # amplitudes fall as 1 / k^0.5 at the least
+
+
+def test_some_curves_leave_little_contrast():
+    ramp = torch.linspace(0.25, 0.95, 50)[None]
+    lowest = [
+        float((curve := images.random_contrast(ramp, np.random.default_rng(seed))).min())
+        / float(curve.max())
+        for seed in range(200)
+    ]
+    assert np.mean(np.array(lowest) > 0.55) > 0.1
+    assert np.mean(np.array(lowest) < 0.4) > 0.3

@@ -44,6 +44,15 @@ def test_susceptibility_bends_the_phase_near_edges_most(seed):
     assert float(steps[rim].mean()) > 3 * float(steps[~rim].mean())
 
 
+def test_few_scans_have_no_phase_but_one_for_all_pixels():
+    drawn = [
+        object_phase.object_phase(disc(32), np.random.default_rng(seed), (32, 32))
+        for seed in range(200)
+    ]
+    flat = np.mean([float(phase.std()) < 1e-6 for phase in drawn])
+    assert 0.01 < flat < 0.12  # 0.06; 0.017 is a deviation
+
+
 def test_most_scans_have_little_susceptibility_and_some_much():
     strengths = [
         float(object_phase.susceptibility(disc(32), np.random.default_rng(seed)).std())

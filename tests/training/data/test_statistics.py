@@ -100,7 +100,7 @@ def test_tables_hold_every_statistic():
 @pytest.fixture(scope="module")
 def simulated(shared: Path) -> list[corpus.Sample]:
     heads = load_parts(shared / "data" / "images", ("head-1", "head-4"))
-    described = corpus.Cohort(parts=(), n=48, seed=3, largest=320)
+    described = corpus.Cohort(parts=(), n=96, seed=3, largest=320)
     return [corpus.draw(heads, described, number) for number in range(described.n)]
 
 
@@ -111,7 +111,7 @@ def found(simulated: list[corpus.Sample]) -> list[Statistics]:
 
 @pytest.mark.parametrize("brain", BRAINS)
 def test_simulated_heads_cover_what_real_brains_measure(shared, found, brain):
-    # Of 48 draws the outermost are near the 2nd and 98th percentile: a little more is allowed.
+    # Of 96 draws the outermost are near the 1st and 99th percentile: a little more is allowed.
     volume = read_volume(shared / "data" / "raw" / f"{brain}.h5")
     real = table({brain: statistics(next(fastmri.samples(volume, 4.0, [0])))})[brain]
     for name, (least, _, _, _, largest) in ranges(found).items():

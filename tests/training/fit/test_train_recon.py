@@ -14,6 +14,7 @@ from mnet.masks.densities import uniform_random
 from mnet.masks.family import family
 from mnet.masks.line_plan import LinePlan
 from mnet.physics import sense
+from mnet.physics.fourier import fourier, inverse_fourier
 from mnet.recon.modl import MoDL
 from mnet.recon.unet import UNetReconstructor
 from mnet.weight_files import load_weights
@@ -385,3 +386,17 @@ def test_a_band_with_fewer_coils_has_the_same_image_of_any_lines():
     assert few[0].shape[1] < kspace.shape[1]
     error = (sense.adjoint(*few, mask) - image).norm() / image.norm()
     assert error < 0.02  # of maps with 1e-4 of their energy dropped, 1e-2 of an image
+
+
+@pytest.mark.parametrize("n_ky", [20, 21])
+def test_a_rolled_scan_has_the_rolled_image_of_the_same_lines(n_ky):
+    rolled = []
+    generator = torch.Generator().manual_seed(0)
+    csm = torch.randn(1, 2, 3, n_ky, dtype=torch.complex64, generator=generator)
+    kspace = fourier(csm, -1)
+    for seed in range(100):
+        moved, maps = train_recon.rolled(kspace, csm, np.random.default_rng(seed))
+        torch.testing.assert_close(moved.abs(), kspace.abs())
+        torch.testing.assert_close(inverse_fourier(moved, -1), maps)
+        rolled.append(not torch.equal(maps, csm))
+    assert 0.15 < np.mean(rolled) < 0.45
