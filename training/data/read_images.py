@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.images import Volume
-from training.data.phantoms import test_objects
+from training.data.phantoms import bottles
 from training.data.sources import Source, sources_of
 
 SMOOTH = 6.0  # standard deviation in k-space lines of what counts as smooth phase
@@ -41,7 +41,7 @@ def load_parts(folder: Path, parts: Sequence[str]) -> list[Volume]:
 
 def _known(folder: Path, source: Source, part: str) -> Volume:
     if source.drawn:
-        return Volume(data=test_objects(0), reslice=False, name=part)
+        return Volume(data=bottles(0), reslice=False, name=part)
     content = _read(folder / f"{source.file}.npz")
     chosen = _images_of(content, source.member, source.file)
     if source.slices is not None:
