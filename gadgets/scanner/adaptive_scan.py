@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mnet.masks.line_plan import LinePlan
-from mnet.sampler.mnet_select import MNetSelect
+from mnet.sampler.choosing import EXPECTED, Choosing
 from mnet.score.comparison import Volume, maps, reference, rss
 from mnet.score.image_quality import score
 from mnet.weight_files import load_weights
@@ -74,9 +74,9 @@ def adaptive_scan(
     frames = fully_sampled(source)
     plan = plan_lines(frames, options.acceleration, options.echo_train)
     sampler, card = load_weights("mnet_select")
-    if not isinstance(sampler, MNetSelect):
+    if not isinstance(sampler, Choosing):
         raise ConfigError(
-            f"weights 'mnet_select' are a {type(sampler).__name__}, expected MNetSelect"
+            f"weights 'mnet_select' are a {type(sampler).__name__}, expected {EXPECTED}"
         )
     sequence = SequenceParameters(
         plan=plan,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mnet.recon.modl import MoDL
-from mnet.sampler.mnet_select import MNetSelect
+from mnet.sampler.choosing import EXPECTED, Choosing
 from mnet.score.comparison import Masks, Method, compare, sampler_masks
 from mnet.weight_files import load_weights
 
@@ -28,8 +28,8 @@ def write_comparison_report(
     """Reconstruct the scan's data with every sampler's masks; write the report, return the rows."""
     sampler, sampler_card = load_weights("mnet_select")
     model, model_card = load_weights("modl")
-    if not isinstance(sampler, MNetSelect) or not isinstance(model, MoDL):
-        raise ConfigError("the weights 'mnet_select' and 'modl' are not an MNetSelect and a MoDL")
+    if not isinstance(sampler, Choosing) or not isinstance(model, MoDL):
+        raise ConfigError(f"expected the weights 'mnet_select' to be {EXPECTED}, and 'modl' a MoDL")
     drawn = sampler_masks(result.volume, sampler, range(n_seeds))
     kept: dict[tuple[str, str], Tensor] = {}
     n_volumes = sum(len(masks) for masks in drawn.values())

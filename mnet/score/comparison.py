@@ -21,9 +21,9 @@ from ..physics.coil_maps import coil_maps
 from ..physics.fourier import inverse_fourier
 from ..recon import linear
 from ..recon.modl import MoDL
+from ..sampler.choosing import Choosing
 from ..sampler.features import coil_features, features
 from ..sampler.mnet import mask_of
-from ..sampler.mnet_select import MNetSelect
 from .image_quality import Scores, score
 
 Method = Literal["modl", "cg_sense", "zero_filled"]
@@ -119,7 +119,7 @@ def _reconstruct_slice(
 
 
 @torch.inference_mode()
-def sampler_masks(volume: Volume, model: MNetSelect, seeds: Sequence[int]) -> Masks:
+def sampler_masks(volume: Volume, model: Choosing, seeds: Sequence[int]) -> Masks:
     """Draw the masks to compare: sampler -> per seed a bool array (slices, ky).
 
     `mnet_select` is adaptive, one mask per slice; `best_single` is the best fixed one it knows;

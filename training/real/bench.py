@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mnet.masks.line_plan import Bool
-from mnet.sampler.mnet_select import MNetSelect
+from mnet.sampler.choosing import Choosing
 from training.real.masks import DEPLOYED, Candidates, draws, oracle_candidates
 from training.real.methods import Method, Result, best
 from training.real.scans import RealScan
@@ -24,7 +24,7 @@ class Player:
     """Samplers and methods to play scans through."""
 
     methods: Sequence[Method]
-    sampler: MNetSelect
+    sampler: Choosing
     n_seeds: int = 3
     full: bool = False
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from mnet.masks.family import FAMILY, NEAR_BEST
 from mnet.masks.line_plan import Bool
-from mnet.sampler.mnet_select import MNetSelect
+from mnet.sampler.choosing import EXPECTED, Choosing
 from mnet.weight_files import load_weights
 from training.masks.samplers import SIMPLE, network
 from training.real.scans import RealScan
@@ -17,21 +17,21 @@ ORACLES = ("family_oracle", "vetted_oracle")  # the best by NRMSE, which no scan
 Candidates = dict[str, Bool]  # masks (ky,) by what tells them apart
 
 
-def read_sampler(weights: str = DEPLOYED) -> MNetSelect:
+def read_sampler(weights: str = DEPLOYED) -> Choosing:
     """Read the sampler whose masks are called deployed; ValueError where it is of another kind."""
     model, card = load_weights(weights)
-    if not isinstance(model, MNetSelect):
+    if not isinstance(model, Choosing):
         kind = card["architecture"]["class"]
-        raise ValueError(f"weights {weights} are a {kind}, expected a MNetSelect")
+        raise ValueError(f"weights {weights} are a {kind}, expected {EXPECTED}")
     return model
 
 
-def deployed_mask(scan: RealScan, model: MNetSelect) -> Bool:
+def deployed_mask(scan: RealScan, model: Choosing) -> Bool:
     """Return the mask (ky,) that the deployed sampler sends."""
     return network(model)(scan.sample, np.random.default_rng(0))
 
 
-def draws(scan: RealScan, model: MNetSelect, n_seeds: int = 3) -> dict[str, list[Bool]]:
+def draws(scan: RealScan, model: Choosing, n_seeds: int = 3) -> dict[str, list[Bool]]:
     """Return the masks of every sampler; random ones draw `n_seeds` times, by slice and seed."""
     found = {
         DEPLOYED: [deployed_mask(scan, model)],
@@ -46,7 +46,7 @@ def draws(scan: RealScan, model: MNetSelect, n_seeds: int = 3) -> dict[str, list
     return found
 
 
-def vetted(scan: RealScan, model: MNetSelect) -> Candidates:
+def vetted(scan: RealScan, model: Choosing) -> Candidates:
     """Return the masks that the deployed sampler chooses from, the family's first."""
     names = [_member(member) for member in FAMILY]
     masks = model.vetted_masks(scan.plan)
@@ -54,7 +54,7 @@ def vetted(scan: RealScan, model: MNetSelect) -> Candidates:
     return dict(zip(names, masks, strict=True))
 
 
-def oracle_candidates(scan: RealScan, model: MNetSelect) -> Mapping[str, Candidates]:
+def oracle_candidates(scan: RealScan, model: Choosing) -> Mapping[str, Candidates]:
     """Return what every oracle chooses from."""
     every = vetted(scan, model)
     family = {name: every[name] for name in list(every)[: len(FAMILY)]}

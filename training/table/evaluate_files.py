@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mnet.masks.line_plan import Bool, LinePlan
 from mnet.physics.prewhiten import apply
 from mnet.recon.modl import MoDL
-from mnet.sampler.mnet_select import MNetSelect
+from mnet.sampler.choosing import EXPECTED, Choosing
 from mnet.score import comparison, image_quality
 from mnet.score.comparison import Masks
 from mnet.weight_files import load_weights
@@ -53,10 +53,10 @@ def evaluate_files(files: Files, device: torch.device) -> dict[str, Any]:
         raise ValueError("a file is given twice: it would count as two subjects")
     sampler, _ = load_weights(files.sampler)
     model, _ = load_weights(files.reconstructor)
-    if not isinstance(sampler, MNetSelect) or not isinstance(model, MoDL):
+    if not isinstance(sampler, Choosing) or not isinstance(model, MoDL):
         raise ValueError(
             f"weights {files.sampler} and {files.reconstructor} are {type(sampler).__name__} and "
-            f"{type(model).__name__}, expected MNetSelect and MoDL"
+            f"{type(model).__name__}, expected {EXPECTED}, and MoDL"
         )
     volumes = [read_volume(path) for path in files.paths]
     parts: list[tuple[int, dict[tuple[str, str], list[Figures]], MeasuredVolume]] = []
