@@ -1,11 +1,12 @@
 """MoDL: data consistency and a learned denoiser in turn, unrolled.
 
     x_0     = argmin_x |M (A x - y)|^2 + lam_0 |x|^2,
-    z_n     = x_n + D(x_n, x_{n-1}; c, n),
+    z_n     = x_n + p D(p* x_n, p* x_{n-1}; c, n),
     x_{n+1} = argmin_x |M (A x - y)|^2 + lam_n |x - z_n|^2
 
-It begins with CG-SENSE, and where the denoiser has nothing to say it stays there. Denoiser and lam
-know the conditions c of the scan (`mnet.recon.conditions`): its noise, its acceleration, what its
+It begins with CG-SENSE, and where the denoiser has nothing to say it stays there. p is the phase of
+the surroundings in x_0 (`mnet.recon.phase`): the denoiser sees nearly real images, and a global
+phase changes nothing by construction. Denoiser and lam know the conditions c of the scan (`mnet.recon.conditions`): its noise, its acceleration, what its
 coils can tell apart. Every lam is a product of their powers,
 
     lam_n = exp(a_n + b_n log(noise / 0.02) + c_n log(acceleration / 4) + d_n log(coils / 3)),
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 from .cg import data_consistency
 from .cg_inference import DataConsistency
 from .conditions import N_CONDITIONS, conditions
+from .phase import surrounding_phase
 from .unet import UNet, complex_correction
 
 LAM_RANGE = (0.005, 100.0)  # below, few steps of conjugate gradients are no solution
@@ -79,16 +81,22 @@ class MoDL(nn.Module):
         model.use_bfloat16 = False
         return model
 
-    def denoise(self, image: Tensor, previous: Tensor, told: Tensor, unroll: int) -> Tensor:
-        """Return image + D(image) for complex images (batch, x, y) and those before them."""
+    def denoise(
+        self, image: Tensor, previous: Tensor, phase: Tensor, told: Tensor, unroll: int
+    ) -> Tensor:
+        """Return z for complex images (batch, x, y) and those before them, `phase` being p."""
         which = told.new_zeros(told.shape[0], self.config["n_unrolls"])
         which[:, unroll] = 1
         halve = self.use_bfloat16 and (self.training or torch.is_inference_mode_enabled())
         halve = halve and image.dtype == torch.complex64 and has_bfloat16(image.device)
         with torch.autocast(image.device.type, torch.bfloat16, enabled=halve):
-            return image + complex_correction(
-                self.denoiser, image, previous, conditions=torch.cat([told, which], 1)
+            turned = complex_correction(
+                self.denoiser,
+                image * phase.conj(),
+                previous * phase.conj(),
+                conditions=torch.cat([told, which], 1),
             )
+            return image + phase * turned
 
     def forward(
         self, kspace: Tensor, csm: Tensor, mask: Tensor, told: Tensor | None = None
@@ -106,9 +114,9 @@ class MoDL(nn.Module):
             )
         nothing = torch.zeros_like(kspace[:, 0])
         image = data_consistency(nothing, lam[:, 0], mask, kspace, csm, n_iterations=self.n_cg)
-        previous = image
+        previous, phase = image, surrounding_phase(image)
         for n in range(self.n_unrolls):
-            prior = self.denoise(image, previous, told, n)
+            prior = self.denoise(image, previous, phase, told, n)
             previous = image
             image = data_consistency(
                 prior, lam[:, n + 1], mask, kspace, csm, n_iterations=self.n_cg
@@ -117,9 +125,9 @@ class MoDL(nn.Module):
 
     def _infer(self, consistency: DataConsistency, lam: Tensor, told: Tensor) -> Tensor:
         image = consistency(torch.zeros_like(consistency.zero_filled), lam[:, 0])
-        previous = image
+        previous, phase = image, surrounding_phase(image)
         for n in range(self.n_unrolls):
-            prior = self.denoise(image, previous, told, n)
+            prior = self.denoise(image, previous, phase, told, n)
             previous, image = image, consistency(prior, lam[:, n + 1])
         return image
 
