@@ -6,8 +6,9 @@
 
 It begins with CG-SENSE, and where the denoiser has nothing to say it stays there. p is the phase of
 the surroundings in x_0 (`mnet.recon.phase`): the denoiser sees nearly real images, and a global
-phase changes nothing by construction. Denoiser and lam know the conditions c of the scan (`mnet.recon.conditions`): its noise, its acceleration, what its
-coils can tell apart. Every lam is a product of their powers,
+phase changes nothing by construction. Denoiser and lam know the conditions c of the scan
+(`mnet.recon.conditions`): its noise, its acceleration, what its coils can tell apart. Every lam is
+a product of their powers,
 
     lam_n = exp(a_n + b_n log(noise / 0.02) + c_n log(acceleration / 4) + d_n log(coils / 3)),
 
