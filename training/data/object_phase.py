@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 FLAT = 0.06  # share of scans without any phase but the coils', as good spin echoes are
+SHIFTED = 0.4  # share of scans, gradient echoes, in which fat has a phase of its own
 CENTRED = 0.75  # share of scans whose echo lies within a sample of the middle
 FURTHEST = 2.5  # samples that the echoes of the others are off
 COARSE = 24  # pixels along an axis, of the phase that is taken from a measured image
@@ -31,7 +32,8 @@ def object_phase(
     if rng.random() < FLAT:
         return torch.full(shape, float(rng.uniform(-np.pi, np.pi)))
     smooth = smooth_phase(shape, rng) if measured is None else measured_phase(measured, shape)
-    return smooth + ramp(shape, size, rng) + susceptibility(magnitude, rng)
+    phase = smooth + ramp(shape, size, rng) + susceptibility(magnitude, rng)
+    return phase + chemical_shift(magnitude, rng) if rng.random() < SHIFTED else phase
 
 
 def smooth_phase(shape: tuple[int, int], rng: np.random.Generator) -> Tensor:
@@ -87,3 +89,17 @@ def susceptibility(magnitude: Tensor, rng: np.random.Generator) -> Tensor:
     kernel = kernel * torch.exp(-square * (2 * np.pi * rng.uniform(0.5, 1.5)) ** 2 / 2)
     field: Tensor = torch.fft.ifft2(torch.fft.fft2(tissue, shape) * kernel).real[:n_x, :n_y]
     return field * float(np.exp(rng.normal(0.1, 1.1)) * rng.choice([-1, 1]))
+
+
+def chemical_shift(magnitude: Tensor, rng: np.random.Generator) -> Tensor:
+    """Return the phase (x, y) of fat, any angle where an object is bright, or of middling signal.
+
+    Between fat and water it changes within a pixel or two: the skin, the marrow of bones.
+    """
+    signal = magnitude[magnitude > 0.1 * magnitude.max()]
+    low = float(rng.uniform(0.4, 0.9))
+    high = 1.0 if rng.random() < 0.7 else min(1.0, low + 0.2)
+    bounds = torch.quantile(signal[:: max(1, signal.numel() // 50000)], torch.tensor([low, high]))
+    fat = (magnitude >= bounds[0]) & (magnitude <= bounds[1])
+    share = functional.avg_pool2d(fat.float()[None], 3, stride=1, padding=1)[0]
+    return share * float(rng.uniform(-np.pi, np.pi))
