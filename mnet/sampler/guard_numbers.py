@@ -65,7 +65,7 @@ def guard_numbers(z: Tensor, plan: LinePlan, coils: Tensor) -> Float:
             _log(along_ky.max() / np.median(along_ky)),
             _echo(z[0]),
             _edges(image.numpy()),
-            _curvature(image, z.shape[-1]),
+            _curvature(image.numpy(), z.shape[-1]),
             *_along_x(lines.mean(1)),
         ]
     return np.array(found, dtype=float)
@@ -101,16 +101,23 @@ def _edges(image: NDArray[np.float32]) -> float:
     return _log(min(rows[:n].mean(), rows[-n:].mean()) / rows.max())
 
 
-def _curvature(image: Tensor, n_lines: int) -> float:
+def _curvature(image: NDArray[np.float32], n_lines: int) -> float:
     """Look where an image (x, y) is object, as far from its edge as few lines blur that."""
-    reach = image.shape[1] // n_lines
-    outside = (image <= EDGE * image.amax()).to(image)
-    near = functional.max_pool2d(outside[None], (1, 2 * reach + 1), 1, (0, reach))
-    near = functional.max_pool2d(near, (5, 1), 1, (2, 0))[0]
-    inside = (near if (near == 0).any() else outside)[1:-1].numpy() == 0
-    log = np.log(np.maximum(image.numpy(), np.finfo(np.float32).tiny))
+    outside = image <= EDGE * image.max()
+    near = _spread(_spread(outside, 2).T, image.shape[1] // n_lines).T
+    inside = ~(outside if near.all() else near)[1:-1]
+    log = np.log(np.maximum(image, np.finfo(np.float32).tiny))
     bends = np.abs(log[2:] - 2 * log[1:-1] + log[:-2])[inside]
     return _log(float(np.median(bends))) if bends.size else 0.0
+
+
+def _spread(marked: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Mark what lies within `reach` of something marked, along the first axis."""
+    found = marked.copy()
+    for step in range(1, reach + 1):
+        found[step:] |= marked[:-step]
+        found[:-step] |= marked[step:]
+    return found
 
 
 def _along_x(columns: NDArray[np.float32]) -> list[float]:

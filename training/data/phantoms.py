@@ -29,7 +29,7 @@ def head(seed: int, size: int = 72) -> NDArray[np.float64]:
     return 1000 * volume.clip(0)
 
 
-def test_objects(seed: int, n: int = 48, size: int = 320) -> NDArray[np.float32]:
+def test_objects(seed: int, n: int = 48, size: int = 320) -> NDArray[np.float32]:  # noqa: PT028
     """Return slices (n, size, size) through bottles: even ones, and such with rods, bars or a grid.
 
     Drawn twice as fine, so that edges have no steps; brightness within 0..1.
