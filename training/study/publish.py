@@ -22,6 +22,7 @@ RESULTS = (
     *("table/masks-*.png", "table/differences-*.png"),
 )
 GUARDED = ("mnet_select", "mnet_experts")  # samplers whose card gets the guard
+TOLD = ("training", "n_scans", "validation", "licences", "attributions", "commit")  # of a guard
 REAL = ("real/real.json", "real/real.md")  # where there are real scans; figures, no pictures
 # cards are left out: they name the commit, and hold to their tensors by a sha256 of their own
 MANIFESTED = (
@@ -65,8 +66,7 @@ def package(study: Study) -> None:
 def deployed_guard(study: Study) -> dict[str, Any]:
     """Return the guard of the deployed fold, with where its numbers come from."""
     made = read_card(str(study.weights(f"guard@{study.deployed}")))
-    about = {key: made[key] for key in ("training", "n_scans", "validation", "commit")}
-    return {**made["guard"], "made": about}
+    return {**made["guard"], "made": {key: made[key] for key in TOLD}}
 
 
 def deployed_figures(study: Study) -> dict[str, float]:
