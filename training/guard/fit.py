@@ -35,7 +35,8 @@ def fit(
     was learned from. ValueError if that is so of every kind.
     """
     weights = {reason: _weights(named) for reason, named in NAMED.items()}
-    weights[PHANTOM] = discriminant(training.numbers, odd[PHANTOM].numbers)
+    if len(odd[PHANTOM]):
+        weights[PHANTOM] = discriminant(training.numbers, odd[PHANTOM].numbers)
     checks = []
     for reason, row in weights.items():
         ordinary = [part.numbers @ row for part in (training, validation) if len(part)]
@@ -57,9 +58,12 @@ def _weights(named: Mapping[str, float]) -> Float:
 
 
 def limit_of(ordinary: list[Float], odd: Float, alarms: float) -> float:
-    """Return the score above which is an alarm, from scores of ordinary looks by group."""
+    """Return the score above which is an alarm, from scores of ordinary looks by group.
+
+    Where there is no odd look, as of small scans that cannot be folded, ordinary ones decide alone.
+    """
     most = max(float(np.quantile(scores, 1 - alarms)) for scores in ordinary)
-    return max(most, (most + float(np.quantile(odd, STRAYS))) / 2)
+    return max(most, (most + float(np.quantile(odd, STRAYS))) / 2) if odd.size else most
 
 
 def discriminant(ordinary: Float, odd: Float) -> Float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mnet.masks.line_plan import LinePlan
 from mnet.masks.strata import channels
 from mnet.sampler.features import coil_features, features
-from mnet.sampler.guard_numbers import Float, guard_numbers
+from mnet.sampler.guard_numbers import NAMES, Float, guard_numbers
 from training.data.corpus import Sample
 
 FASTER = 6.0  # acceleration from which few calibration lines are a choice
@@ -58,7 +58,9 @@ def joined(rows: Sequence[tuple[Float, int, bool]]) -> Looks:
     if not rows:
         nothing = np.zeros(0)
         return Looks(
-            numbers=np.zeros((0, 0)), n_coils=nothing.astype(np.int64), own=nothing.astype(bool)
+            numbers=np.zeros((0, len(NAMES))),
+            n_coils=nothing.astype(np.int64),
+            own=nothing.astype(bool),
         )
     numbers, n_coils, own = (np.array(column) for column in zip(*rows, strict=True))
     return Looks(numbers=numbers, n_coils=n_coils, own=own)

@@ -33,6 +33,7 @@ def test_a_limit_is_in_the_gap_where_there_is_one_else_the_looser_quantile():
     ordinary = [np.linspace(0, 1, 101), np.linspace(0, 2, 101)]
     assert limit_of(ordinary, np.full(10, 5.8), 0.1) == pytest.approx(3.8)
     assert limit_of(ordinary, np.full(10, 1.7), 0.1) == pytest.approx(1.8)
+    assert limit_of(ordinary, np.zeros(0), 0.1) == pytest.approx(1.8)
 
 
 def test_a_discriminant_weighs_what_differs():
