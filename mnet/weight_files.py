@@ -17,6 +17,7 @@ from torch import nn
 from .recon.modl import MoDL
 from .recon.unet import UNetReconstructor
 from .sampler.experts import MNetExperts
+from .sampler.guard import Guard
 from .sampler.mnet import MNet
 from .sampler.mnet_select import MNetSelect
 from .sampler.paper_mnet import PaperMNet
@@ -78,7 +79,8 @@ def load_weights(name: str) -> tuple[nn.Module, dict[str, Any]]:
     Raises
     ------
     WeightsError
-        If a file is missing, the hash differs, or the tensors do not fit the architecture.
+        If a file is missing, the hash differs, the tensors do not fit the architecture, or the
+        card has a guard that is none.
     """
     card = read_card(name)
     path = _path(name).with_suffix(".safetensors")
@@ -95,7 +97,18 @@ def load_weights(name: str) -> tuple[nn.Module, dict[str, Any]]:
         model.load_state_dict(load(data))
     except (KeyError, TypeError, RuntimeError) as error:
         raise WeightsError(f"{path} does not fit its card: {error}") from error
+    guard_of(card, str(path.with_suffix(".json")))
     return model.eval().requires_grad_(False), card
+
+
+def guard_of(card: dict[str, Any], name: str) -> Guard | None:
+    """Return the guard of a sampler's card, None where it has none; WeightsError if malformed."""
+    if "guard" not in card:
+        return None
+    try:
+        return Guard.from_json(card["guard"])
+    except ValueError as error:
+        raise WeightsError(f"{name}: {error}; training.guard makes guards") from None
 
 
 def _path(name: str) -> Path:

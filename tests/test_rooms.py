@@ -33,6 +33,7 @@ ORDER = {
         {"data"},
         {"masks"},
         {"fit"},
+        {"guard"},
         {"table"},
         {"real"},
         {"evaluate"},

@@ -42,6 +42,7 @@ STEPS = (
     Step(name="labels", makes="losses of all vetted masks", run=labelling.select_labels),
     Step(name="select", makes="MNet-select, one per fold", run=networks.select),
     Step(name="experts", makes="experts and their gate, one per fold", run=networks.experts),
+    Step(name="guard", makes="when samplers take their fallback", run=networks.guard),
     Step(name="icd-unet", makes="the U-Net on ICD masks", run=networks.icd_unet),
     Step(name="faithful", makes="the paper's MNet, and LOUPE", run=networks.faithful),
     Step(name="masks", makes="every sampler's masks", run=sampler_masks.mask_steps),

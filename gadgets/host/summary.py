@@ -93,6 +93,7 @@ def summary(
                 "sent": mask.sent,
                 "predicted_because": mask.reason,
                 "choice": mask.choice,
+                "guard": mask.guard,
                 "mask_ms": 1e3 * mask.seconds,
                 "model": mask.model,
             }

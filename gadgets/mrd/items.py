@@ -91,6 +91,7 @@ class Mask:
     fallback: Ints | None = None  # counters that the sequence takes where no mask reached it
     model: str = ""  # first digits of the weights' hash
     choice: str = ""  # which mask a sampler that can say so chose, and why
+    guard: str = ""  # why the slice is none for the sampler, and this its fallback
     seconds: float = 0.0  # last calibration line received -> mask known
 
 

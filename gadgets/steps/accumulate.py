@@ -291,6 +291,8 @@ def _mask_meta(scan: Scan, key: ImageKey, mask: Bool, planned: Mask | None) -> d
     meta["model"], meta["reason"] = planned.model, planned.reason
     if planned.choice:
         meta["choice"] = planned.choice
+    if planned.guard:
+        meta["guard"] = planned.guard
     as_sent = planned.enforced and bool(mask[scan.geometry.row(planned.counters)].all())
     fallback = planned.reason != "predicted" or (planned.fallback is not None and not as_sent)
     if planned.fallback is not None:

@@ -241,4 +241,6 @@ def _mask_image(scan: Scan, mask: Mask, index: int) -> Image:
         "mnet_n_lines": str(mask.counters.size),
         "mnet_mask_ms": f"{1e3 * mask.seconds:.2f}",
     }
+    if mask.guard:
+        meta["mnet_guard"] = mask.guard
     return Image(header=header, data=row, meta=meta)

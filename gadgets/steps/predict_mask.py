@@ -14,7 +14,9 @@ from mnet.masks.densities import low_pass
 from mnet.masks.line_plan import Bool, LinePlan
 from mnet.sampler.experts import MNetExperts
 from mnet.sampler.features import N_COIL_POINTS, coil_features, coil_points, line_features
+from mnet.sampler.guard import Guard
 from mnet.sampler.mnet import mask_of
+from mnet.weight_files import guard_of
 
 from ..mask.messages import Hello, Scope
 from ..mask.recon_end import Unpaired
@@ -54,6 +56,7 @@ class _Plan:
     hello: Hello | None
     lines: LinePlan
     calibration: Ints  # counters, ascending
+    guard: Guard | None  # of the sampler, where its card has one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,10 @@ class PredictMask(Gadget):
     sampled data and drops the lines that the mask excludes. `shadow` only predicts, times and logs.
     Budget and calibration are the sequence's where it says hello, and those of the properties where
     it does not.
+
+    Where the sampler's card has a guard and a slice is unlike what the sampler learned from, the
+    mask is the fallback of the slice's stratum, or the best fixed one where a sampler knows no
+    strata. It leaves like any mask; its choice and the image's meta `mnet_guard` say why.
     """
 
     takes_bursts = True
@@ -98,8 +105,9 @@ class PredictMask(Gadget):
 
     def warm(self, scan: Scan) -> None:
         """Run the sampler in the shape it will meet."""
+        guard = self._guard(scan)
         for _ in range(3):
-            self._rehearse(scan, self.plan(scan.geometry, None))
+            self._rehearse(scan, self.plan(scan.geometry, None), guard)
 
     def plan(self, geometry: Geometry, hello: Hello | None) -> LinePlan:
         """Return what a mask may choose from, in rows of the encoded matrix."""
@@ -149,8 +157,12 @@ class PredictMask(Gadget):
             hello = None  # `_send` says what is wrong with it
         lines = self.plan(scan.geometry, hello)
         calibration = scan.geometry.counter(np.flatnonzero(lines.calibration))
-        self._rehearse(scan, lines)  # now, not when the last calibration line is in
-        return _Plan(hello=hello, lines=lines, calibration=calibration)
+        guard = self._guard(scan) if plan is None else plan.guard
+        self._rehearse(scan, lines, guard)  # now, not when the last calibration line is in
+        return _Plan(hello=hello, lines=lines, calibration=calibration, guard=guard)
+
+    def _guard(self, scan: Scan) -> Guard | None:
+        return guard_of(scan.models.get(self.sampler)[1], f"the card of {self.sampler}")
 
     def _before_mask(
         self,
@@ -200,7 +212,7 @@ class PredictMask(Gadget):
             torch.stack([known[counter] for counter in wanted], dim=-1)[None]
             for known in (scope.features, scope.coils)
         )
-        rows, reason = self._predict(scan, z, plan.lines, coils)
+        rows, reason, words = self._predict(scan, z, plan.lines, coils, plan.guard)
         counters = scan.geometry.counter(np.flatnonzero(rows))
         predicted = reason == "predicted"
         sent = False
@@ -218,9 +230,11 @@ class PredictMask(Gadget):
                 else None
             ),
             model=self._hash(scan),
+            choice=f"guard: {words}" if words else "",
+            guard=words,
             seconds=time.monotonic() - received,
         )
-        if predicted:  # told after the time was taken, and when the mask has left
+        if predicted and not words:  # told after the time was taken, and when the mask has left
             mask = replace(mask, choice=self._explain(scan, z, plan.lines, coils))
         log.info(
             "slice %d: mask of %d lines in %.1f ms, %s",
@@ -240,30 +254,38 @@ class PredictMask(Gadget):
         device = scan.models.device
         return model.explain(z.to(device), plan, coil_features(lines).to(device))[0]
 
-    def _rehearse(self, scan: Scan, plan: LinePlan) -> None:
+    def _rehearse(self, scan: Scan, plan: LinePlan, guard: Guard | None) -> None:
         """Predict from nothing, so that what a plan needs once is there when a mask is due."""
         n_coils, n_lines = scan.geometry.n_coils or 1, int(plan.calibration.sum())
         z = torch.ones(1, 3, scan.geometry.n_x, n_lines)
         lines = torch.ones(1, n_coils, N_COIL_POINTS, n_lines, dtype=torch.complex64)
-        self._predict(scan, z, plan, lines)
+        self._predict(scan, z, plan, lines, None)  # the guard would not let it come to the net
+        if guard is not None:
+            guard.verdict(z, plan, coil_features(lines))
 
-    def _predict(self, scan: Scan, z: Tensor, plan: LinePlan, lines: Tensor) -> tuple[Bool, str]:
+    def _predict(
+        self, scan: Scan, z: Tensor, plan: LinePlan, lines: Tensor, guard: Guard | None
+    ) -> tuple[Bool, str, str]:
         """Return the mask over rows, and "predicted" or why it is only the best fixed mask.
 
-        From the features of the calibration lines, and these (1, coils, x, lines) themselves.
+        From the features of the calibration lines, and these (1, coils, x, lines) themselves. And
+        why the guard, if there is one, took the fallback, "" where it did not.
         """
         model: nn.Module = scan.models.get(self.sampler)[0]
         try:
             with torch.inference_mode():
-                coils = coil_features(lines).to(scan.models.device)
-                logits = model(z.to(scan.models.device), plan, coils)
+                seen = coil_features(lines)
+                words = "" if guard is None else guard.verdict(z, plan, seen)
+                there, coils = z.to(scan.models.device), seen.to(scan.models.device)
+                if words:
+                    return _fallback(model, there, plan, coils), "predicted", words
+                logits = model(there, plan, coils)
             if not torch.isfinite(logits).all():
                 raise ValueError("logits are not finite")
-            return mask_of(logits[0], plan), "predicted"
+            return mask_of(logits[0], plan), "predicted", ""
         except (RuntimeError, ValueError) as error:  # of torch or of the model: the scan goes on
             log.exception("the sampler failed")
-            fixed: Bool = getattr(model, "population", low_pass)(plan)
-            return fixed, f"sampler failed: {error}"
+            return _fixed(model, plan), f"sampler failed: {error}", ""
 
     def _send(self, scan: Scan, key: ImageKey, counters: Ints) -> tuple[bool, str]:
         """Send the mask to the sequence that this scan is paired with, or say why not."""
@@ -289,6 +311,19 @@ class PredictMask(Gadget):
 
     def _hash(self, scan: Scan) -> str:
         return str(scan.models.get(self.sampler)[1]["sha256"])[:16]
+
+
+def _fixed(model: nn.Module, plan: LinePlan) -> Bool:
+    """Return the best fixed mask (n,) that a sampler knows."""
+    fixed: Bool = getattr(model, "population", low_pass)(plan)
+    return fixed
+
+
+def _fallback(model: nn.Module, z: Tensor, plan: LinePlan, coils: Tensor) -> Bool:
+    """Return the safest mask (n,) of a slice's stratum, where a sampler knows strata."""
+    if isinstance(model, MNetExperts):
+        return model.fallback(z, plan, coils)[0]
+    return _fixed(model, plan)
 
 
 def _belongs(line: Acquisition | Burst) -> bool:

@@ -8,7 +8,9 @@ from typing import Any
 
 from mnet.weight_files import read_card
 from training.data.mask_file import is_written, write_masks
+from training.data.sources import sources_of
 from training.fit import alternate, loupe, train_experts, train_recon, train_select
+from training.guard import train_guard
 from training.masks import labels
 from training.study.fixed_masks import vetted_path
 from training.study.sampler_masks import BY_FOLD, EVERYWHERE, ONCE, training_masks
@@ -81,6 +83,31 @@ def _both(study: Study, cohorts: tuple[str, ...]) -> tuple[str, ...]:
     """Return cohorts and, where there are such labels, the same with few calibration lines."""
     few = cohorts if "narrow" in study.settings else ()
     return (*cohorts, *(narrowed(cohort) for cohort in few))
+
+
+def guard(study: Study) -> None:
+    """Fit the guard of every fold's samplers, without what is no patient.
+
+    Test cohorts are there for its figures alone.
+    """
+    tasks = []
+    for name, fold in study.folds.items():
+        cohorts = tuple(cohort for cohort in fold.train if not _is_of_phantoms(study, cohort))
+        values = {
+            "scans": str(study.folder / "scans"),
+            "cohorts": cohorts,
+            "validation": fold.validation,
+            "tested": fold.test,
+            "parts": study.data(cohorts),
+            "weights": str(study.weights(f"guard@{name}")),
+        }
+        tasks.append(trained(train_guard, study, "guard", values))
+    run_tasks(study, tasks, "guards")
+
+
+def _is_of_phantoms(study: Study, cohort: str) -> bool:
+    known = [source for part in study.cohorts[cohort].parts for source in sources_of(part)]
+    return any(source.anatomy == "phantom" for source in known)
 
 
 def icd_unet(study: Study) -> None:

@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mnet.weight_files import read_card
 from training.study.study import Study
@@ -20,6 +21,8 @@ RESULTS = (
     *("table/table.json", "table/table.md", "table/curves.png"),
     *("table/masks-*.png", "table/differences-*.png"),
 )
+GUARDED = ("mnet_select", "mnet_experts")  # samplers whose card gets the guard
+TOLD = ("training", "n_scans", "validation", "licences", "attributions", "commit")  # of a guard
 REAL = ("real/real.json", "real/real.md")  # where there are real scans; figures, no pictures
 # cards are left out: they name the commit, and hold to their tensors by a sha256 of their own
 MANIFESTED = (
@@ -49,6 +52,8 @@ def package(study: Study) -> None:
             path.with_name(source + ".safetensors"), study.package / f"{name}.safetensors"
         )
         card = json.loads(path.with_name(source + ".json").read_text())
+        if name in GUARDED:
+            card["guard"] = deployed_guard(study)
         if source == recon:
             start = read_card(str(study.weights("modl")))
             card["validation"] = {
@@ -56,6 +61,12 @@ def package(study: Study) -> None:
                 "NRMSE on test scans, masks of MNet-select": deployed_figures(study),
             }
         (study.package / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def deployed_guard(study: Study) -> dict[str, Any]:
+    """Return the guard of the deployed fold, with where its numbers come from."""
+    made = read_card(str(study.weights(f"guard@{study.deployed}")))
+    return {**made["guard"], "made": {key: made[key] for key in TOLD}}
 
 
 def deployed_figures(study: Study) -> dict[str, float]:

@@ -26,6 +26,7 @@ from mnet.masks.line_plan import LinePlan, budget, centre_block, n_calibration
 from mnet.physics.coil_maps import coil_maps
 from mnet.sampler.experts import MNetExperts
 from mnet.sampler.features import features
+from mnet.sampler.guard_numbers import NAMES
 from mnet.sampler.mnet import mask_of
 from mnet.sampler.mnet_select import MNetSelect
 from tests.gadgets.helpers.synthetic import Fixed, Scanned, changed, scanned
@@ -518,6 +519,60 @@ def test_what_an_expert_was_chosen_for_stands_in_the_log_and_in_the_image_s_meta
     assert caplog.messages[-1].endswith("predicted: expert 3, many channels")
     lines = PredictMask().plan(ONE.geometry, None)
     assert mask.counters.tolist() == np.flatnonzero(family(lines)[3]).tolist()
+
+
+def guarded(net: nn.Module, *, alarm: bool) -> Scan:
+    """Return a scan whose sampler has a guard that alarms on every slice, or on none."""
+    wide = {
+        "centre": [0.0] * len(NAMES),
+        "scale": [1.0] * len(NAMES),
+        "whiten": [[1.0] * (i + 1) for i in range(len(NAMES))],
+        "limit": 1e6,
+    }
+    check = {"reason": "fold-over", "weights": {"lines": 1.0}, "limit": 0.0 if alarm else 99.0}
+    scan = scan_of(net=net)
+    guard = {"checks": [check], "envelopes": {"few": wide}}
+    scan.models.get("mnet_select")[1]["guard"] = guard
+    return scan
+
+
+@pytest.mark.parametrize("mode", ["retrospective", "shadow"])
+def test_a_slice_that_the_guard_refuses_gets_the_fallback_of_its_stratum_and_says_so(
+    mode: str,
+) -> None:
+    chain = (PredictMask(mode=mode), AccumulateFrame())
+    out = run(chain, guarded(EXPERTS, alarm=True), ORDERS["ascending"])
+    (frame,) = (item for item in out if isinstance(item, Frame))
+    (mask,) = (item for item in out if isinstance(item, Mask))
+    lines = PredictMask().plan(ONE.geometry, None)
+    assert mask.counters.tolist() == np.flatnonzero(family(lines)[2]).tolist()
+    assert mask.guard == frame.meta["guard"] == "fold-over"
+    assert mask.choice == frame.meta["choice"] == "guard: fold-over"
+    assert mask.reason == "predicted"
+    assert frame.meta["fallback"] == "false"
+
+
+def test_a_sampler_without_strata_gives_its_best_fixed_mask_where_its_guard_refuses() -> None:
+    (_, (mask,), _) = predict(ORDERS["ascending"], guarded(NET, alarm=True), mode="shadow")
+    lines = PredictMask().plan(ONE.geometry, None)
+    assert mask.counters.tolist() == np.flatnonzero(NET.population(lines)).tolist()
+    assert mask.counters.tolist() != expected(CALIBRATION, BUDGET, range(N_KY))
+
+
+def test_a_guard_that_says_nothing_changes_nothing() -> None:
+    (_, (mask,), _) = predict(ORDERS["ascending"], guarded(NET, alarm=False), mode="shadow")
+    assert mask.counters.tolist() == expected(CALIBRATION, BUDGET, range(N_KY))
+    assert mask.guard == mask.choice == ""
+
+
+def test_the_mask_of_a_refused_slice_is_sent_as_any_other() -> None:
+    channel = Channel(hello())
+    scan = replace(guarded(EXPERTS, alarm=True), masks=channel)
+    (_, (mask,), _) = predict(ONE.lines(), scan)
+    assert (mask.sent, mask.enforced, mask.guard) == (True, True, "fold-over")
+    (sent,) = channel.masks
+    assert list(sent.counters) == mask.counters.tolist()
+    assert sent.reason == "predicted"
 
 
 def test_a_net_that_cannot_explain_itself_says_nothing_of_its_choice() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnet.weight_files import load_weights, save_weights
+from mnet.weight_files import load_weights, read_card, save_weights
 from training import pipeline
 from training.data.mask_file import read_masks
 from training.fit import loop
@@ -123,6 +123,19 @@ def test_the_packaged_weights_load_and_say_what_they_were_trained_on(done):
     }
 
 
+def test_the_packaged_samplers_have_the_guard_of_the_deployed_fold(done):
+    made = read_card(str(done.weights("guard@b")))
+    for name in ("mnet_select", "mnet_experts"):
+        packaged = load_weights(str(done.package / name))[1]["guard"]
+        about = packaged.pop("made")
+        assert packaged == made["guard"]
+        assert about["validation"] == made["validation"]
+        assert set(about["validation"]["alarms on ordinary scans"]) == {"c", "test-b"}
+        assert about["training"]["cohorts"] == ["base", "d"]
+    for name in ("mnet", "modl"):
+        assert "guard" not in read_card(str(done.package / name))
+
+
 def test_a_second_run_leaves_all_that_is_learned_and_chosen_as_it_is(done):
     before = times(done.folder)
     pipeline.run(done)
@@ -220,6 +233,7 @@ def with_settings(study, step, **values):
         ("post", {"learning_rate": 0.1}, r"modl\+.* other settings \(learning_rate"),
         ("icd", {"shortlist": 3}, r"shortlist"),
         ("labels", {"n_rows": 11}, r"n_rows"),
+        ("guard", {"alarms": 0.1}, r"guard@b was made with other settings \(alarms: 0.01"),
         ("select", {"n_epochs": 3}, r"mnet_select@b was made with other settings \(n_epochs"),
         (
             "population",

@@ -32,7 +32,7 @@ def test_every_configuration_is_a_study_of_its_name(name):
     assert set(study.settings) <= {
         *("modl", "unet", "unet_icd", "post", "population", "icd", "icd_unet", "vetted", "select"),
         *("labels", "mnet", "mnet_fixed_unet", "loupe", "oracle"),
-        *("candidates", "narrow", "experts"),
+        *("candidates", "narrow", "experts", "guard"),
     }
 
 

@@ -142,7 +142,7 @@ def test_a_cohort_of_other_slices_is_refused_and_kept(study):
     assert {p: p.stat().st_mtime_ns for p in study.folder.rglob("*")} == before
 
 
-BARE = ("vetted", "experts")  # steps that reconstruct nothing
+BARE = ("vetted", "experts", "guard")  # steps that reconstruct nothing
 SMALL = {
     "modl": {"n_steps": 2, "every": 2, "n_channels": 4, "n_levels": 2, "n_validation": 1},
     "unet": {"n_steps": 2, "every": 2, "n_channels": 4, "n_levels": 2, "n_validation": 1},
@@ -154,6 +154,7 @@ SMALL = {
     "labels": {"device": "cpu"},
     "vetted": {"n_medoids": 1},
     "experts": {"min_leaf": 1, "n_least": 1},
+    "guard": {"n_least": 1},
     "select": {"n_epochs": 1, "n_members": 1, "n_channels": 4, "n_embedding": 8, "swaps": [0]},
     "mnet": {
         "n_reconstructor": 1,
