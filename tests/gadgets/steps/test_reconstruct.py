@@ -14,6 +14,7 @@ from gadgets.pipeline.models import Models
 from gadgets.pipeline.scan import Scan
 from gadgets.steps.coil_maps import CoilMaps
 from gadgets.steps.reconstruct import Reconstruct
+from mnet.recon.conditions import conditions
 from mnet.recon.l1_wavelet import l1_wavelet
 from mnet.recon.linear import cg_sense
 from mnet.recon.modl import MoDL
@@ -131,6 +132,32 @@ def test_modl_is_the_model_applied() -> None:
             torch.from_numpy(ROWS)[None].float(),
         )
     torch.testing.assert_close(torch.from_numpy(out.image), expected[0])
+
+
+@pytest.mark.parametrize("loud", [0.01, 0.1])
+def test_the_meta_says_what_modl_was_told_and_its_last_lam(loud: float) -> None:
+    model = small_modl()
+    torch.nn.init.normal_(model.log_lam.weight, std=0.3)
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((2, *frame().kspace.shape)) * loud / np.sqrt(2)
+    noisy = (frame().kspace + noise[0] + 1j * noise[1]) * ROWS
+    given = replace(frame(maps()), kspace=noisy.astype(np.complex64))
+    meta = reconstruct(given, Fixed(mine=model), weights="mine").meta
+    batch = [torch.from_numpy(a)[None] for a in (given.kspace, maps(), ROWS.astype(np.float32))]
+    told = conditions(*batch)
+    assert float(meta["noise_ratio"]) == pytest.approx(0.02 * float(told[0, 0].exp()), rel=5e-3)
+    a, b = model.log_lam.bias[-1], model.log_lam.weight[-1]
+    assert float(meta["lam"]) == pytest.approx(float((a + b @ told[0]).exp()), rel=5e-3)
+    others = set(reconstruct(given, method="cg_sense").meta)
+    assert not others & {"noise_ratio", "lam"}, "others are told nothing"
+
+
+def test_conditions_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(*_: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("MoDL was not told its conditions")
+
+    monkeypatch.setattr("mnet.recon.modl.conditions", again)
+    assert reconstruct(frame(maps()), Fixed(modl=small_modl())).image is not None
 
 
 def test_float32_is_a_choice_of_the_pipeline() -> None:
