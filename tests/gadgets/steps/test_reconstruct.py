@@ -12,7 +12,7 @@ from gadgets.mrd.items import Frame, Item, PreScan
 from gadgets.pipeline.chain import run
 from gadgets.pipeline.models import Models
 from gadgets.pipeline.scan import Scan
-from gadgets.steps.coil_maps import CoilMaps
+from gadgets.steps.coil_maps import FOLDED, CoilMaps
 from gadgets.steps.reconstruct import Reconstruct
 from mnet.recon.conditions import conditions
 from mnet.recon.l1_wavelet import l1_wavelet
@@ -271,6 +271,44 @@ def test_of_a_calibration_with_gaps_the_longest_run_is_used() -> None:
     (a,) = with_maps(prescan([0, 2, 3, *range(6, 15), 18]), frame())
     (b,) = with_maps(prescan(list(range(6, 15))), frame())
     np.testing.assert_array_equal(csm_of(a), csm_of(b))
+
+
+def folded(given: PreScan | Frame) -> PreScan | Frame:
+    """See the same object in half the field of view, whose width it overflows."""
+    wide = coil_images(16, 40, 3, given.key.slice)
+    kspace = fft(np.roll(wide[:, :, :20] + wide[:, :, 20:], 10, 2), 2).astype(np.complex64)
+    if isinstance(given, PreScan):
+        return replace(given, lines=kspace[:, :, given.counters])
+    return replace(given, kspace=kspace * given.mask)
+
+
+def test_an_object_that_overflows_is_in_the_meta_and_once_per_slice_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scan, lines = Scan(geometry=ONE.geometry), list(range(4, 16))
+    items = [
+        folded(prescan(lines, 1)),
+        prescan(lines, 0),
+        *(frame(slice_=slice_) for slice_ in (0, 1, 1)),
+    ]
+    out = [item for item in run((CoilMaps(),), scan, items) if isinstance(item, Frame)]
+    assert [item.meta["fov_folded"] for item in out] == ["false", "true", "true"]
+    warnings = [r.getMessage() for r in caplog.records if "overflows the field" in r.getMessage()]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("slice 1: ")
+    assert scan.counts == {FOLDED: 1}
+
+
+def test_maps_of_a_frame_s_own_lines_say_so_too() -> None:
+    twelve = np.isin(np.arange(20), range(4, 16))
+    given = replace(frame(rows=np.ones(20, bool)), calibration=twelve)
+    (out,) = with_maps(folded(given))
+    assert out.meta["fov_folded"] == "true"
+
+
+def test_of_few_lines_nothing_is_said_about_the_field_of_view() -> None:
+    (out,) = with_maps(folded(prescan(list(range(8, 12)))), frame())
+    assert "fov_folded" not in out.meta
 
 
 @pytest.mark.parametrize("n", [0, 1, 3])
