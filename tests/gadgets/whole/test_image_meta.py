@@ -39,8 +39,9 @@ def test_a_host_s_images_say_whether_the_object_overflows_and_what_modl_was_told
     assert overflows.meta["mnet_fov_folded"] == "true"
     assert "overflows" in overflows.meta["ImageComments"]
     assert "overflows" not in fits.meta.get("ImageComments", "")
-    # complex noise of 0.002 times the root of 2, before an object of about 1 under four coils
-    assert 0.0005 < float(fits.meta["mnet_noise_ratio"]) < 0.01
+    # Noise of 0.0028 before an object of about 1, and of an object without smooth edges the corners
+    # of k-space hold several hundredths more: the ratio is an upper bound.
+    assert 0.0028 < float(fits.meta["mnet_noise_ratio"]) < 0.1
     assert 0.005 <= float(fits.meta["mnet_lam"]) <= 100  # LAM_RANGE of MoDL
 
 
