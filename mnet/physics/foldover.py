@@ -40,17 +40,18 @@ def fov_folded(lines: Tensor, csm: Tensor, second: Tensor) -> bool | None:
     Returns
     -------
     bool | None
-        None where it cannot be told: from one coil, from fewer than 6 lines, without signal.
+        None where it cannot be told: from one coil, from fewer than 6 lines, from noise alone.
     """
     if lines.shape[0] < 2 or lines.shape[-1] < FEWEST_LINES:
         return None
     steps = [max(1, round(n / _ROWS)) for n in csm.shape[1:]]
-    power = _power(lines, csm.shape[1:], steps)
-    power *= (csm[:, :: steps[0], :: steps[1]] != 0).any(0)
+    power, noise = _power(lines, csm.shape[1:], steps)
+    inside = (csm[:, :: steps[0], :: steps[1]] != 0).any(0)
+    if not float((power * inside).sum()) > 2 * float(noise * inside.sum()):
+        return None  # noise alone reaches every edge, and no maps explain it
+    power = (power - noise).clamp_min(0) * inside
     rows, n = power.sum(0), power.shape[1]
     total = float(rows.sum())
-    if total <= 0:
-        return None
     shared = (power * second[:: steps[0], :: steps[1]]).sum(0)
     edge, quarter = max(1, round(n / _EDGE)), n // _QUARTER
     at_edges = min(float(part.mean()) for part in (rows[:edge], rows[-edge:])) * n / total
@@ -62,8 +63,8 @@ def fov_folded(lines: Tensor, csm: Tensor, second: Tensor) -> bool | None:
     return at_edges > EDGE_SIGNAL and in_quarters > SECOND_SET
 
 
-def _power(lines: Tensor, shape: tuple[int, ...], steps: list[int]) -> Tensor:
-    """Return the power (x, ky) that coils receive from every few pixels, less that of noise."""
+def _power(lines: Tensor, shape: tuple[int, ...], steps: list[int]) -> tuple[Tensor, Tensor]:
+    """Return the power (x, ky) that coils receive from every few pixels, and how much is noise."""
     block = calibration_from_lines(lines, N_CALIBRATION_X)
     to_x, to_y = (
         _transform(n, pixels, step).to(block)
@@ -71,7 +72,7 @@ def _power(lines: Tensor, shape: tuple[int, ...], steps: list[int]) -> Tensor:
     )
     noise = noise_level(lines, torch.ones(lines.shape[-1], device=lines.device))
     images: Tensor = to_x @ block @ to_y.mT
-    return (images.abs().square().sum(0) - len(lines) * noise.square()).clamp_min(0)
+    return images.abs().square().sum(0), len(lines) * noise.square()
 
 
 def _transform(n: int, pixels: int, step: int) -> Tensor:

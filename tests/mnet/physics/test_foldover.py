@@ -92,5 +92,11 @@ def test_nothing_is_claimed_from_one_coil_or_few_lines(n_coils: int, n_lines: in
     assert folded(central(bar(0.2, n_coils), n_lines)) is None
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_is_claimed_from_noise_alone(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    assert folded(torch.randn(4, N_X, 16, dtype=torch.complex64, generator=generator)) is None
+
+
 def test_nothing_is_claimed_without_signal() -> None:
     assert folded(torch.zeros(4, N_X, 16, dtype=torch.complex64)) is None
