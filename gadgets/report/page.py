@@ -28,6 +28,7 @@ def write_report(path: Path, findings: Findings) -> None:
         "n_lines": [int(entry["n_lines"]) for entry in slices],
         "plan": findings.volume.plan,
         "fallbacks": Counter(str(entry["reason"]) for entry in slices if entry["fallback"]),
+        "folded": [entry["slice"] for entry in slices if entry.get("fov_folded")],
         "latency": [e["mask_latency_ms"] for e in slices if e["mask_latency_ms"] is not None],
         "recon": [e["recon_ms"] for e in slices if e["recon_ms"] is not None],
         "time": _time,

@@ -173,6 +173,7 @@ def _entries(
             "image_received": got is not None,
             "fallback_in_meta": (got or {}).get("mnet_fallback"),
             "reason_in_meta": (got or {}).get("mnet_reason"),
+            "fov_folded": (got or {}).get("mnet_fov_folded") == "true",
             "nrmse": float(scores.nrmse[i]),
             "nrmse_rss": float(scores.nrmse_rss[i]),
             "psnr": float(scores.psnr[i]),

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from mnet.physics.coil_maps import coil_maps
+from mnet.physics.coil_maps import maps_and_second
+from mnet.physics.foldover import fov_folded
 
 from ..errors import GadgetError
 from ..mrd.items import Complex, Frame, Item, PreScan
@@ -17,33 +18,40 @@ from ..pipeline.scan import Scan
 
 log = logging.getLogger(__name__)
 OFF_CENTRE = "frames with their strongest line away from the header's centre"
+FOLDED = "slices folded over along ky"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoilMaps(Gadget):
-    """Estimate ESPIRiT maps when a slice's PreScan arrives and hand them to its frames."""
+    """Estimate ESPIRiT maps when a slice's PreScan arrives and hand them to its frames.
+
+    An image's meta says `mnet_fov_folded`, `true` where the object overflows the field of view
+    along ky. One set of maps does not explain that: the image is wrong near both edges, and the log
+    warns. Nothing is said from one coil or from fewer than 6 lines.
+    """
 
     heavy = True
 
     def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         """Fill in `csm`; maps of a PreScan serve its slice until the next one of that slice."""
-        maps: dict[int, Complex] = {}
-        when: dict[int, dict[str, str]] = {}  # they were made, for a timeline of the scan
+        maps: dict[int, tuple[Complex, dict[str, str]]] = {}  # and what a frame's meta says of them
+        folded: set[int] = set()  # slices that the log has warned of
         for item in items:
             if isinstance(item, PreScan):
                 began = time.time()
-                maps[item.key.slice] = _from_prescan(scan, item)
+                csm, meta = _from_prescan(scan, item)
                 ms = f"{1e3 * (time.time() - began):.1f}"
-                when[item.key.slice] = {"maps_began": f"{began:.3f}", "maps_ms": ms}
+                when = {"maps_began": f"{began:.3f}", "maps_ms": ms}  # for a timeline of the scan
+                maps[item.key.slice] = csm, meta | when
                 yield item
             elif isinstance(item, Frame):
                 _check_centre(scan, item)
-                csm = maps.get(item.key.slice)
-                yield replace(
-                    item,
-                    csm=_from_frame(scan, item) if csm is None else csm,
-                    meta={**item.meta, **when.get(item.key.slice, {})},
-                )
+                known = maps.get(item.key.slice)
+                csm, meta = _from_frame(scan, item) if known is None else known
+                if meta.get("fov_folded") == "true" and item.key.slice not in folded:
+                    folded.add(item.key.slice)
+                    _warn_of_fold(scan, item.key.slice)
+                yield replace(item, csm=csm, meta={**item.meta, **meta})
             else:
                 yield item
 
@@ -73,7 +81,17 @@ def _check_centre(scan: Scan, frame: Frame) -> None:
     scan.counts[OFF_CENTRE] += 1
 
 
-def _estimate(scan: Scan, lines: Complex, slice_: int) -> Complex:
+def _warn_of_fold(scan: Scan, slice_: int) -> None:
+    log.warning(
+        "slice %d: the object overflows the field of view along ky, and one set of coil maps does "
+        "not explain it: expect errors near both edges; measure with a larger one (phase "
+        "oversampling)",
+        slice_,
+    )
+    scan.counts[FOLDED] += 1
+
+
+def _estimate(scan: Scan, lines: Complex, slice_: int) -> tuple[Complex, dict[str, str]]:
     n_lines = lines.shape[-1]
     if n_lines < 4:
         raise GadgetError(
@@ -81,16 +99,19 @@ def _estimate(scan: Scan, lines: Complex, slice_: int) -> Complex:
             "expected at least 4 to estimate coil maps from"
         )
     with torch.inference_mode():
-        csm = coil_maps(torch.from_numpy(lines).to(scan.device), scan.geometry.n_ky)
-    return csm.cpu().numpy()
+        calibration = torch.from_numpy(lines).to(scan.device)
+        csm, second = maps_and_second(calibration, scan.geometry.n_ky)
+        folded = fov_folded(calibration, csm, second)
+    meta = {} if folded is None else {"fov_folded": str(folded).lower()}
+    return csm.cpu().numpy(), meta
 
 
-def _from_prescan(scan: Scan, item: PreScan) -> Complex:
+def _from_prescan(scan: Scan, item: PreScan) -> tuple[Complex, dict[str, str]]:
     """Use the longest run of neighbouring lines: ESPIRiT's kernels span ky without gaps."""
     runs = np.split(np.arange(item.counters.size), np.flatnonzero(np.diff(item.counters) != 1) + 1)
     longest = max(runs, key=len)
     return _estimate(scan, item.lines[:, :, longest], item.key.slice)
 
 
-def _from_frame(scan: Scan, frame: Frame) -> Complex:
+def _from_frame(scan: Scan, frame: Frame) -> tuple[Complex, dict[str, str]]:
     return _estimate(scan, frame.kspace[:, :, frame.calibration], frame.key.slice)

@@ -135,6 +135,8 @@ def _describe(frame: Frame, kind: str) -> dict[str, str]:
         comments.append(f"INCOMPLETE {frame.meta['incomplete']}")
     if frame.meta.get("fallback") == "true":
         comments.append(f"fallback mask: {frame.meta.get('reason', '')}")
+    if frame.meta.get("fov_folded") == "true":
+        comments.append("object overflows the field of view along ky")
     if comments:
         meta["ImageComments"] = "; ".join(comments)
     return meta | {f"mnet_{key}": value for key, value in frame.meta.items()}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mnet.recon import linear
+from mnet.recon.conditions import conditions, told_numbers
 from mnet.recon.l1_wavelet import l1_wavelet
 from mnet.recon.modl import MoDL
 
@@ -29,6 +30,10 @@ class Reconstruct(Gadget):
     `lam` weighs what is asked of an image beside its lines: for `cg_sense` that it is small, on
     unit-norm operators; for `l1_wavelet` that it has few wavelet coefficients, in units of the
     brightest pixel of the zero-filled image. Neither depends on the scale of the data.
+
+    An image's meta tells what MoDL was told and made of it: `mnet_noise_ratio`, of a pixel's noise
+    to its brightness as the lines show it, and `mnet_lam`, the weight of the denoised image against
+    the lines in the last data consistency step.
     """
 
     heavy = True
@@ -77,30 +82,28 @@ class Reconstruct(Gadget):
             )
             began, start = time.time(), time.monotonic()
             try:
-                image = self._image(models, device, *arrays)
+                image, said = self._image(models, device, *arrays)
             except torch.cuda.OutOfMemoryError:
                 log.warning("the GPU is out of memory; this scan goes on on the CPU")
                 device, models = "cpu", Models("cpu")
-                image = self._image(models, device, *arrays)
+                image, said = self._image(models, device, *arrays)
             ms = 1e3 * (time.monotonic() - start)
             if not torch.isfinite(torch.view_as_real(image)).all():
                 raise GadgetError(f"slice {item.key.slice}: the reconstruction is not finite")
             array: Complex = image.numpy()
             times = {"recon_began": f"{began:.3f}", "recon_ms": f"{ms:.1f}"}
-            meta = {**item.meta, **times, "method": self.method}
+            meta = {**item.meta, **times, **said, "method": self.method}
             yield replace(item, image=array, meta=meta)
 
     def _image(
         self, models: Models, device: str, kspace: Tensor, csm: Tensor, mask: Tensor
-    ) -> Tensor:
-        """Return the image (x, y) on the CPU."""
+    ) -> tuple[Tensor, dict[str, str]]:
+        """Return the image (x, y) on the CPU, and what its meta tells of the method."""
         batch = [tensor[None].to(device) for tensor in (kspace, csm, mask)]
+        said: dict[str, str] = {}
         with torch.inference_mode():
             if self.method == "modl":
-                model = models.get(self.weights)[0]
-                if self.precision == "float32" and isinstance(model, MoDL):
-                    model = model.in_float32()
-                image: Tensor = model(*batch)
+                image, said = self._modl(models, batch)
             elif self.method == "cg_sense":
                 image = linear.cg_sense(*batch, **self._given())
             elif self.method == "l1_wavelet":
@@ -109,7 +112,18 @@ class Reconstruct(Gadget):
                 image = linear.zero_filled(*batch)
             else:
                 assert_never(self.method)
-        return image[0].cpu()
+        return image[0].cpu(), said
+
+    def _modl(self, models: Models, batch: list[Tensor]) -> tuple[Tensor, dict[str, str]]:
+        model = models.get(self.weights)[0]
+        if not isinstance(model, MoDL):  # a reconstructor of another kind is told nothing
+            return model(*batch), {}
+        if self.precision == "float32":
+            model = model.in_float32()
+        told = conditions(*batch)
+        image = model(*batch, told)
+        noise, lam = told_numbers(told)[0, 0], model.lam(told)[0, -1]
+        return image, {"noise_ratio": f"{float(noise):.3g}", "lam": f"{float(lam):.3g}"}
 
     def _given(self) -> dict[str, Any]:
         """Return the settings that the pipeline names; the method has its own for the others."""

@@ -71,17 +71,39 @@ def espirit(
     ValueError
         Where the calibration is too small, larger than the maps, not finite or not complex.
     """
+    return espirit_and_second(
+        calibration, shape, kernel=kernel, threshold=threshold, crop=crop, soft_crop=soft_crop
+    )[0]
+
+
+def espirit_and_second(
+    calibration: Tensor,
+    shape: tuple[int, int],
+    *,
+    kernel: int = 6,
+    threshold: float = 0.02,
+    crop: float = 0.9,
+    soft_crop: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return the maps of `espirit`, and how far a pixel asks for a second set of them.
+
+    That is (..., x, y) the second eigenvalue where there are two coils, and with more at most a
+    little above it: the fourth root of the sum of the fourth powers of all but the first. It is 1
+    where two places of the object share a pixel, as where it overflows the field of view.
+    """
     size = kernel_size(calibration, shape, kernel)
     *batch, coils, n_kx, n_ky = calibration.shape
     basis = _kernels(calibration.reshape(-1, coils, n_kx, n_ky), size, threshold)
     few = _matrices(basis.reshape(len(basis), -1, coils, *size))
     faintest = max(2 * crop - 1, 0) ** 2 if soft_crop else crop
     maps = calibration.new_empty(len(few), coils, *shape)
-    for one, result in zip(few, maps, strict=True):
-        vectors, eigenvalues = _solve(one, shape, faintest)
+    second = maps.real.new_empty(len(few), *shape)
+    for one, result, others in zip(few, maps, second, strict=True):
+        vectors, eigenvalues, fourth_powers = _solve(one, shape, faintest)
+        others.copy_(_others(fourth_powers, eigenvalues))
         weight = _soft_weight(eigenvalues, crop) if soft_crop else eigenvalues > crop
         result.copy_((first_coil_real(vectors) * weight.unsqueeze(-1)).movedim(-1, 0))
-    return maps.reshape(*batch, coils, *shape)
+    return maps.reshape(*batch, coils, *shape), second.reshape(*batch, *shape)
 
 
 def calibration_from_lines(lines: Tensor, n_x: int = 24) -> Tensor:
@@ -153,8 +175,10 @@ def _matrices(kernels: Tensor) -> Tensor:
     return matrices
 
 
-def _solve(few: Tensor, shape: tuple[int, int], faintest: float) -> tuple[Tensor, Tensor]:
+def _solve(few: Tensor, shape: tuple[int, int], faintest: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the vectors (x, y, coils) of one slice, of any length and phase, and eigenvalues.
+
+    Last comes the sum of the fourth powers of all eigenvalues (x, y).
 
     Where the greatest eigenvalue is not above `faintest`, the vector may be wrong and the
     eigenvalue (x, y) too low.
@@ -182,14 +206,19 @@ def _solve(few: Tensor, shape: tuple[int, int], faintest: float) -> tuple[Tensor
         start = start[: rows.stop - rows.start, : shape[1]]
         vector, value = _product(gram, start)
         residual = _norm(vector - value.unsqueeze(-1) * start)
-        others = (fourth_powers[rows] - value**4).clamp_min(0) ** 0.25
+        others = _others(fourth_powers[rows], value)
         uncertain = residual * others > _TOLERANCE * value * (value - others)
         unsure[rows] = uncertain & (fourth_powers[rows] > faintest**4)
         hard.append(gram[unsure[rows]])
         vectors[rows], eigenvalues[rows] = vector, value
     alone = torch.cat(hard)
     vectors[unsure], eigenvalues[unsure] = _product(alone, _dominant(alone, _SQUARINGS_ALONE))
-    return vectors, eigenvalues
+    return vectors, eigenvalues, fourth_powers
+
+
+def _others(fourth_powers: Tensor, first: Tensor) -> Tensor:
+    """Bound all eigenvalues but the first, from the sum of the fourth powers of all."""
+    return (fourth_powers - first**4).clamp_min(0) ** 0.25
 
 
 def _product(gram: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,3 +60,8 @@ def conditions(kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
         scans.append([noise_ratio(lines, maps, rows), acceleration, effective_coils(maps)])
     numbers = torch.stack([torch.stack(scan) for scan in scans])
     return (numbers / numbers.new_tensor(TYPICAL)).log()
+
+
+def told_numbers(told: Tensor) -> Tensor:
+    """Return what conditions (batch, N_CONDITIONS) stand for: noise ratio, acceleration, coils."""
+    return told.exp() * told.new_tensor(TYPICAL)

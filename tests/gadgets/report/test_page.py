@@ -216,6 +216,15 @@ def test_fallbacks_are_announced_with_their_reasons(findings, plan, masks, tmp_p
     assert "slice 1 · fallback" in text
 
 
+def test_slices_that_overflow_the_field_of_view_are_announced(findings, plan, masks, tmp_path):
+    assert "overflows" not in read(findings, tmp_path).text
+    slices = [s | {"fov_folded": s["slice"] != 1} for s in findings.scan["slices"]]
+    text = read(build(plan, masks, scan={"slices": slices}), tmp_path).text
+    assert "The object overflows the field of view along ky in slices 0, 2." in " ".join(
+        text.split()
+    )
+
+
 def test_bars_stand_on_the_rows_of_the_counters_in_the_scan(
     findings, masks, plan, tmp_path
 ) -> None:

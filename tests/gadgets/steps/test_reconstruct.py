@@ -12,8 +12,9 @@ from gadgets.mrd.items import Frame, Item, PreScan
 from gadgets.pipeline.chain import run
 from gadgets.pipeline.models import Models
 from gadgets.pipeline.scan import Scan
-from gadgets.steps.coil_maps import CoilMaps
+from gadgets.steps.coil_maps import FOLDED, CoilMaps
 from gadgets.steps.reconstruct import Reconstruct
+from mnet.recon.conditions import conditions
 from mnet.recon.l1_wavelet import l1_wavelet
 from mnet.recon.linear import cg_sense
 from mnet.recon.modl import MoDL
@@ -133,6 +134,32 @@ def test_modl_is_the_model_applied() -> None:
     torch.testing.assert_close(torch.from_numpy(out.image), expected[0])
 
 
+@pytest.mark.parametrize("loud", [0.01, 0.1])
+def test_the_meta_says_what_modl_was_told_and_its_last_lam(loud: float) -> None:
+    model = small_modl()
+    torch.nn.init.normal_(model.log_lam.weight, std=0.3)
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((2, *frame().kspace.shape)) * loud / np.sqrt(2)
+    noisy = (frame().kspace + noise[0] + 1j * noise[1]) * ROWS
+    given = replace(frame(maps()), kspace=noisy.astype(np.complex64))
+    meta = reconstruct(given, Fixed(mine=model), weights="mine").meta
+    batch = [torch.from_numpy(a)[None] for a in (given.kspace, maps(), ROWS.astype(np.float32))]
+    told = conditions(*batch)
+    assert float(meta["noise_ratio"]) == pytest.approx(0.02 * float(told[0, 0].exp()), rel=5e-3)
+    a, b = model.log_lam.bias[-1], model.log_lam.weight[-1]
+    assert float(meta["lam"]) == pytest.approx(float((a + b @ told[0]).exp()), rel=5e-3)
+    others = set(reconstruct(given, method="cg_sense").meta)
+    assert not others & {"noise_ratio", "lam"}, "others are told nothing"
+
+
+def test_conditions_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(*_: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("MoDL was not told its conditions")
+
+    monkeypatch.setattr("mnet.recon.modl.conditions", again)
+    assert reconstruct(frame(maps()), Fixed(modl=small_modl())).image is not None
+
+
 def test_float32_is_a_choice_of_the_pipeline() -> None:
     model = small_modl()
     given = frame(maps())
@@ -244,6 +271,44 @@ def test_of_a_calibration_with_gaps_the_longest_run_is_used() -> None:
     (a,) = with_maps(prescan([0, 2, 3, *range(6, 15), 18]), frame())
     (b,) = with_maps(prescan(list(range(6, 15))), frame())
     np.testing.assert_array_equal(csm_of(a), csm_of(b))
+
+
+def folded(given: PreScan | Frame) -> PreScan | Frame:
+    """See the same object in half the field of view, whose width it overflows."""
+    wide = coil_images(16, 40, 3, given.key.slice)
+    kspace = fft(np.roll(wide[:, :, :20] + wide[:, :, 20:], 10, 2), 2).astype(np.complex64)
+    if isinstance(given, PreScan):
+        return replace(given, lines=kspace[:, :, given.counters])
+    return replace(given, kspace=kspace * given.mask)
+
+
+def test_an_object_that_overflows_is_in_the_meta_and_once_per_slice_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scan, lines = Scan(geometry=ONE.geometry), list(range(4, 16))
+    items = [
+        folded(prescan(lines, 1)),
+        prescan(lines, 0),
+        *(frame(slice_=slice_) for slice_ in (0, 1, 1)),
+    ]
+    out = [item for item in run((CoilMaps(),), scan, items) if isinstance(item, Frame)]
+    assert [item.meta["fov_folded"] for item in out] == ["false", "true", "true"]
+    warnings = [r.getMessage() for r in caplog.records if "overflows the field" in r.getMessage()]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("slice 1: ")
+    assert scan.counts == {FOLDED: 1}
+
+
+def test_maps_of_a_frame_s_own_lines_say_so_too() -> None:
+    twelve = np.isin(np.arange(20), range(4, 16))
+    given = replace(frame(rows=np.ones(20, bool)), calibration=twelve)
+    (out,) = with_maps(folded(given))
+    assert out.meta["fov_folded"] == "true"
+
+
+def test_of_few_lines_nothing_is_said_about_the_field_of_view() -> None:
+    (out,) = with_maps(folded(prescan(list(range(8, 12)))), frame())
+    assert "fov_folded" not in out.meta
 
 
 @pytest.mark.parametrize("n", [0, 1, 3])
