@@ -31,16 +31,16 @@ def folded(lines: Tensor) -> bool | None:
 
 
 def test_most_scans_that_overflow_are_told_from_those_that_fit(monkeypatch) -> None:
-    """Of base scans 20 of 24 and 2 of 173; here 16 and 0 of 20, of which a few may go astray."""
+    """Of base scans 20 of 24 and 2 of 173; five in six of 40 would be 33, a deviation 2.4."""
     said = {
         overflow: [
             folded(scan(seed, overflow=overflow, n_coils=8, monkeypatch=monkeypatch))
-            for seed in range(20)
+            for seed in range(40)
         ]
         for overflow in (True, False)
     }
-    assert sum(map(bool, said[True])) >= 14
-    assert sum(map(bool, said[False])) <= 1
+    assert sum(map(bool, said[True])) >= 26
+    assert sum(map(bool, said[False])) <= 3
 
 
 def bar(overhang: float, n_coils: int = 6) -> Tensor:

@@ -33,10 +33,10 @@ JSON = {
 
 @pytest.fixture(scope="module")
 def scans():
-    """Eight ordinary scans of several coils."""
-    described = cohort(n=40, seed=5, share=0.0)
+    """Sixteen ordinary scans of several coils."""
+    described = cohort(n=60, seed=5, share=0.0, largest=140)
     drawn = (draw(volumes(), described, number) for number in range(described.n))
-    return [s for s in drawn if not s.folded and len(s.kspace) > 1][:8]
+    return [s for s in drawn if not s.folded and len(s.kspace) > 1][:16]
 
 
 def number(scan, name):
@@ -82,10 +82,13 @@ def test_noise_has_as_much_energy_in_every_line_and_no_brightness_but_its_own(sc
 
 
 def test_a_partial_echo_is_seen_at_either_end_of_the_readout(scans):
-    for seed, scan in enumerate(scans):
-        # the crop of the oversampling leaves a thousandth of the energy where nothing was measured
-        assert number(partial_echo(scan, np.random.default_rng(seed)), "echo") < -1.5
-        assert number(scan, "echo") > -1
+    # the crop of the oversampling leaves a thousandth of the energy where nothing was measured,
+    # and noise is in both ends
+    cut = [
+        number(partial_echo(scan, np.random.default_rng(seed)), "echo")
+        for seed, scan in enumerate(scans)
+    ]
+    assert max(cut) < min(number(scan, "echo") for scan in scans) - 0.2
 
 
 def test_what_overflows_the_field_of_view_is_bright_at_both_edges(scans):
