@@ -1,9 +1,17 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from mnet.recon.modl import MoDL
 from tests.mnet.helpers.small_problems import problem, trained_looking
+from training.config import read_config
+from training.data.sources import TABLE
+from training.fit.train_recon import Config
 from training.fit.widen import widened
+from training.study.study import read_study
+
+CONFIGS = TABLE.parents[1] / "configs"
 
 
 @pytest.mark.parametrize(("before", "after"), [(4, 6), (4, 8), (3, 7)])
@@ -30,3 +38,13 @@ def test_what_is_new_in_it_learns():
 def test_a_network_does_not_become_narrower():
     with pytest.raises(ValueError, match="4 channels, expected more than the 8 there are"):
         widened(MoDL(8, 1, 1), 4)
+
+
+def test_the_large_network_learns_from_the_scans_of_the_open_study_and_no_others():
+    config, study = (
+        read_config(Config, CONFIGS / "large_modl.json"),
+        read_study(CONFIGS / "open.json"),
+    )
+    assert set(config.cohorts) == set(study.base)
+    assert set(config.validation) == set(study.folds[study.deployed].validation)
+    assert Path(config.scans) == study.folder / "scans"
