@@ -96,7 +96,7 @@ def train(config: Config) -> dict[str, Any]:
         mask = torch.from_numpy(mask_for(cohort, number, sample, rng)).float()[None]
         told = told_of(model, sample, mask)
         cut = fewer_coils(*rolled(*band(sample, config.n_rows, rng), rng))
-        kspace, csm, mask = (part.to(device()) for part in conjugated(*cut, mask, rng))
+        kspace, csm, mask = (part.to(device()) for part in mirrored(*cut, mask, rng))
         set_unrolls(model, config, step)
         # the logarithm: every scan counts by the share of its error, not by its error
         return recon_loss(model, kspace, csm, mask, told).log()
@@ -263,19 +263,25 @@ def fewer_coils(kspace: Tensor, csm: Tensor, dropped: float = 1e-4) -> tuple[Ten
     return mix_rows(matrices, kspace), mix_rows(matrices, csm)
 
 
-def conjugated(
+def mirrored(
     kspace: Tensor, csm: Tensor, mask: Tensor, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return every second scan as its complex conjugate, whose k-space is mirrored at the centre.
+    """Return every second scan mirrored along y, and every second as its complex conjugate.
 
     Shapes (1, coils, rows, ky) and mask (1, ky). Which half of k-space is the fuller one is a
-    matter of sign conventions, of which a network shall not learn any.
+    matter of sign conventions, of which a network shall not learn any; nor of where the nose is.
     """
+    shift = 1 - kspace.shape[-1] % 2  # row 0 of an even number has no counterpart but itself
+
+    def turned_over(part: Tensor) -> Tensor:
+        return part.flip(-1).roll(shift, -1)
+
     if rng.random() < 0.5:
-        return kspace, csm, mask
-    shift = 1 - kspace.shape[-1] % 2
-    kspace, mask = (part.flip(-1).roll(shift, -1) for part in (kspace.conj(), mask))
-    return kspace.resolve_conj(), csm.conj().resolve_conj(), mask
+        kspace, csm, mask = turned_over(kspace), turned_over(csm), turned_over(mask)
+    if rng.random() < 0.5:
+        kspace, mask = turned_over(kspace.conj()).resolve_conj(), turned_over(mask)
+        csm = csm.conj().resolve_conj()
+    return kspace, csm, mask
 
 
 def recon_loss(

@@ -231,18 +231,18 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, np.ndarray]]:
     """Record the cohort, scan and mask of every training step from here on."""
     steps: list[tuple[str, int, np.ndarray]] = []
     last: list[Path] = []
-    loading, mirroring = train_recon.load, train_recon.conjugated
+    loading, mirroring = train_recon.load, train_recon.mirrored
 
     def load(path: Path) -> corpus.Sample:
         last.append(path)
         return loading(path)
 
-    def conjugated(kspace, csm, mask, rng):
+    def mirrored(kspace, csm, mask, rng):
         steps.append((last[-1].parent.name, int(last[-1].stem), mask[0].numpy() > 0.5))
         return mirroring(kspace, csm, mask, rng)
 
     monkeypatch.setattr(train_recon, "load", load)
-    monkeypatch.setattr(train_recon, "conjugated", conjugated)
+    monkeypatch.setattr(train_recon, "mirrored", mirrored)
     return steps
 
 
@@ -365,17 +365,21 @@ def test_a_scan_smaller_than_the_band_is_taken_whole():
 
 
 @pytest.mark.parametrize("n_ky", [24, 25])
-def test_a_conjugated_scan_has_the_conjugated_image(n_ky):
-    rng = np.random.default_rng(1)  # its first draw says to conjugate
+def test_a_mirrored_or_conjugated_scan_has_such_an_image(n_ky):
     kspace, csm = (
         torch.complex(*torch.randn(2, 1, 3, 8, n_ky, generator=torch.Generator().manual_seed(i)))
         for i in (0, 1)
     )
     mask = (torch.rand(1, n_ky, generator=torch.Generator().manual_seed(2)) < 0.4).float()
-    mirrored = train_recon.conjugated(kspace, csm, mask, rng)
-    assert not torch.equal(mirrored[2], mask)
     image = sense.adjoint(kspace, csm, mask)
-    torch.testing.assert_close(sense.adjoint(*mirrored), image.conj())
+    over = image.flip(-1).roll(1 - n_ky % 2, -1)
+    expected = {"as it is": image, "over": over, "conj": image.conj(), "both": over.conj()}
+    seen = set()
+    for seed in range(20):
+        found = sense.adjoint(*train_recon.mirrored(kspace, csm, mask, np.random.default_rng(seed)))
+        (name,) = (n for n, e in expected.items() if torch.allclose(found, e, atol=1e-5))
+        seen.add(name)
+    assert seen == set(expected)
 
 
 def test_a_band_with_fewer_coils_has_the_same_image_of_any_lines():
