@@ -1,4 +1,4 @@
-"""From fastMRI HDF5, Siemens twix and scan records to MRD HDF5, which every other tool reads."""
+"""From streams, fastMRI HDF5, Siemens twix and scan records to MRD HDF5, which every other tool reads."""
 
 from pathlib import Path
 
@@ -15,6 +15,7 @@ def convert(
     target_path: Path | str,
     *,
     first_axis: FirstAxis = "slice",
+    group: str | None = None,
     ky_center: int | None = None,
     overwrite: bool = False,
 ) -> str:
@@ -32,7 +33,7 @@ def convert(
         raise ConfigError(f"{target_path} exists and is kept: choose another name, or --overwrite")
     if not target_path.parent.is_dir():
         raise ConfigError(f"there is no folder {target_path.parent} to write to")
-    source = open_source(source_path, first_axis=first_axis)
+    source = open_source(source_path, first_axis=first_axis, group=group)
     header = source.header
     if ky_center is not None:
         header = with_ky_center(header, ky_center)

@@ -39,15 +39,24 @@ class Replayed:
     n_equal: int = 0  # predicted again, line for line
 
 
-def replay(path: Path, address: Address, config: str, first_axis: FirstAxis = "slice") -> Replayed:
+def replay(
+    path: Path,
+    address: Address,
+    config: str,
+    *,
+    first_axis: FirstAxis = "slice",
+    group: str | None = None,
+) -> Replayed:
     """Send everything, wait for the images, and compare masks where there are any.
+
+    What `first_axis` and `group` say is for `open_source`.
 
     Raises
     ------
     PeerError
         If the host reports an error.
     """
-    source = open_source(path, first_axis=first_axis)
+    source = open_source(path, first_axis=first_axis, group=group)
     hello, recorded = _of_record(path) if is_record(path) else (None, {})
     header = source.header
     if hello is not None:

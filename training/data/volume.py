@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gadgets.errors import GadgetError, ProtocolError
-from gadgets.files.fastmri import FastmriFile
-from gadgets.files.mrd_hdf5 import MrdFile
+from gadgets.errors import ConfigError, GadgetError, ProtocolError
+from gadgets.files.kspace_file import KspaceFile
 from gadgets.files.source import open_kspace
 from gadgets.mrd.echo import centred
 from gadgets.mrd.geometry import Geometry
@@ -31,7 +30,7 @@ from training.data.line_index import LineIndex, line_index
 class MeasuredVolume:
     """A fully sampled scan on disk."""
 
-    file: MrdFile | FastmriFile
+    file: KspaceFile
     geometry: Geometry
     index: LineIndex
 
@@ -152,7 +151,7 @@ def naming(path: Path) -> Iterator[None]:
     """Name the file in every error, all of which become ValueError."""
     try:
         yield
-    except ProtocolError as error:  # of the reader, which has named it
+    except (ConfigError, ProtocolError) as error:  # of the reader, which has named it
         raise ValueError(str(error)) from error
     except (GadgetError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
