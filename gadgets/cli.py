@@ -140,9 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("source", type=Path, help="file, or the folder of a scan record")
     convert.add_argument("target", type=Path, help="MRD HDF5 to write")
-    convert.add_argument(
-        "--ky-center", type=int, metavar="COUNTER", help="where the source's header has it wrong"
-    )
+    convert.add_argument("--ky-center", metavar="COUNTER", help="short for --header ky_center=")
     convert.add_argument("--overwrite", action="store_true", help="replace an existing target")
     _vendor_kit(add)
     check = add(
@@ -171,6 +169,14 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument(
             "--group", help="which scan of an MRD HDF5 file, where it holds several"
+        )
+        command.add_argument(
+            "--header",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="replace what a header has wrong: ky_min, ky_max, ky_center, averages, encoded, "
+            "recon, encoded_fov, recon_fov, coils, trajectory, repeats (docs/data.md)",
         )
     return parser
 
@@ -379,7 +385,16 @@ def _scan(options: argparse.Namespace) -> int:
 
 def _reading(options: argparse.Namespace) -> dict[str, Any]:
     """Return what `open_source` is told of a data argument."""
-    return {"first_axis": options.first_axis, "group": options.group}
+    from .mrd.header_values import read_values
+
+    given = list(options.header)
+    if getattr(options, "ky_center", None) is not None:
+        given.append(f"ky_center={options.ky_center}")
+    return {
+        "first_axis": options.first_axis,
+        "group": options.group,
+        "header": read_values(given),
+    }
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -518,7 +533,6 @@ def _convert(options: argparse.Namespace) -> int:
     said = convert(
         options.source,
         options.target,
-        ky_center=options.ky_center,
         **_reading(options),
         overwrite=options.overwrite,
     )

@@ -98,7 +98,12 @@ class MrdFile:
         with opened(self.path) as file:
             rows = file[self.group]["data"][() if numbers is None else numbers].reshape(-1)
             order = range(len(rows)) if numbers is None else numbers.tolist()
-            columns = _line_headers(rows["head"]), rows["data"], rows["traj"]
+            kinds = file[self.group]["data"].dtype
+            columns = (
+                _line_headers(rows["head"]),
+                [_numbers(one, kinds["data"]) for one in rows["data"]],
+                [_numbers(one, kinds["traj"]) for one in rows["traj"]],
+            )
             return [_acquisition(*line) for line in zip(order, *columns, strict=True)]
 
     def waveforms(self) -> list[Waveform]:
@@ -203,6 +208,17 @@ def _same_fields(a: np.dtype[Any], b: np.dtype[Any]) -> bool:
     )
 
 
+def _numbers(stored: NDArray[Any], kind: np.dtype[Any]) -> NDArray[np.float32]:
+    """Return a row's numbers, which some writers store as doubles or big-endian.
+
+    h5py gives those of variable length in the machine's order, whatever the file's.
+    """
+    base = h5py.check_vlen_dtype(kind)
+    if base is not None and base.byteorder == ">":
+        stored = stored.view(base)
+    return np.asarray(stored, "<f4")
+
+
 def _sized(what: str, values: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
     if values.size != shape[0] * shape[1]:
         raise ProtocolError(
@@ -216,8 +232,7 @@ def _acquisition(
 ) -> Acquisition:
     samples, dimensions = int(header["number_of_samples"]), int(header["trajectory_dimensions"])
     shape = int(header["active_channels"]), samples
-    # some writers store doubles, or big-endian numbers
-    paired = np.asarray(data, "<f4")[: data.size // 2 * 2].view(np.complex64)
+    paired = data[: data.size // 2 * 2].view(np.complex64)
     return Acquisition(
         header=header,
         data=_sized(f"acquisition {i}", paired, shape),

@@ -1,7 +1,7 @@
 """MRD streams in files and pipes, as siemens_to_ismrmrd and ismrmrd_hdf5_to_stream write them.
 
-The bytes are those of a connection (`gadgets.mrd.messages`): perhaps a configuration and texts, then
-the MRD header, readouts and waveforms, and CLOSE. A stream that ends without it was cut.
+The bytes are those of a connection (`gadgets.mrd.messages`): perhaps a configuration and texts,
+then the MRD header, readouts and waveforms, and CLOSE. A stream that ends without it was cut.
 """
 
 import stat

@@ -1,8 +1,9 @@
 """Data arguments of every command: k-space files and scan records, told apart by content."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import h5py
 
@@ -10,6 +11,7 @@ from ..errors import ConfigError, ProtocolError
 from ..mrd.geometry import Geometry
 from ..mrd.items import Acquisition, Waveform
 from ..mrd.messages import Header
+from .amend import amended
 from .fastmri import FastmriFile, FirstAxis
 from .foreign import foreign
 from .hdf5 import opened
@@ -21,6 +23,7 @@ from .twix import is_twix, read_twix
 
 __all__ = ["Source", "open_kspace", "open_source", "read_images", "write_images", "write_mrd"]
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 EXPECTED = (
     "MRD HDF5 (a group with xml and data), an MRD stream, fastMRI HDF5 (/kspace), Siemens twix or "
     "the folder of a scan record"
@@ -46,16 +49,30 @@ class Source:
 
 
 def open_source(
-    path: Path | str, *, first_axis: FirstAxis = "slice", group: str | None = None
+    path: Path | str,
+    *,
+    first_axis: FirstAxis = "slice",
+    group: str | None = None,
+    header: Mapping[str, str] = NOTHING,
 ) -> Source:
     """Read MRD (HDF5, or a stream in a file or pipe), fastMRI, twix or a record into memory.
 
     ``first_axis`` says what the first axis of a fastMRI array counts, ``group`` which of several
-    scans in MRD HDF5 is meant. Raises FileNotFoundError, ProtocolError where the file is none of
-    these or is damaged, ConfigError where it holds several scans and none is named, and
-    HeaderError; for twix also what `read_twix` does.
+    scans in MRD HDF5 is meant, ``header`` what replaces what a header has wrong
+    (`gadgets.mrd.header_values`); what it leaves out is taken from the lines (`amended`).
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ProtocolError
+        If it is of none of these formats, damaged, or without acquisitions.
+    ConfigError
+        If it holds several scans and none is named; for twix also as `read_twix`.
+    HeaderError
+        As `amended`; for fastMRI and twix also where the scan is not supported.
     """
-    file = open_kspace(Path(path), first_axis=first_axis, group=group)
+    file = open_kspace(Path(path), first_axis=first_axis, group=group, header=header)
     return Source(
         kind=file.kind,
         header=file.header,
@@ -65,7 +82,11 @@ def open_source(
 
 
 def open_kspace(
-    path: Path, *, first_axis: FirstAxis = "slice", group: str | None = None
+    path: Path,
+    *,
+    first_axis: FirstAxis = "slice",
+    group: str | None = None,
+    header: Mapping[str, str] = NOTHING,
 ) -> KspaceFile:
     """Look at a file; readouts of HDF5 and of streams are read when they are asked for.
 
@@ -74,38 +95,45 @@ def open_kspace(
     """
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
+    if not path.is_dir() and not is_pipe(path) and h5py.is_hdf5(path):
+        return _from_hdf5(path, first_axis, group, header)
+    return amended(_opened(path), header)
+
+
+def _opened(path: Path) -> KspaceFile:
+    """Look at a file that is no HDF5."""
     if is_record(path):
         return _from_record(path)
     if path.is_dir():
         raise ProtocolError(f"{path} cannot be read as HDF5: it is a folder, and no scan record")
     if is_pipe(path):
         return _from_pipe(path)
-    if h5py.is_hdf5(path):
-        return _from_hdf5(path, first_axis, group)
     with path.open("rb") as file:
         start = file.read(LOOK)
     if is_stream(start):
         return MrdStreamFile.of(path)
     if is_twix(path):
-        header, acquisitions = read_twix(path)
-        return InMemory(kind="Siemens twix", path=path, header=header, acquisitions=acquisitions)
+        xml, acquisitions = read_twix(path)
+        return InMemory(kind="Siemens twix", path=path, header=xml, acquisitions=acquisitions)
     raise ProtocolError(
         foreign(path)
         or f"{path} cannot be read as HDF5, nor as a stream or twix: expected {EXPECTED}"
     )
 
 
-def _from_hdf5(path: Path, first_axis: FirstAxis, group: str | None) -> KspaceFile:
+def _from_hdf5(
+    path: Path, first_axis: FirstAxis, group: str | None, header: Mapping[str, str]
+) -> KspaceFile:
     with opened(path) as file:
         if group is None and "kspace" in file:
-            return FastmriFile.of(path, file, first_axis)
+            return FastmriFile.of(path, file, first_axis, header)
         found = groups(file)
         if not found:
             raise ProtocolError(f"expected {EXPECTED}, got HDF5 with {sorted(file)}")
-        if group is not None and group.strip("/") in found:
-            return MrdFile.of(path, file, group.strip("/"))
-        if group is None and len(found) == 1:
-            return MrdFile.of(path, file, found[0])
+        chosen = found[0] if group is None and len(found) == 1 else (group or "").strip("/")
+        one = MrdFile.of(path, file, chosen) if chosen in found else None
+    if one is not None:
+        return amended(one, header)
     listed = ", ".join(found)
     if group is None:
         raise ConfigError(f"{path} holds {len(found)} scans: name one with --group, of {listed}")

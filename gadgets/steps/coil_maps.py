@@ -65,7 +65,7 @@ def _check_centre(scan: Scan, frame: Frame) -> None:
     if not scan.counts[OFF_CENTRE]:
         log.warning(
             "slice %d: the strongest line is ky %d, but the header's center is %d; if that is "
-            "wrong, `mnet convert --ky-center` writes a file with another",
+            "wrong, `--header ky_center=COUNTER` of replay and convert sets another",
             frame.key.slice,
             scan.geometry.counter(strongest),
             scan.geometry.center,

@@ -1,4 +1,4 @@
-"""The small files of `shared/cases`, reconstructed in this process and compared with their object."""
+"""The small files of `shared/cases`, reconstructed here and compared with their object."""
 
 from pathlib import Path
 from typing import Any
