@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError, GadgetsError
+from .errors import ConfigError, GadgetsError, IncompleteError
 from .host import logs
 
 log = logging.getLogger(__name__)
@@ -378,8 +378,16 @@ def _maskd(options: argparse.Namespace) -> int:
 
 def _scan(options: argparse.Namespace) -> int:
     from .files.source import open_source
+    from .scanner.adaptive_scan import acquirable_rows, plan_lines
 
     source = open_source(options.data, **_reading(options))
+    try:
+        plan_lines(acquirable_rows(source), options.acceleration, options.echo_train)
+    except IncompleteError as error:  # before a host is started
+        raise IncompleteError(
+            f"{options.data} cannot be played as an adaptive scan: {error}. `mnet replay "
+            f"{options.data}` reconstructs what was measured"
+        ) from error
     return _closed_loop(options, source, options.data.name)
 
 
