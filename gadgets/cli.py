@@ -386,7 +386,7 @@ def _scan(options: argparse.Namespace) -> int:
     except IncompleteError as error:  # before a host is started
         raise IncompleteError(
             f"{options.data} cannot be played as an adaptive scan: {error}. `mnet replay "
-            f"{options.data}` reconstructs what was measured"
+            f"{options.data}` reconstructs what was measured, if 4 lines lie around the centre"
         ) from error
     return _closed_loop(options, source, options.data.name)
 

@@ -20,6 +20,7 @@ from ..errors import HeaderError
 
 Ints = NDArray[np.int64]
 
+NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 SCAN_TOKEN = "mnet_scan_token"  # the userParameterString that pairs a scan with its sequence
 NOISE_BANDWIDTH = 0.793  # the value that stock noise adjustment assumes where a header has none
 LARGEST = 65535  # counters and matrix sizes are 16 bits wide on the wire
@@ -231,6 +232,14 @@ def parse(xml: bytes | str) -> Element:
     if root.tag != "ismrmrdHeader":
         raise HeaderError(f"the MRD header: expected <ismrmrdHeader>, got <{root.tag}>")
     return root
+
+
+def serialise(root: Element) -> bytes:
+    """Give the text of a header whose names are without their namespace."""
+    # A plain attribute, because a prefix on every name would be lost on readers without namespaces.
+    root.set("xmlns", NAMESPACE)
+    document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document
 
 
 def find(parent: Element, path: str) -> Element:

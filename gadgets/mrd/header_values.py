@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from .geometry import find, parse
-from .header_xml import serialise
+from .geometry import find, parse, serialise
 
 Refs = NDArray[np.uint16]
 LOOPS = ("average", "slice", "contrast", "phase", "repetition", "set")

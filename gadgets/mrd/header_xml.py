@@ -4,12 +4,9 @@ What is written follows the order of the ISMRMRD schema, which C++ and Python re
 """
 
 from collections.abc import Mapping, Sequence
-from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from .geometry import parse, text
-
-NAMESPACE = "http://www.ismrm.org/ISMRMRD"
+from .geometry import parse, serialise, text
 
 
 def with_user_parameter(xml: bytes | str, name: str, value: str) -> bytes:
@@ -117,11 +114,3 @@ def _limit(limits: Element, name: str, minimum: int, maximum: int, center: int) 
 def _put(parent: Element, values: Mapping[str, str | float]) -> None:
     for name, value in values.items():
         SubElement(parent, name).text = str(value)
-
-
-def serialise(root: Element) -> bytes:
-    """Give the text of a header whose names are without their namespace."""
-    # A plain attribute, because a prefix on every name would be lost on readers without namespaces.
-    root.set("xmlns", NAMESPACE)
-    document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    return document

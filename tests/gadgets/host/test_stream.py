@@ -1,6 +1,7 @@
 """`mnet stream` between pipes, as its users run it: in a process of its own."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -8,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gadgets.files.mrd_stream import messages, reader
 from gadgets.mrd.items import Image
@@ -95,3 +97,34 @@ def test_a_failure_is_a_sentence_and_a_status_and_leaves_no_close(
     if "cut" in said:  # what was whole is there
         with target.open("rb") as file, pytest.raises(Exception, match="without CLOSE"):
             assert len(list(messages(reader(file)))) > 0
+
+
+ROOT = Path(__file__).parents[3]
+CODESPEC = {"image", "buffers", "command", "args", "env", "workingDir", "resources", "maxReplicas"}
+JOB = {"codespec", "buffers", "tags", "nodePool", "replicas"}
+
+
+def test_the_job_of_the_deployment_page_has_tyger_s_fields_and_its_command_runs(
+    tmp_path: Path,
+) -> None:
+    page = (ROOT / "docs/deployment.md").read_text()
+    (text,) = re.findall(r"```yaml\n(job:.*?)```", page, re.DOTALL)
+    run = yaml.safe_load(text)
+    assert set(run) <= {"job", "cluster", "timeoutSeconds"}
+    assert set(run["job"]) <= JOB
+    codespec = run["job"]["codespec"]
+    assert set(codespec) <= CODESPEC
+    assert codespec["buffers"] == {"inputs": ["input"], "outputs": ["output"]}
+    pipes = {"$(INPUT_PIPE)": tmp_path / "in", "$(OUTPUT_PIPE)": tmp_path / "out"}
+    for pipe in pipes.values():
+        os.mkfifo(pipe)
+    program, *rest = [str(pipes.get(word, word)) for word in codespec["command"]]
+    assert program == "mnet"
+    process = subprocess.Popen([sys.executable, "-m", "gadgets.cli", *rest])
+    writer = threading.Thread(target=lambda: pipes["$(INPUT_PIPE)"].write_bytes(WHOLE))
+    writer.start()
+    with pipes["$(OUTPUT_PIPE)"].open("rb") as file:
+        found = [type(message) for message in messages(reader(file))]
+    writer.join(30)
+    assert process.wait(30) == 0
+    assert found == [Header, Image, Image]
