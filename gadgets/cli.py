@@ -176,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
             default=[],
             metavar="KEY=VALUE",
             help="replace what a header has wrong: ky_min, ky_max, ky_center, averages, encoded, "
-            "recon, encoded_fov, recon_fov, coils, trajectory, repeats (docs/data.md)",
+            "recon, encoded_fov, recon_fov, coils, trajectory or repeats",
         )
     return parser
 

@@ -123,7 +123,7 @@ def _coils_last(file: h5py.File) -> bool:
     except HeaderError:
         return False
     matrix, n_coils = geometry.encoded[:2], geometry.n_coils
-    return stored.shape[2:] != matrix and stored.shape[1:] == (*matrix, n_coils)
+    return bool(stored.shape[2:] != matrix and stored.shape[1:] == (*matrix, n_coils))
 
 
 def _shape(stored: h5py.Dataset, coils_last: bool) -> Shape:

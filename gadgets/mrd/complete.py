@@ -59,7 +59,7 @@ def check_complete(kspace: Complex, rows: Bool, geometry: Geometry) -> None:
             f"expected all {rows.sum()} rows within the limits, got only zeros in {missing.size} "
             f"of them, first row {missing[0]}: not fully sampled"
         )
-    there = kspace[rows].any(axis=1)  # (rows, kx)
+    there: Bool = np.asarray(kspace[rows].any(axis=1))  # (rows, kx)
     share = float(there[:, there.any(axis=0)].mean())
     if share < 1 - _FEW_ZEROS:
         raise IncompleteError(

@@ -93,7 +93,8 @@ def _measured(
             f"expected a fully sampled scan, got {filled.size} rows with gaps between them, "
             f"in {filled[-1] - filled[0] + 1}"
         )
-    return measured[0]
+    first: Bool = measured[0]
+    return first
 
 
 def _n_coils(headers: NDArray[np.void]) -> int:
