@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError, GadgetsError
+from .errors import ConfigError, GadgetsError, IncompleteError
 from .host import logs
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         "Without --host it starts a host of its own and stops it in the end.\n\n"
         "example: mnet scan brain.h5 --acceleration 4 --report report.html",
     )
-    scan.add_argument("data", type=Path, help="MRD or fastMRI HDF5, or Siemens twix")
+    scan.add_argument(
+        "data", type=Path, help="MRD (HDF5, or a stream), fastMRI HDF5 or Siemens twix"
+    )
     _loop_options(scan)
 
     demo = add(
@@ -115,19 +117,30 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--records", type=Path, help="of the private host")
     replay.add_argument("--device", default="auto")
 
+    stream = add(
+        "stream",
+        _stream,
+        "Reconstruct an MRD stream from stdin to stdout, without a host.",
+        "Images leave as they are made; logs go to stderr. It fails if no image was made.\n\n"
+        "example: ismrmrd_hdf5_to_stream -i scan.h5 --use-stdout | mnet stream \\\n"
+        "           --config cg_sense.xml | ismrmrd_stream_to_hdf5 --use-stdin -o images.h5",
+    )
+    stream.add_argument("--config", required=True, help="pipeline, by its name")
+    stream.add_argument("-i", "--input", type=Path, help="file or named pipe (default: stdin)")
+    stream.add_argument("-o", "--output", type=Path, help="file or named pipe (default: stdout)")
+    stream.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default auto)")
+
     convert = add(
         "convert",
         _convert,
-        "Convert fastMRI HDF5, Siemens twix or a scan record to MRD HDF5.",
+        "Convert an MRD stream, fastMRI HDF5, Siemens twix or a scan record to MRD HDF5.",
         "The kind is told by content. What fastMRI and twix headers say of a patient is left out.\n"
         "Twix needs pip install mnet-gadgets[twix].\n\n"
         "example: mnet convert meas_MID00358_gre.dat gre.h5",
     )
     convert.add_argument("source", type=Path, help="file, or the folder of a scan record")
     convert.add_argument("target", type=Path, help="MRD HDF5 to write")
-    convert.add_argument(
-        "--ky-center", type=int, metavar="COUNTER", help="where the source's header has it wrong"
-    )
+    convert.add_argument("--ky-center", metavar="COUNTER", help="short for --header ky_center=")
     convert.add_argument("--overwrite", action="store_true", help="replace an existing target")
     _vendor_kit(add)
     check = add(
@@ -143,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(quiet=True)
     for command in (serve, check):
         _host_options(command)
-    for command in (serve, check, scan, demo, replay):
+    for command in (serve, check, scan, demo, replay, stream):
         _folders(command)
     for command in (serve, maskd):
         command.add_argument("--log-json", action="store_true", help="log JSON, one object a line")
@@ -153,6 +166,17 @@ def _parser() -> argparse.ArgumentParser:
             choices=["slice", "repetition"],
             default="slice",
             help="what the first axis of a fastMRI array counts",
+        )
+        command.add_argument(
+            "--group", help="which scan of an MRD HDF5 file, where it holds several"
+        )
+        command.add_argument(
+            "--header",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="replace what a header has wrong: ky_min, ky_max, ky_center, averages, encoded, "
+            "recon, encoded_fov, recon_fov, coils, trajectory or repeats",
         )
     return parser
 
@@ -354,9 +378,31 @@ def _maskd(options: argparse.Namespace) -> int:
 
 def _scan(options: argparse.Namespace) -> int:
     from .files.source import open_source
+    from .scanner.adaptive_scan import acquirable_rows, plan_lines
 
-    source = open_source(options.data, first_axis=options.first_axis)
+    source = open_source(options.data, **_reading(options))
+    try:
+        plan_lines(acquirable_rows(source), options.acceleration, options.echo_train)
+    except IncompleteError as error:  # before a host is started
+        raise IncompleteError(
+            f"{options.data} cannot be played as an adaptive scan: {error}. `mnet replay "
+            f"{options.data}` reconstructs what was measured, if 4 lines lie around the centre"
+        ) from error
     return _closed_loop(options, source, options.data.name)
+
+
+def _reading(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what `open_source` is told of a data argument."""
+    from .mrd.header_values import read_values
+
+    given = list(options.header)
+    if getattr(options, "ky_center", None) is not None:
+        given.append(f"ky_center={options.ky_center}")
+    return {
+        "first_axis": options.first_axis,
+        "group": options.group,
+        "header": read_values(given),
+    }
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -462,7 +508,7 @@ def _replay(options: argparse.Namespace) -> int:
     from .scanner.replay import replay
 
     with _host(options) as (address, _):
-        result = replay(options.data, address, options.config, options.first_axis)
+        result = replay(options.data, address, options.config, **_reading(options))
     if options.output:
         write_images(options.output, result.images, "mnet")
     print(f"{len(result.images)} images of {result.n_acquisitions} acquisitions")
@@ -471,14 +517,31 @@ def _replay(options: argparse.Namespace) -> int:
     return 0 if result.images and result.n_equal == result.n_masks else 1
 
 
+def _stream(options: argparse.Namespace) -> int:
+    from .host.stream import run_files
+    from .pipeline.build import load
+    from .pipeline.catalogue import OURS
+    from .pipeline.own_gadgets import own_gadgets
+
+    n_images = run_files(
+        options.input,
+        options.output,
+        load(options.config, extra=options.pipelines),
+        device=options.device,
+        catalogue=own_gadgets(options.gadgets) if options.gadgets else OURS,
+    )
+    if not n_images:
+        print("mnet stream: no image was made; the log says why", file=sys.stderr)
+    return 0 if n_images else 1
+
+
 def _convert(options: argparse.Namespace) -> int:
     from .files.convert import convert
 
     said = convert(
         options.source,
         options.target,
-        first_axis=options.first_axis,
-        ky_center=options.ky_center,
+        **_reading(options),
         overwrite=options.overwrite,
     )
     print(said)

@@ -4,6 +4,7 @@
     ├── ConfigError     a pipeline or a command line that cannot be what was meant
     ├── HeaderError     an MRD header that cannot be reconstructed (also a ValueError)
     ├── ProtocolError   bytes from a peer or a file that break the protocol
+    ├── IncompleteError a file that is not the fully sampled scan that is needed (a ValueError too)
     └── GadgetError     a gadget failed on its input; the cause is chained
 
 Messages say what, what was expected and what came instead.
@@ -24,6 +25,10 @@ class HeaderError(GadgetsError, ValueError):
 
 class ProtocolError(GadgetsError):
     """Bytes from a peer or a file break the protocol."""
+
+
+class IncompleteError(GadgetsError, ValueError):
+    """A file is not the fully sampled scan that is needed."""
 
 
 class GadgetError(GadgetsError):

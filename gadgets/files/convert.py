@@ -1,13 +1,13 @@
-"""From fastMRI HDF5, Siemens twix and scan records to MRD HDF5, which every other tool reads."""
+"""From every format that is read to MRD HDF5, which every other tool reads."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import ConfigError
 from ..mrd.geometry import Geometry
-from ..mrd.header_xml import with_ky_center
 from .fastmri import FirstAxis
 from .mrd_hdf5 import write_mrd
-from .source import open_source
+from .source import NOTHING, open_source
 
 
 def convert(
@@ -15,15 +15,15 @@ def convert(
     target_path: Path | str,
     *,
     first_axis: FirstAxis = "slice",
-    ky_center: int | None = None,
+    group: str | None = None,
+    header: Mapping[str, str] = NOTHING,
     overwrite: bool = False,
 ) -> str:
     """Write what a data argument holds as MRD HDF5 and say in a sentence what was done.
 
-    `ky_center` replaces the header's centre of k-space, where the source has it wrong. With
-    `overwrite` an existing target is replaced once the new file is whole. Raises what `open_source`
-    raises, HeaderError for a centre outside the limits, and ConfigError where the target exists or
-    is the source.
+    `header` replaces what the source's header has wrong. With `overwrite` an existing target is
+    replaced once the new file is whole. Raises what `open_source` raises, HeaderError where a
+    header that was changed cannot be, and ConfigError where the target exists or is the source.
     """
     source_path, target_path = Path(source_path), Path(target_path)
     if source_path.resolve() == target_path.resolve():
@@ -32,12 +32,10 @@ def convert(
         raise ConfigError(f"{target_path} exists and is kept: choose another name, or --overwrite")
     if not target_path.parent.is_dir():
         raise ConfigError(f"there is no folder {target_path.parent} to write to")
-    source = open_source(source_path, first_axis=first_axis)
-    header = source.header
-    if ky_center is not None:
-        header = with_ky_center(header, ky_center)
-        Geometry.parse(header)  # refuses a centre outside the limits
-    write_mrd(target_path, header, source.acquisitions, source.waveforms)
+    source = open_source(source_path, first_axis=first_axis, group=group, header=header)
+    if header:
+        Geometry.parse(source.header)  # refuses a centre outside the limits
+    write_mrd(target_path, source.header, source.acquisitions, source.waveforms)
     slices = {int(line.header["slice"]) for line in source.acquisitions}
     return (
         f"{source_path} ({source.kind}) -> {target_path} (MRD HDF5): "

@@ -1,12 +1,14 @@
 """fastMRI HDF5: a k-space array and, mostly, an MRD header, turned into readouts.
 
-``kspace`` is [slice, coil, kx, ky], or [slice, kx, ky] for one coil, kx the readout. The array is
+``kspace`` is [slice, coil, kx, ky], or [slice, kx, ky] for one coil, kx the readout; where the
+header shows that coils are stored last, [slice, kx, ky, coil] is read as well. The array is
 padded with zeros to the encoded matrix, so only columns that the header's limits cover were
 acquired; a ky counter is what the scanner counted, not the column. Zbontar et al. 2018,
 arXiv:1811.08839.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from ..errors import HeaderError, ProtocolError
 from ..mrd.geometry import Geometry
 from ..mrd.header_layouts import ACQUISITION_HEADER, Flag
+from ..mrd.header_values import with_values
 from ..mrd.header_xml import header_xml, without_patient
 from ..mrd.items import Acquisition, Bool, Complex, Ints, Waveform
 from .hdf5 import opened, subject_of
@@ -47,13 +50,27 @@ class FastmriFile:
     subject: str  # whose scan it is
     assumed: tuple[str, ...]  # in place of a header
     first_axis: FirstAxis
+    _coils_last: bool
     _headers: NDArray[np.void]  # (lines,)
 
     @classmethod
-    def of(cls, path: Path, file: h5py.File, first_axis: FirstAxis) -> "FastmriFile":
-        """Look at an open file, which holds `/kspace`; ProtocolError where it does not fit."""
-        shape = _shape(file["kspace"])
+    def of(
+        cls,
+        path: Path,
+        file: h5py.File,
+        first_axis: FirstAxis,
+        values: Mapping[str, str],
+    ) -> "FastmriFile":
+        """Look at an open file, which holds `/kspace`; ProtocolError where it does not fit.
+
+        `values` replace those of the header that is used.
+        """
+        coils_last = _coils_last(file)
+        shape = _shape(file["kspace"], coils_last)
+        if coils_last:
+            log.warning("%s: kspace is taken for [slice, kx, ky, coil], as its header says", path)
         header, assumed = _header(file, shape, first_axis)
+        header = with_values(header, values) if values else header
         for note in assumed:
             log.warning("%s: %s", path, note)
         geometry = Geometry.parse(header)
@@ -65,6 +82,7 @@ class FastmriFile:
             subject=subject_of(file, path),
             assumed=assumed,
             first_axis=first_axis,
+            _coils_last=coils_last,
             _headers=_line_headers(shape, geometry, counters[acquired], first_axis),
         )
 
@@ -81,7 +99,10 @@ class FastmriFile:
         columns = Geometry.parse(self.header).row(headers["kspace_encode_step_1"])
         places = headers[self.first_axis].tolist()
         with opened(self.path) as file:
-            kspace = {place: _one(file["kspace"], place) for place in sorted(set(places))}
+            kspace = {
+                place: _one(file["kspace"], place, self._coils_last)
+                for place in sorted(set(places))
+            }
         return [
             Acquisition(header=header, data=kspace[place][:, :, column])
             for header, place, column in zip(headers, places, columns, strict=True)
@@ -92,19 +113,37 @@ class FastmriFile:
         return []
 
 
-def _shape(stored: h5py.Dataset) -> Shape:
+def _coils_last(file: h5py.File) -> bool:
+    """Say whether the header's matrix and coils fit the array only with the coils at its end."""
+    stored = file["kspace"]
+    if stored.ndim != 4 or "ismrmrd_header" not in file:
+        return False
+    try:
+        geometry = Geometry.parse(bytes(file["ismrmrd_header"][()]))
+    except HeaderError:
+        return False
+    matrix, n_coils = geometry.encoded[:2], geometry.n_coils
+    return bool(stored.shape[2:] != matrix and stored.shape[1:] == (*matrix, n_coils))
+
+
+def _shape(stored: h5py.Dataset, coils_last: bool) -> Shape:
     if stored.ndim not in (3, 4) or stored.dtype.kind != "c" or 0 in stored.shape:
         raise ProtocolError(
             "kspace: expected complex [slice, coil, kx, ky] or [slice, kx, ky], got "
             f"{stored.dtype} {list(stored.shape)}"
         )
+    if coils_last:
+        n_first, n_x, n_ky, n_coils = stored.shape
+        return n_first, n_coils, n_x, n_ky
     n_first, *coils, n_x, n_ky = stored.shape
     return n_first, coils[0] if coils else 1, n_x, n_ky
 
 
-def _one(stored: h5py.Dataset, place: int) -> Complex:
+def _one(stored: h5py.Dataset, place: int, coils_last: bool = False) -> Complex:
     """Read one place of the first axis, (coils, kx, ky)."""
     kspace = np.asarray(stored[place], np.complex64)
+    if coils_last:
+        return np.ascontiguousarray(kspace.transpose(2, 0, 1))
     return kspace if kspace.ndim == 3 else kspace[None]
 
 

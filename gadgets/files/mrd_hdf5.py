@@ -1,6 +1,6 @@
 """MRD HDF5: the files that the ISMRMRD tools and `gadgetron_ismrmrd_client` read and write.
 
-Raw data live in ``/dataset`` as ``xml``, ``data`` and ``waveforms``; images in
+Raw data live in a group, mostly ``/dataset``, as ``xml``, ``data`` and ``waveforms``; images in
 ``/GROUP/image_<series>`` as ``data`` (image, channel, z, y, x), ``header`` and ``attributes``.
 Rows are read and written many at a time: one by one costs 26 times as much. A whole file is read
 in one go; who wants one image at a time reads the headers first, and then the lines of each.
@@ -61,23 +61,29 @@ class MrdFile:
 
     kind: ClassVar[str] = "MRD HDF5"
     path: Path
+    group: str
     header: bytes  # XML
     subject: str  # whose scan it is
     assumed: ClassVar[tuple[str, ...]] = ()  # in place of a header; an MRD file has one
 
     @classmethod
-    def of(cls, path: Path, file: h5py.File) -> "MrdFile":
-        """Look at an open file, which holds `/dataset/xml` and `/dataset/data`."""
-        data = file["dataset/data"]
+    def of(cls, path: Path, file: h5py.File, group: str = "dataset") -> "MrdFile":
+        """Look at a group of an open file, which holds `xml`; ProtocolError if no raw data."""
+        if "data" not in file[group]:
+            raise ProtocolError(f"/{group} has an MRD header (xml), but no acquisitions (data)")
+        data = file[group]["data"]
         if data.dtype.names != _ACQUISITION_ROW.names:
             raise ProtocolError(
-                f"/dataset/data: expected fields {_ACQUISITION_ROW.names}, got {data.dtype}"
+                f"/{group}/data: expected fields {_ACQUISITION_ROW.names}, got {data.dtype}"
             )
         if not data.shape or data.size != data.shape[0]:  # some writers make it (lines, 1)
-            raise ProtocolError(f"/dataset/data: expected one row per line, got {data.shape}")
-        header = np.asarray(file["dataset/xml"][()], object).reshape(-1)[0]
+            raise ProtocolError(f"/{group}/data: expected one row per line, got {data.shape}")
+        if data.size == 0:
+            raise ProtocolError(f"/{group}/data has no acquisitions")
+        header = np.asarray(file[group]["xml"][()], object).reshape(-1)[0]
         return cls(
             path=path,
+            group=group,
             header=header.encode() if isinstance(header, str) else bytes(header),
             subject=subject_of(file, path),
         )
@@ -85,24 +91,41 @@ class MrdFile:
     def headers(self) -> NDArray[np.void]:
         """Read all headers (lines,), ACQUISITION_HEADER records in file order."""
         with opened(self.path) as file:
-            return _line_headers(file["dataset/data"].fields("head")[()].reshape(-1))
+            return _line_headers(file[self.group]["data"].fields("head")[()].reshape(-1))
 
     def lines(self, numbers: Ints | None = None) -> list[Acquisition]:
         """Read the lines of some numbers, which ascend; all lines where none are given."""
         with opened(self.path) as file:
-            rows = file["dataset/data"][() if numbers is None else numbers].reshape(-1)
+            rows = file[self.group]["data"][() if numbers is None else numbers].reshape(-1)
             order = range(len(rows)) if numbers is None else numbers.tolist()
-            columns = _line_headers(rows["head"]), rows["data"], rows["traj"]
+            kinds = file[self.group]["data"].dtype
+            columns = (
+                _line_headers(rows["head"]),
+                [_numbers(one, kinds["data"]) for one in rows["data"]],
+                [_numbers(one, kinds["traj"]) for one in rows["traj"]],
+            )
             return [_acquisition(*line) for line in zip(order, *columns, strict=True)]
 
     def waveforms(self) -> list[Waveform]:
         """Read all waveforms, in file order."""
         with opened(self.path) as file:
-            if "dataset/waveforms" not in file:
+            if "waveforms" not in file[self.group]:
                 return []
-            rows = file["dataset/waveforms"][()]
+            rows = file[self.group]["waveforms"][()].reshape(-1)
             pairs = zip(_headers(rows["head"], WAVEFORM_HEADER), rows["data"], strict=True)
             return [_waveform(i, *pair) for i, pair in enumerate(pairs)]
+
+
+def groups(file: h5py.File) -> list[str]:
+    """List the groups of an open file that hold an MRD header, whatever their names."""
+    found: list[str] = []
+
+    def visit(name: str, node: Any) -> None:
+        if isinstance(node, h5py.Group) and isinstance(node.get("xml"), h5py.Dataset):
+            found.append(name)
+
+    file.visititems(visit)
+    return found
 
 
 def write_mrd(
@@ -183,6 +206,17 @@ def _same_fields(a: np.dtype[Any], b: np.dtype[Any]) -> bool:
         _same_fields(a[name], b[name]) if b[name].names else a[name] == b[name]
         for name in b.names or ()
     )
+
+
+def _numbers(stored: NDArray[Any], kind: np.dtype[Any]) -> NDArray[np.float32]:
+    """Return a row's numbers, which some writers store as doubles or big-endian.
+
+    h5py gives those of variable length in the machine's order, whatever the file's.
+    """
+    base = h5py.check_vlen_dtype(kind)
+    if base is not None and base.byteorder == ">":
+        stored = stored.view(base)
+    return np.asarray(stored, "<f4")
 
 
 def _sized(what: str, values: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, HeaderError, ProtocolError
-from ..mrd.header_layouts import ACQUISITION_HEADER, Flag, is_imaging
+from ..mrd.header_layouts import ACQUISITION_HEADER, Flag, flags_of, is_imaging
 from ..mrd.header_xml import header_xml
 from ..mrd.items import Acquisition
 from .fastmri import channel_mask
@@ -101,6 +101,7 @@ def read_twix(path: Path) -> tuple[bytes, list[Acquisition]]:
     protocol = _Protocol(path, scan.get("hdr", {}))
     protocol.refuse_unsupported()
     lines = [_line(mdh, data, protocol) for mdh, data in blocks]
+    _refuse_3d(path, blocks, lines)
     return _header(path, protocol, blocks, lines), lines
 
 
@@ -162,13 +163,21 @@ class _Protocol:
     def refuse_unsupported(self) -> None:
         for name, supported, what in (
             ("sKSpace.ucTrajectory", (1,), "a trajectory that is not Cartesian"),
-            ("sKSpace.ucDimension", (1, 2), "3-D encoding"),
+            ("sKSpace.ucDimension", (1, 2, 4), "3-D encoding"),  # 4 is 3-D, but see _refuse_3d
             ("sFastImaging.lEPIFactor", (0, 1), "EPI"),
             ("sSliceAcceleration.lMultiBandFactor", (0, 1), "multiband"),
         ):
             value = self.number(name, supported[0])
             if value not in supported:
                 raise HeaderError(f"{self._path}: {what} is not supported ({name} is {value:g})")
+
+
+def _refuse_3d(path: Path, blocks: list[tuple[Any, Any]], lines: list[Acquisition]) -> None:
+    """Refuse more than one partition: Pulseq's protocol says 3-D whatever the sequence does."""
+    pairs = zip(blocks, lines, strict=True)
+    found = {int(mdh.Counter.Par) for (mdh, _), line in pairs if is_imaging(flags_of(line.header))}
+    if len(found) > 1:
+        raise HeaderError(f"{path}: 3-D encoding is not supported: {len(found)} partitions")
 
 
 def _line(mdh: Any, data: NDArray[np.complex64], protocol: _Protocol) -> Acquisition:

@@ -39,8 +39,6 @@ def centred(line: Acquisition | Burst, geometry: Geometry) -> Complex:
     header, data = line.header, line.data
     n_samples = data.shape[-1]
     centre = int(header["center_sample"])
-    if centre >= n_samples:  # some senders leave it at that of the full echo
-        centre = n_samples // 2
     pre, post = int(header["discard_pre"]), int(header["discard_post"])
     if n_samples == geometry.n_x < geometry.encoded[0]:
         pre = post = 0
@@ -49,6 +47,12 @@ def centred(line: Acquisition | Burst, geometry: Geometry) -> Complex:
             f"acquisition {int(header['scan_counter'])} has {n_samples} samples; discard_pre "
             f"and discard_post take {pre} and {post} of them: none is left"
         )
+    full = n_samples - pre - post >= (
+        geometry.encoded[0] if n_samples > geometry.n_x else geometry.n_x
+    )
+    # some senders leave it at that of the full echo, others never set it
+    if centre >= n_samples or (centre == 0 and full):
+        centre = n_samples // 2
     if flags_of(header) & Flag.REVERSE:
         data, centre, pre, post = data[..., ::-1], n_samples - 1 - centre, post, pre
     data, centre = data[..., pre : n_samples - post], centre - pre
@@ -63,6 +67,6 @@ def centred(line: Acquisition | Burst, geometry: Geometry) -> Complex:
             f"acquisition {int(header['scan_counter'])} has {n_samples} samples with center_sample "
             f"{int(header['center_sample'])}, which do not fit the encoded matrix of {n}"
         )
-    full = np.zeros((*data.shape[:-1], n), dtype=np.complex64)
-    full[..., max(start, 0) : max(start, 0) + kept.shape[-1]] = kept
-    return full
+    padded = np.zeros((*data.shape[:-1], n), dtype=np.complex64)
+    padded[..., max(start, 0) : max(start, 0) + kept.shape[-1]] = kept
+    return padded

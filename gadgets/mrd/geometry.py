@@ -20,9 +20,20 @@ from ..errors import HeaderError
 
 Ints = NDArray[np.int64]
 
+NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 SCAN_TOKEN = "mnet_scan_token"  # the userParameterString that pairs a scan with its sequence
 NOISE_BANDWIDTH = 0.793  # the value that stock noise adjustment assumes where a header has none
 LARGEST = 65535  # counters and matrix sizes are 16 bits wide on the wire
+SMALLEST = 4  # pixels: coil maps are estimated from as many lines at least
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceSpace:
+    """A Cartesian encoding space beside the imaging one, in which reference lines may be."""
+
+    encoded: tuple[int, int]  # matrix x, y
+    encoded_fov: tuple[float, float]  # mm
+    center: int  # ky counter of k = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,20 +64,32 @@ class Geometry:
     channel_labels: tuple[str, ...] = ()  # by coil number
     tr_ms: float | None = None
     user: Mapping[str, str] = field(default_factory=dict)  # all user parameters, as text
+    references: Mapping[int, ReferenceSpace] = field(default_factory=dict)  # by encoding_space_ref
+    notes: tuple[str, ...] = ()  # what stands in place of something that the header leaves out
 
     @classmethod
     def parse(cls, xml: bytes | str) -> "Geometry":
         """Read a header; elements that are not known here are passed over.
 
-        Raises HeaderError where the text is no MRD header, lacks what is needed (limits of
-        kspace_encoding_step_1 above all), contradicts itself, or describes a scan that is not
-        supported: 3-D, multiband, or a trajectory that is not Cartesian.
+        Without limits of kspace_encoding_step_1, every row of the encoded matrix is a counter and
+        the centre is ``ny // 2``; `notes` then says so. An encoded z of 2 whose image has one
+        partition and whose limits name no other is 2-D: Pulseq writes it so on Siemens scanners.
+
+        Raises HeaderError where the text is no MRD header, lacks what is needed, contradicts
+        itself, or describes a scan that is not supported: 3-D, multiband, or a trajectory that is
+        not Cartesian.
         """
         root = parse(xml)
         encoding = find(root, "encoding")
         _refuse_unsupported(encoding)
-        limits = find(encoding, "encodingLimits")
-        ky = find(limits, "kspace_encoding_step_1")
+        limits = encoding.find("encodingLimits")
+        limits = Element("encodingLimits") if limits is None else limits
+        ky, n_ky = limits.find("kspace_encoding_step_1"), _matrix(encoding, "encodedSpace")[1]
+        ky_min, ky_max, center = (
+            (0, n_ky - 1, n_ky // 2)
+            if ky is None
+            else tuple(_integer(ky, name) for name in ("minimum", "maximum", "center"))
+        )
         system = "acquisitionSystemInformation"
         geometry = cls(
             n_coils=(
@@ -78,9 +101,9 @@ class Geometry:
             recon=_matrix(encoding, "reconSpace"),
             encoded_fov=_fov(encoding, "encodedSpace"),
             recon_fov=_fov(encoding, "reconSpace"),
-            ky_min=_integer(ky, "minimum"),
-            ky_max=_integer(ky, "maximum"),
-            center=_integer(ky, "center"),
+            ky_min=ky_min,
+            ky_max=ky_max,
+            center=center,
             n_slices=_count(limits, "slice"),
             n_contrasts=_count(limits, "contrast"),
             n_phases=_count(limits, "phase"),
@@ -99,6 +122,15 @@ class Geometry:
                 else None
             ),
             user=_user_parameters(root),
+            references=_references(root),
+            notes=(
+                ()
+                if ky is not None
+                else (
+                    "the MRD header has no encodingLimits of kspace_encoding_step_1: "
+                    f"taken to be 0 to {ky_max}, the centre at {center}",
+                )
+            ),
         )
         geometry._check()
         return geometry
@@ -154,6 +186,12 @@ class Geometry:
                 f"{LARGEST}, got minimum {self.ky_min}, center {self.center}, "
                 f"maximum {self.ky_max}"
             )
+        if self.ky_max - self.ky_min >= self.n_ky:
+            raise HeaderError(
+                f"kspace_encoding_step_1 limits: {self.ky_min} to {self.ky_max} are "
+                f"{self.ky_max - self.ky_min + 1} counters, more than the {self.n_ky} rows of "
+                "encodedSpace"
+            )
         for axis, encoded, recon in zip("xy", self.encoded_fov, self.recon_fov, strict=False):
             if recon > encoded * 1.0001:  # hosts rewrite 4.6 as 4.5999999
                 raise HeaderError(
@@ -166,6 +204,11 @@ class Geometry:
             raise HeaderError(
                 f"encodedSpace: {self.encoded[0]} samples over {self.encoded_fov[0]:g} mm leave "
                 f"none in the {self.recon_fov[0]:g} mm of reconSpace"
+            )
+        if min(self.n_x, self.n_ky) < SMALLEST:
+            raise HeaderError(
+                f"encodedSpace: expected at least {SMALLEST} x {SMALLEST} pixels, got {self.n_x} x "
+                f"{self.n_ky}"
             )
 
 
@@ -189,6 +232,14 @@ def parse(xml: bytes | str) -> Element:
     if root.tag != "ismrmrdHeader":
         raise HeaderError(f"the MRD header: expected <ismrmrdHeader>, got <{root.tag}>")
     return root
+
+
+def serialise(root: Element) -> bytes:
+    """Give the text of a header whose names are without their namespace."""
+    # A plain attribute, because a prefix on every name would be lost on readers without namespaces.
+    root.set("xmlns", NAMESPACE)
+    document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document
 
 
 def find(parent: Element, path: str) -> Element:
@@ -251,10 +302,11 @@ def _refuse_unsupported(encoding: Element) -> None:
     n_step_2 = (
         1 + _integer(encoding, f"{step_2}/maximum", 0) - _integer(encoding, f"{step_2}/minimum", 0)
     )
-    if n_z > 1 or n_step_2 > 1:
+    n_image = _integer(encoding, "reconSpace/matrixSize/z", 1)
+    if n_step_2 > 1 or n_image > 1 or n_z > 2:
         raise HeaderError(
             "3-D encoding is not supported: expected one partition, got encoded z "
-            f"{n_z} and {n_step_2} values of kspace_encoding_step_2"
+            f"{n_z}, {n_image} in the image and {n_step_2} values of kspace_encoding_step_2"
         )
     for name in ("multiband_factor", "multibandFactor"):
         factor = _integer(encoding, f"parallelImaging/multiband/{name}", 1)
@@ -278,6 +330,26 @@ def _fov(encoding: Element, space: str) -> tuple[float, float, float]:
 
 def _count(limits: Element, name: str) -> int:
     return 1 + _integer(limits, f"{name}/maximum", 0)
+
+
+def _references(root: Element) -> dict[int, ReferenceSpace]:
+    """Describe the encoding spaces after the first; those that are of no use are left out."""
+    found = {}
+    for number, encoding in enumerate(root.findall("encoding")):
+        try:
+            (x, y, _), (fov_x, fov_y, _) = (
+                _matrix(encoding, "encodedSpace"),
+                _fov(encoding, "encodedSpace"),
+            )
+            center = _integer(encoding, "encodingLimits/kspace_encoding_step_1/center", y // 2)
+            _refuse_unsupported(encoding)
+        except HeaderError:
+            continue
+        if number:
+            found[number] = ReferenceSpace(
+                encoded=(x, y), encoded_fov=(fov_x, fov_y), center=center
+            )
+    return found
 
 
 def _noise_dependency(root: Element) -> str | None:

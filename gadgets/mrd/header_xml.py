@@ -4,12 +4,9 @@ What is written follows the order of the ISMRMRD schema, which C++ and Python re
 """
 
 from collections.abc import Mapping, Sequence
-from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from .geometry import find, parse, text
-
-NAMESPACE = "http://www.ismrm.org/ISMRMRD"
+from .geometry import parse, serialise, text
 
 
 def with_user_parameter(xml: bytes | str, name: str, value: str) -> bytes:
@@ -28,15 +25,7 @@ def with_user_parameter(xml: bytes | str, name: str, value: str) -> bytes:
     parameter = Element("userParameterString")
     _put(parameter, {"name": name, "value": value})
     group.insert(strings[-1] + 1 if strings else 0, parameter)
-    return _serialise(root)
-
-
-def with_ky_center(xml: bytes | str, center: int) -> bytes:
-    """Set the ky counter of the centre of k-space in a header and keep all else."""
-    root = parse(xml)
-    ky = find(root, "encoding/encodingLimits/kspace_encoding_step_1")
-    find(ky, "center").text = str(center)
-    return _serialise(root)
+    return serialise(root)
 
 
 def without_patient(xml: bytes) -> bytes:
@@ -46,7 +35,7 @@ def without_patient(xml: bytes) -> bytes:
     found = [element for element in personal if element is not None]
     for element in found:
         root.remove(element)
-    return _serialise(root) if found else xml
+    return serialise(root) if found else xml
 
 
 def header_xml(
@@ -114,7 +103,7 @@ def header_xml(
         group = SubElement(root, "userParameters")
         for key, value in user.items():
             _put(SubElement(group, "userParameterString"), {"name": key, "value": value})
-    return _serialise(root)
+    return serialise(root)
 
 
 def _limit(limits: Element, name: str, minimum: int, maximum: int, center: int) -> None:
@@ -125,10 +114,3 @@ def _limit(limits: Element, name: str, minimum: int, maximum: int, center: int) 
 def _put(parent: Element, values: Mapping[str, str | float]) -> None:
     for name, value in values.items():
         SubElement(parent, name).text = str(value)
-
-
-def _serialise(root: Element) -> bytes:
-    # A plain attribute, because a prefix on every name would be lost on readers without namespaces.
-    root.set("xmlns", NAMESPACE)
-    document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    return document

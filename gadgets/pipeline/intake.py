@@ -1,38 +1,67 @@
 """What every acquisition must be before a gadget sees it: of the coils announced, and finite."""
 
+import logging
 import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from ..errors import GadgetError
+from ..mrd.header_layouts import Flag, flags_of, is_imaging
 from ..mrd.items import Acquisition, Burst, Complex, Item
 from .scan import Scan
+
+log = logging.getLogger(__name__)
+OTHER_COILS = "readouts of other coils than the image's"
 
 
 def intake(scan: Scan, items: Iterable[Item]) -> Iterator[Item]:
     """Check every acquisition before a gadget sees it.
 
-    A coil count that differs from the header ends the scan; a line with a NaN is dropped and
-    counted, for it would spread over the whole image.
+    Image lines and reference lines with another coil count than the header's, or without one the
+    first image line's, end the scan. Other readouts with another count, such as a prescan of the
+    body coil or noise, are dropped and counted. So is a line with a NaN, for it would spread over
+    the whole image.
     """
+    for note in scan.geometry.notes:
+        log.warning("%s", note)
     expected = scan.geometry.n_coils
+    held: list[Acquisition] = []  # before it is known how many coils the image has
     for item in items:
-        if isinstance(item, Acquisition | Burst):
-            n_coils = item.data.shape[-2]
-            expected = n_coils if expected is None else expected
-            if n_coils != expected:
-                raise GadgetError(
-                    f"acquisition {int(item.header['scan_counter'])} has {n_coils} coils, "
-                    f"expected {expected} (receiverChannels of the header, or the first line)"
-                )
-            if not _finite(item.data):
-                if isinstance(item, Burst):
-                    yield from intake(scan, item.lines())
-                else:
-                    scan.counts["lines with NaN"] += 1
+        if not isinstance(item, Acquisition | Burst):
+            yield item
+            continue
+        image = is_imaging(flags_of(item.header) & ~Flag.CALIBRATION)
+        if expected is None:
+            if not image and isinstance(item, Acquisition):
+                held.append(item)
                 continue
-        yield item
+            expected = item.data.shape[-2]
+            yield from _fitting(scan, held, expected)
+            held.clear()
+        n_coils = item.data.shape[-2]
+        if n_coils != expected and image:
+            raise GadgetError(
+                f"acquisition {int(item.header['scan_counter'])} has {n_coils} coils, "
+                f"expected {expected} (receiverChannels of the header, or the first image line)"
+            )
+        yield from _fitting(scan, [item], expected)
+    yield from held  # a noise measurement on its own
+
+
+def _fitting(
+    scan: Scan, lines: Iterable[Acquisition | Burst], expected: int
+) -> Iterator[Acquisition | Burst]:
+    """Give lines of the expected coils that are finite, and count the others."""
+    for line in lines:
+        if line.data.shape[-2] != expected:
+            scan.counts[OTHER_COILS] += 1
+        elif _finite(line.data):
+            yield line
+        elif isinstance(line, Burst):
+            yield from _fitting(scan, line.lines(), expected)
+        else:
+            scan.counts["lines with NaN"] += 1
 
 
 def _finite(data: Complex) -> bool:

@@ -1,5 +1,6 @@
 """`mnet scan`: play a file through the closed loop, score what comes back, prove what was sent."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,18 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnet.masks.line_plan import LinePlan
+from mnet.masks.line_plan import Bool, LinePlan
 from mnet.sampler.choosing import EXPECTED, Choosing
 from mnet.score.comparison import Volume, maps, reference, rss
 from mnet.score.image_quality import score
 from mnet.weight_files import load_weights
 
-from ..errors import ConfigError
+from ..errors import ConfigError, IncompleteError
 from ..files.scan_record import read_record
 from ..files.source import Source
 from ..host.child_host import Address
-from ..mrd.header_layouts import is_imaging
+from ..mrd.complete import check_complete, placed, without_empty_edges
+from ..mrd.geometry import SMALLEST
+from ..mrd.header_layouts import ACQUISITION_HEADER, is_imaging
 from ..mrd.items import Acquisition, Frame, Image
+from ..mrd.line_index import line_index
 from ..pipeline.chain import run
 from ..pipeline.scan import Scan
 from ..steps.accumulate import AccumulateFrame
@@ -29,6 +33,8 @@ from ..steps.noise_adjust import NoiseAdjust
 from ..steps.readout import RemoveReadoutOversampling
 from .scan_result import Result
 from .sequence import Order, Played, SequenceParameters, play
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,20 +49,62 @@ class Options:
     echo_train: int = 1
 
 
+def acquirable_rows(source: Source) -> Bool:
+    """Return the rows (ky,) that every image of a fully sampled file has.
+
+    Rows at the edges that hold only zeros are padding: not acquirable, and none of a budget.
+
+    Raises
+    ------
+    IncompleteError
+        If lines or samples are missing, slices differ, or k-space is not centred; it says which.
+    GadgetError
+        If lines do not fit the header.
+    """
+    geometry = source.geometry
+    headers = np.array([line.header for line in source.acquisitions], ACQUISITION_HEADER)
+    index = line_index(headers, geometry)
+    rows = index.acquirable
+    for number, lines in enumerate(index.slices):
+        kspace = placed([source.acquisitions[i] for i in lines.tolist()], geometry)
+        if number == 0:
+            rows = without_empty_edges(kspace, rows)
+        try:
+            check_complete(kspace, rows, geometry)
+        except IncompleteError as error:
+            raise IncompleteError(f"slice {number}: {error}") from error
+    n_empty = int((index.acquirable & ~rows).sum())
+    if n_empty:
+        log.warning("%d rows at the edges hold only zeros: not acquirable", n_empty)
+    return rows
+
+
 def fully_sampled(source: Source) -> list[Frame]:
     """Return every image of a file as a frame: whitened, in hybrid space, averages combined."""
     gadgets = (NoiseAdjust(), RemoveReadoutOversampling(), AccumulateFrame(allow_incomplete=True))
     items = run(gadgets, Scan(geometry=source.geometry), source.acquisitions)
     frames = [item for item in items if isinstance(item, Frame)]
-    if not frames:
-        raise ConfigError(f"the {source.kind} holds no imaging lines")
     return sorted(frames, key=lambda f: (f.key.repetition, f.key.slice, f.key.contrast))
 
 
-def plan_lines(frames: list[Frame], acceleration: float, echo_train: int = 1) -> LinePlan:
-    """Plan budget and calibration on the lines that every frame of the file holds."""
-    acquirable = np.logical_and.reduce([frame.mask for frame in frames])
-    return LinePlan.of(acquirable, acceleration, group_size=echo_train)
+def plan_lines(acquirable: Bool, acceleration: float, echo_train: int = 1) -> LinePlan:
+    """Plan budget and calibration on the rows (ky,) that a file holds.
+
+    Raises
+    ------
+    ConfigError
+        If they have no room for the calibration lines.
+    """
+    try:
+        plan = LinePlan.of(acquirable, acceleration, group_size=echo_train)
+    except ValueError as error:
+        raise ConfigError(f"no mask can be planned at {acceleration:g}x: {error}") from error
+    if plan.calibration.sum() < SMALLEST:
+        raise ConfigError(
+            f"no mask can be planned at {acceleration:g}x: it leaves {plan.calibration.sum()} "
+            f"calibration lines, at least {SMALLEST} are needed for coil maps"
+        )
+    return plan
 
 
 def adaptive_scan(
@@ -69,10 +117,11 @@ def adaptive_scan(
     """Run the closed loop on a file and score the images.
 
     `records` is the host's folder of records where it can be read: then the JSON says whether the
-    host received the calibration and the lines applied, and no others.
+    host received the calibration and the lines applied, and no others. Errors are those of
+    `acquirable_rows` and `plan_lines`, before anything is sent, and those of the host.
     """
+    plan = plan_lines(acquirable_rows(source), options.acceleration, options.echo_train)
     frames = fully_sampled(source)
-    plan = plan_lines(frames, options.acceleration, options.echo_train)
     sampler, card = load_weights("mnet_select")
     if not isinstance(sampler, Choosing):
         raise ConfigError(

@@ -8,7 +8,7 @@ noise, a readout that stands for it goes ahead, for hosts that do not have it.
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,7 +19,7 @@ from ..files.noise_readout import as_readout
 from ..files.noise_store import from_json
 from ..files.record_writer import MASKS, NOISE
 from ..files.scan_record import is_record
-from ..files.source import open_source
+from ..files.source import NOTHING, open_source
 from ..host.child_host import Address
 from ..mask.messages import Hello, Scope
 from ..mask.sequence_port import SequencePort
@@ -39,26 +39,36 @@ class Replayed:
     n_equal: int = 0  # predicted again, line for line
 
 
-def replay(path: Path, address: Address, config: str, first_axis: FirstAxis = "slice") -> Replayed:
+def replay(
+    path: Path,
+    address: Address,
+    config: str,
+    *,
+    first_axis: FirstAxis = "slice",
+    group: str | None = None,
+    header: Mapping[str, str] = NOTHING,
+) -> Replayed:
     """Send everything, wait for the images, and compare masks where there are any.
+
+    What `first_axis`, `group` and `header` say is for `open_source`.
 
     Raises
     ------
     PeerError
         If the host reports an error.
     """
-    source = open_source(path, first_axis=first_axis)
+    source = open_source(path, first_axis=first_axis, group=group, header=header)
     hello, recorded = _of_record(path) if is_record(path) else (None, {})
-    header = source.header
+    xml = source.header
     if hello is not None:
-        header = with_user_parameter(header, SCAN_TOKEN, hello.scan_token)
+        xml = with_user_parameter(xml, SCAN_TOKEN, hello.scan_token)
     opened = (
         nullcontext()
         if hello is None
         else SequencePort(address.mask_endpoint, hello, address.mask_keys)
     )
     with opened as port, MrdClient(address.host, address.port) as client:
-        client.start(config, header)
+        client.start(config, xml)
         if port is not None:
             port.wait_ready(60.0)
         if (path / NOISE).is_file():

@@ -12,6 +12,7 @@ from ..mask.messages import Scope
 from ..mrd.header_layouts import Flag, ImageKey, flags_of, image_key, is_imaging
 from ..mrd.items import Acquisition, Burst, Complex, Frame, Ints, Item, Mask, PreScan
 from ..mrd.kspace_buffer import KspaceBuffer
+from ..mrd.reference_space import in_imaging_space
 from ..pipeline.gadget import Gadget
 from ..pipeline.scan import Scan
 from .readout import to_hybrid
@@ -40,7 +41,9 @@ class AccumulateFrame(Gadget):
     Reference lines (flagged as calibration, not as imaging) are of no image. Where a slice has more
     of them around the centre than its PreScan has lines, they take their place for the coil maps,
     in later repetitions too: a mask may then be decided from very few lines. An image's meta tells
-    how many there were, and the acceleration with them.
+    how many there were, and the acceleration with them. Reference lines in an encoding space of
+    their own serve likewise where their field of view is the image's; other lines of other spaces
+    are counted.
     """
 
     takes_bursts = True
@@ -81,6 +84,7 @@ class _Frames:
         self._known: dict[tuple[int, int], _Known] = {}
         self._done: set[ImageKey] = set()
         self._reference: dict[int, dict[int, Complex]] = {}  # slice: row: (coils, x)
+        self._apart: dict[int, dict[int, Complex]] = {}  # the same, of encoding spaces of their own
         self._limits = scan.geometry.limit_counters
 
     def learn(self, item: Mask | PreScan) -> None:
@@ -93,15 +97,20 @@ class _Frames:
 
     def widened(self, item: PreScan) -> PreScan:
         """Return a PreScan with the slice's reference lines in its place, if these are more."""
-        geometry, known = self._scan.geometry, self._reference.get(item.key.slice, {})
-        there = np.zeros(geometry.n_ky, dtype=bool)
-        there[list(known)] = True
-        block = _central_block(there, geometry.row(geometry.center), self._settings.n_calibration)
-        rows = np.flatnonzero(block)
+        found = (known.get(item.key.slice, {}) for known in (self._reference, self._apart))
+        known = max(found, key=lambda lines: int(self._block(lines).sum()))
+        rows = np.flatnonzero(self._block(known))
         if rows.size <= item.counters.size:
             return item
         lines = np.stack([known[int(row)] for row in rows], axis=-1)
-        return replace(item, lines=lines, counters=geometry.counter(rows))
+        return replace(item, lines=lines, counters=self._scan.geometry.counter(rows))
+
+    def _block(self, known: dict[int, Complex]) -> Bool:
+        """Mark the rows around the centre of which reference lines are there, without a gap."""
+        geometry = self._scan.geometry
+        there = np.zeros(geometry.n_ky, dtype=bool)
+        there[list(known)] = True
+        return _central_block(there, geometry.row(geometry.center), self._settings.n_calibration)
 
     def line(self, line: Acquisition) -> Iterator[Item]:
         """Place a line; yield the frame that it completes."""
@@ -109,7 +118,8 @@ class _Frames:
         if key in self._done:
             counts["lines after their frame was complete"] += 1
         elif key.encoding != 0:
-            counts["lines of other encoding spaces"] += 1
+            if not self._keep_apart(line):
+                counts["lines of other encoding spaces"] += 1
         elif self._add(key, line):
             yield from self._if_complete(key)
 
@@ -127,13 +137,15 @@ class _Frames:
     def incomplete(self) -> Iterator[Item]:
         """Count the frames that the stream's end found incomplete, and yield them if asked to."""
         for key, group in self._groups.items():
+            if group.header is None:  # reference lines alone are no image
+                continue
             known = self._entry(key)
             candidates = _candidates(known.mask) or [self._limits]
             there = group.n > 0
             share = f"{int(there.sum())}/{min(rows.size for rows in candidates)}"
             self._scan.counts["incomplete frames"] += 1
             log.warning("slice %d is incomplete: %s lines", key.slice, share)
-            if self._settings.allow_incomplete and group.header is not None:
+            if self._settings.allow_incomplete:
                 yield from self._finish(key, group, share)
 
     def _entry(self, key: ImageKey) -> _Known:
@@ -186,6 +198,20 @@ class _Frames:
             return False
         return True
 
+    def _keep_apart(self, line: Acquisition) -> bool:
+        """Keep a reference line of an encoding space of its own; say whether it can be used."""
+        flags = flags_of(line.header)
+        if is_imaging(flags) or not is_imaging(flags & ~Flag.CALIBRATION):
+            return False
+        moved = in_imaging_space(line, self._scan.geometry)
+        if moved is None:
+            return False
+        row = self._scan.geometry.row(int(moved.header["kspace_encode_step_1"]))
+        if not 0 <= row < self._scan.geometry.n_ky:
+            return False
+        self._apart.setdefault(int(moved.header["slice"]), {})[row] = moved.data
+        return True
+
     def _if_complete(self, key: ImageKey) -> Iterator[Item]:
         if _complete(self._scan, self._groups[key], self._entry(key).mask, self._limits):
             self._done.add(key)
@@ -202,7 +228,11 @@ class _Frames:
             merged[list(group.reference)] = True
             centre = geometry.row(geometry.center)
             calibration = _central_block(merged, centre, self._settings.n_calibration)
-            if group.reference and calibration.any():
+            apart = self._apart.get(key.slice, {})
+            block = self._block(apart)
+            if block.sum() > calibration.sum():
+                yield _prescan_of(self._scan, key, apart, block)
+            elif group.reference and calibration.any():
                 yield _prescan(self._scan, key, group, calibration)
         meta = _mask_meta(self._scan, key, mask, known.mask)
         meta |= _reference_meta(self._scan, mask, group)
@@ -258,6 +288,12 @@ def _prescan(scan: Scan, key: ImageKey, group: KspaceBuffer, block: Bool) -> Pre
     ]
     stacked = np.stack(lines, axis=-1).astype(np.complex64)
     return PreScan(key=key, lines=stacked, counters=scan.geometry.counter(rows))
+
+
+def _prescan_of(scan: Scan, key: ImageKey, known: dict[int, Complex], block: Bool) -> PreScan:
+    rows = np.flatnonzero(block)
+    lines = np.stack([known[int(row)] for row in rows], axis=-1)
+    return PreScan(key=key, lines=lines, counters=scan.geometry.counter(rows))
 
 
 def _reference_meta(scan: Scan, mask: Bool, group: KspaceBuffer) -> dict[str, str]:

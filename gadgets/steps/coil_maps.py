@@ -12,6 +12,7 @@ from mnet.physics.coil_maps import maps_and_second
 from mnet.physics.foldover import fov_folded
 
 from ..errors import GadgetError
+from ..mrd.complete import off_centre
 from ..mrd.items import Complex, Frame, Item, PreScan
 from ..pipeline.gadget import Gadget
 from ..pipeline.scan import Scan
@@ -64,16 +65,15 @@ def _check_centre(scan: Scan, frame: Frame) -> None:
     """Warn where the header's centre is wrong, as in converted partial-Fourier scans it may be.
 
     A wrong centre shifts k-space, so that calibration and masks are of the wrong lines; the image
-    alone does not show it. Phase in the object moves the strongest line too, by a few at most.
+    alone does not show it.
     """
-    power = np.square(np.abs(frame.kspace)).sum((0, 1))
-    centre, strongest, few = power.size // 2, int(power.argmax()), max(2, power.size // 20)
-    if power[strongest] < 2 * power[max(centre - few, 0) : centre + few + 1].max():
+    strongest = off_centre(np.square(np.abs(frame.kspace)).sum((0, 1)))
+    if strongest is None:
         return
     if not scan.counts[OFF_CENTRE]:
         log.warning(
             "slice %d: the strongest line is ky %d, but the header's center is %d; if that is "
-            "wrong, `mnet convert --ky-center` writes a file with another",
+            "wrong, `--header ky_center=COUNTER` of replay and convert sets another",
             frame.key.slice,
             scan.geometry.counter(strongest),
             scan.geometry.center,

@@ -4,15 +4,11 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-import torch
-
-from mnet.physics.prewhiten import noise_covariance, scale_for, whitening_matrix
-
 from ..errors import GadgetError
 from ..files.noise_store import Noise, Unusable, matched, to_json
 from ..mrd.header_layouts import Flag, flags_of
 from ..mrd.items import Acquisition, Burst, Complex, Item
+from ..mrd.noise import measured, whitening_of
 from ..pipeline.gadget import Gadget
 from ..pipeline.scan import Scan
 
@@ -50,7 +46,7 @@ class NoiseAdjust(Gadget):
                     started = True
                 yield item if matrix is None else replace(item, data=matrix @ item.data)
         if noise and not started:  # a noise measurement on its own, for later scans
-            _store(*_measure(noise), scan)
+            _store(*measured(noise), scan)
 
 
 def _matrix(
@@ -64,7 +60,7 @@ def _matrix(
         if scan.record is not None:  # the lines alone could not be reconstructed again
             scan.record.noise(to_json(stored))
     elif readouts:
-        covariance, dwell_noise = _measure(readouts)
+        covariance, dwell_noise = measured(readouts)
         try:
             _store(covariance, dwell_noise, scan)
         except GadgetError as error:  # this scan has what it needs
@@ -74,7 +70,7 @@ def _matrix(
         return None
     dwell = float(line.header["sample_time_us"])
     bandwidth = scan.geometry.relative_receiver_noise_bandwidth
-    return _whitening(covariance, scale_for(dwell, dwell_noise, bandwidth))
+    return whitening_of(covariance, dwell_noise, dwell, bandwidth)
 
 
 def _stored(n_coils: int, scan: Scan) -> Noise | None:
@@ -96,17 +92,6 @@ def _stored(n_coils: int, scan: Scan) -> Noise | None:
         return None
 
 
-def _measure(readouts: Sequence[Acquisition]) -> tuple[Complex, float]:
-    """Return covariance and dwell time (us) of noise readouts."""
-    samples = np.concatenate([acq.data for acq in readouts], axis=1)
-    try:
-        covariance: Complex = noise_covariance(torch.from_numpy(samples)).numpy()
-    except ValueError as error:
-        raise GadgetError(f"the noise scan cannot whiten these lines: {error}") from error
-    _whitening(covariance, 1.0)  # what cannot whiten is told now, not to the scan that needs it
-    return covariance, max(0.0, float(readouts[0].header["sample_time_us"]))
-
-
 def _store(covariance: Complex, dwell_us: float, scan: Scan) -> None:
     """Keep a covariance for scans that name this one; GadgetError if the disk does not take it."""
     labels, name = scan.geometry.channel_labels, scan.geometry.measurement_id
@@ -116,12 +101,3 @@ def _store(covariance: Complex, dwell_us: float, scan: Scan) -> None:
         log.info("the noise is not stored: the header has no label of its own for every coil")
         return
     scan.noise.put(name, Noise(covariance=covariance, dwell_us=dwell_us, labels=labels))
-
-
-def _whitening(covariance: Complex, scale: float) -> Complex:
-    try:
-        matrix = whitening_matrix(torch.from_numpy(covariance), scale)
-    except ValueError as error:
-        raise GadgetError(f"the noise scan cannot whiten these lines: {error}") from error
-    whitening: Complex = matrix.numpy().astype(np.complex64)
-    return whitening

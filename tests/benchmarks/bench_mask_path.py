@@ -18,7 +18,7 @@ import numpy as np
 
 from gadgets.files.source import Source, open_source
 from gadgets.host.child_host import Address
-from gadgets.scanner.adaptive_scan import fully_sampled, plan_lines
+from gadgets.scanner.adaptive_scan import acquirable_rows, plan_lines
 from gadgets.scanner.demo_scan import demo_volume, write_demo
 from gadgets.scanner.sequence import SequenceParameters, play
 from mnet.sampler.mnet_select import MNetSelect
@@ -56,7 +56,7 @@ def measure() -> Iterator[Figure]:
         path = Path(folder) / "demo.h5"
         write_demo(path, demo_volume(n_slices=N_SLICES))
         source = open_source(path)
-        plan = plan_lines(fully_sampled(source), 4.0)
+        plan = plan_lines(acquirable_rows(source), 4.0)
         sequence = SequenceParameters(plan=plan, fallback=sampler.population(plan), tr_ms=TR_MS)
         began, busy = time.perf_counter(), worker_seconds(host.pid)
         for _ in range(RUNS):

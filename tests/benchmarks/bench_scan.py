@@ -24,7 +24,7 @@ import numpy as np
 from gadgets.files.source import Source, open_source
 from gadgets.mrd.header_layouts import Flag
 from gadgets.mrd.items import Acquisition, Image
-from gadgets.scanner.adaptive_scan import fully_sampled, plan_lines
+from gadgets.scanner.adaptive_scan import acquirable_rows, plan_lines
 from gadgets.scanner.client import MrdClient
 from gadgets.scanner.demo_scan import demo_volume, write_demo
 from mnet.masks.densities import equispaced
@@ -65,7 +65,7 @@ class _Stamped(list[Image]):
 
 def undersampled(source: Source) -> Slice:
     """Return the lines of the first slice at R = 4, calibration first, the last one marked."""
-    lines = plan_lines(fully_sampled(source), 4.0, ECHO_TRAIN)
+    lines = plan_lines(acquirable_rows(source), 4.0, ECHO_TRAIN)
     counter = source.geometry.counter
     calibration = set(counter(np.flatnonzero(lines.calibration)).tolist())
     chosen = set(counter(np.flatnonzero(equispaced(lines))).tolist()) - calibration

@@ -28,6 +28,10 @@ NOT_RUN = {
         "needs docker, root or systemd; test_deployment.py checks the files that it uses"
     ),
     r"zip ": "packs what docker has saved",
+    r"ismrmrd_hdf5_to_stream ": (
+        "needs the ISMRMRD tools; tests/gadgets/host/test_stream.py runs it between pipes"
+    ),
+    r"tyger ": "needs a Tyger; tests/gadgets/host/test_stream.py runs its job with named pipes",
     r"python -m training\.pipeline .*(open|fastmri_\w+)\.json": (
         "needs images or scans that are not in the project, and days"
     ),

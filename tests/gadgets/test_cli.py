@@ -10,7 +10,8 @@ import pytest
 
 from gadgets.cli import main
 
-COMMANDS = ["serve", "maskd", "scan", "demo", "replay", "convert", "keys", "conformance", "doctor"]
+COMMANDS = ["serve", "maskd", "scan", "demo", "replay", "stream", "convert"]
+COMMANDS += ["keys", "conformance", "doctor"]
 SLOW = ("torch", "zmq", "h5py", "numpy", "gadgets.conformance")
 RUN = f"""
 import json, sys

@@ -1,39 +1,36 @@
 """Fully sampled scans on disk: MRD and fastMRI files, slice by slice.
 
 Files are read, and lines centred and placed, by what the streaming side does it with: a slice is
-the k-space of the frame that a pipeline makes of the same lines. One difference is meant: averages
-that the header does not announce are averaged too, where a stream has let the frame go by then.
+the k-space of the frame that a pipeline makes of the same lines.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gadgets.errors import GadgetError, ProtocolError
-from gadgets.files.fastmri import FastmriFile
-from gadgets.files.mrd_hdf5 import MrdFile
+from gadgets.errors import ConfigError, GadgetError, IncompleteError, ProtocolError
+from gadgets.files.kspace_file import KspaceFile
 from gadgets.files.source import open_kspace
-from gadgets.mrd.echo import centred
+from gadgets.mrd.complete import check_complete, placed, without_empty_edges
 from gadgets.mrd.geometry import Geometry
 from gadgets.mrd.items import Acquisition, Complex
-from gadgets.mrd.kspace_buffer import KspaceBuffer
+from gadgets.mrd.line_index import LineIndex, line_index
 from mnet.masks.line_plan import Bool
 from mnet.physics.readout import to_pixels
-from training.data.line_index import LineIndex, line_index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MeasuredVolume:
     """A fully sampled scan on disk."""
 
-    file: MrdFile | FastmriFile
+    file: KspaceFile
     geometry: Geometry
     index: LineIndex
+    empty: tuple[str, ...] = ()  # what is said of rows of zeros
 
     @property
     def path(self) -> Path:
@@ -48,7 +45,7 @@ class MeasuredVolume:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was assumed."""
-        return self.file.assumed
+        return self.file.assumed + self.empty
 
     @property
     def n_slices(self) -> int:
@@ -100,16 +97,12 @@ class MeasuredVolume:
         if not 0 <= number < self.n_slices:
             raise ValueError(f"{self.path}: slice {number}, expected 0 to {self.n_slices - 1}")
         with naming(self.path):
-            kspace = _placed(self.file.lines(self.index.slices[number]), self.geometry)
-            if not np.isfinite(kspace).all():
-                raise ValueError(f"slice {number}: expected finite values, got NaN or infinity")
-            missing = np.flatnonzero(self.acquirable & ~kspace.any(axis=(1, 2)))
-            if missing.size:
-                raise ValueError(
-                    f"slice {number}: expected all {self.acquirable.sum()} rows within the limits, "
-                    f"got only zeros in {missing.size} of them, first row {missing[0]}: not fully "
-                    "sampled"
-                )
+            kspace = placed(self.file.lines(self.index.slices[number]), self.geometry)
+            try:
+                check_complete(kspace, self.acquirable, self.geometry)
+            except IncompleteError as error:
+                raise IncompleteError(f"slice {number}: {error}") from error
+            kspace[~self.acquirable] = 0
         return kspace
 
 
@@ -135,16 +128,13 @@ def read_volume(path: Path, *, need_header: bool = False) -> MeasuredVolume:
             raise ValueError(file.assumed[0])
         geometry = Geometry.parse(file.header)
         index = line_index(file.headers(), geometry)
-    return MeasuredVolume(file=file, geometry=geometry, index=index)
-
-
-def _placed(lines: Sequence[Acquisition], geometry: Geometry) -> Complex:
-    """Place the lines of one image, (ky, coils, kx); of a doubled line the first is taken."""
-    centred_lines = [replace(line, data=centred(line, geometry)) for line in lines]
-    buffer = KspaceBuffer.empty(geometry, *centred_lines[0].data.shape)
-    for line in centred_lines:
-        buffer.add(line, geometry)
-    return buffer.mean()
+        first = placed(file.lines(index.slices[0]), geometry)
+        rows = without_empty_edges(first, index.acquirable)
+    n_empty = int((index.acquirable & ~rows).sum())
+    notes = (f"{n_empty} rows at the edges hold only zeros: not acquirable",) if n_empty else ()
+    return MeasuredVolume(
+        file=file, geometry=geometry, index=replace(index, acquirable=rows), empty=notes
+    )
 
 
 @contextmanager
@@ -152,7 +142,7 @@ def naming(path: Path) -> Iterator[None]:
     """Name the file in every error, all of which become ValueError."""
     try:
         yield
-    except ProtocolError as error:  # of the reader, which has named it
+    except (ConfigError, ProtocolError) as error:  # of the reader, which has named it
         raise ValueError(str(error)) from error
     except (GadgetError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error

@@ -186,7 +186,7 @@ def test_the_last_measurement_is_taken(tmp_path: Path) -> None:
     ("protocol", "error", "word"),
     [
         ({"sKSpace__ucTrajectory": 2}, HeaderError, "not Cartesian"),
-        ({"sKSpace__ucDimension": 4}, HeaderError, "3-D"),
+        ({"sKSpace__ucDimension": 8}, HeaderError, "3-D"),
         ({"sFastImaging__lEPIFactor": 5}, HeaderError, "EPI"),
         ({"sSliceAcceleration__lMultiBandFactor": 2}, HeaderError, "multiband"),
         ({"sKSpace__lBaseResolution": None}, ProtocolError, "lBaseResolution"),
@@ -200,6 +200,14 @@ def test_scans_that_cannot_be_converted_are_refused_by_name(
     with pytest.raises(error, match=word) as caught:
         open_source(path)
     assert "scan.dat" in str(caught.value)
+
+
+def test_a_protocol_of_pulseq_says_3_d_and_the_lines_decide(tmp_path: Path) -> None:
+    flat = write(tmp_path / "flat.dat", lines(), sKSpace__ucDimension=4)
+    assert len(open_source(flat).acquisitions) == 20
+    deep = [block(np.ones((2, 24)), ky, Par=ky % 2) for ky in range(20)]
+    with pytest.raises(HeaderError, match="3-D encoding is not supported: 2 partitions"):
+        open_source(write(tmp_path / "deep.dat", deep, sKSpace__ucDimension=4))
 
 
 def test_a_file_without_image_lines_is_refused(tmp_path: Path) -> None:

@@ -44,15 +44,24 @@ def lives_on(address: Address):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.usefixtures("lives_on")
-def test_a_header_without_limits_is_refused_by_name(address: Address) -> None:
+def test_a_header_without_limits_is_that_of_the_whole_matrix(address: Address) -> None:
     data = source(1)
     start = data.header.index(b"<encodingLimits>")
     end = data.header.index(b"</encodingLimits>") + len(b"</encodingLimits>")
+    with MrdClient(address.host, address.port) as client:
+        client.start("zero_filled.xml", data.header[:start] + data.header[end:])
+        client.send_all(data.acquisitions)
+        assert len(client.finish()) == 1
+
+
+@pytest.mark.usefixtures("lives_on")
+def test_limits_that_exceed_the_matrix_are_refused_at_the_header(address: Address) -> None:
+    data = source(1)
     with (
         MrdClient(address.host, address.port) as client,
-        pytest.raises(PeerError, match="encodingLimits"),
+        pytest.raises(PeerError, match=r"0 to 99 are 100 counters, more than the 64 rows"),
     ):
-        client.start(CONFIG, data.header[:start] + data.header[end:])
+        client.start(CONFIG, data.header.replace(b"<maximum>63<", b"<maximum>99<"))
         client.send_all(data.acquisitions)
         client.finish()
 

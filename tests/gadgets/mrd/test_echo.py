@@ -29,3 +29,21 @@ def test_a_cut_readout_is_refused_by_name() -> None:
     same_length(header, 40, 40)
     with pytest.raises(GadgetError, match=r"acquisition 7 \(ky 3\) has 40 samples, expected 48"):
         same_length(header, 40, 48)
+
+
+@pytest.mark.parametrize("encoded", [48, 51])
+@pytest.mark.parametrize("flags", [0, Flag.REVERSE])
+def test_a_centre_of_zero_on_a_full_readout_was_never_set(encoded: int, flags: int) -> None:
+    kx = samples(encoded)
+    unset, middle = (
+        centred(acquisition(kx, flags=flags, center_sample=centre), geometry(encoded, 24))
+        for centre in (0, encoded // 2)
+    )
+    np.testing.assert_array_equal(unset, middle)
+
+
+def test_a_centre_of_zero_on_half_a_readout_is_that_of_a_half_echo() -> None:
+    kx = samples(24)
+    line = centred(acquisition(kx, center_sample=0), geometry(48, 20))
+    np.testing.assert_array_equal(line[:, 24:], kx)
+    assert not line[:, :24].any()

@@ -27,11 +27,11 @@ def header(**changes: object) -> bytes:
 
 @st.composite
 def geometries(draw: st.DrawFn) -> Geometry:
-    """Odd and even matrices, partial Fourier, limits that reach outside the matrix."""
-    ny = draw(st.integers(1, 400))
+    """Odd and even matrices, partial Fourier, limits that reach over one edge of the matrix."""
+    ny = draw(st.integers(4, 400))
     ky_min = draw(st.integers(0, 40))
-    center = draw(st.integers(ky_min, ky_min + 300))
-    ky_max = draw(st.integers(center, center + 300))
+    ky_max = draw(st.integers(ky_min, ky_min + ny - 1))
+    center = draw(st.integers(ky_min, ky_max))
     return Geometry.parse(
         header(
             encoded=(640, ny, 1),
@@ -66,7 +66,7 @@ def test_limit_counters_are_those_within_limits_and_matrix(geometry: Geometry) -
 
 
 def test_unsigned_counters_do_not_wrap_below_zero() -> None:
-    geometry = Geometry.parse(header(encoded=(640, 9, 1), ky_max=20, center=10))
+    geometry = Geometry.parse(header(encoded=(640, 9, 1), ky_min=5, ky_max=13, center=10))
     counters = np.array([0, 6, 10], np.uint16)
     assert geometry.row(counters).tolist() == [-6, 0, 4]
     assert geometry.row(counters[0]) == -6
@@ -173,6 +173,19 @@ def limits_removed(name: str) -> bytes:
     return xml[:start] + xml[end + len(name) + 3 :]
 
 
+@pytest.mark.parametrize("name", ["encodingLimits", "kspace_encoding_step_1"])
+def test_limits_that_are_absent_are_those_of_the_matrix_and_a_note_says_so(name: str) -> None:
+    geometry = Geometry.parse(limits_removed(name))
+    assert (geometry.ky_min, geometry.ky_max, geometry.center) == (0, 367, 184)
+    assert geometry.n_averages == geometry.n_slices == 1
+    assert ["0 to 367, the centre at 184" in note for note in geometry.notes] == [True]
+    assert Geometry.parse(header()).notes == ()
+
+
+def test_an_encoded_z_of_two_whose_image_has_one_partition_is_2_d() -> None:
+    assert Geometry.parse(header(encoded=(640, 368, 2))).n_ky == 368
+
+
 def parallel(inner: bytes) -> bytes:
     end = b"</trajectory>"
     return header().replace(end, end + b"<parallelImaging>" + inner + b"</parallelImaging>")
@@ -181,10 +194,12 @@ def parallel(inner: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("xml", "word"),
     [
-        (limits_removed("encodingLimits"), "encodingLimits"),
-        (limits_removed("kspace_encoding_step_1"), "kspace_encoding_step_1"),
         (limits_removed("encodedSpace"), "encodedSpace"),
-        (header(encoded=(640, 368, 2)), "3-D"),
+        (header(encoded=(640, 368, 3)), "3-D"),
+        (header(encoded=(640, 368, 2), recon=(320, 320, 2)), "3-D"),
+        (header(ky_max=368), "0 to 368 are 369 counters, more than the 368 rows"),
+        (header(encoded=(1, 1, 1), encoded_fov=(220, 253, 5)), "at least 4 x 4 pixels, got 1 x 1"),
+        (header(encoded=(640, 3, 1)), "at least 4 x 4 pixels, got 320 x 3"),
         (header(encoded=(0, 368, 1)), "matrixSize"),
         (
             header().replace(

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from gadgets.mask.messages import Applied, Scope
+from gadgets.mrd.geometry import Geometry
 from gadgets.mrd.header_layouts import Flag, ImageKey, image_key
 from gadgets.mrd.items import Acquisition, Frame, Item, Mask, PreScan
 from gadgets.pipeline.chain import run
 from gadgets.pipeline.scan import Scan
 from gadgets.steps.accumulate import AccumulateFrame
 from gadgets.steps.readout import RemoveReadoutOversampling
-from tests.gadgets.helpers.synthetic import Scanned, changed, scanned
+from tests.gadgets.helpers.synthetic import Scanned, acquisition, changed, fft, scanned
 
 ONE = scanned(n_ky=16, n_slices=2)
 COUNTERS = np.arange(16)
@@ -301,7 +302,7 @@ def test_interleaved_slices_are_kept_apart() -> None:
     ("limits", "outside"),
     [
         ({"ky_min": 2, "ky_max": 13, "center": 8}, [0, 1, 14, 15, 65535]),
-        ({"ky_min": 0, "ky_max": 20, "center": 8}, [16, 20, 21]),  # 16 to 20: not in the matrix
+        ({"ky_min": 5, "ky_max": 20, "center": 8}, [16, 20, 21]),  # 16 to 20: not in the matrix
         ({"ky_min": 0, "ky_max": 15, "center": 12}, [0, 1, 2, 3]),
     ],
 )
@@ -480,3 +481,51 @@ def test_frames_do_not_share_memory_with_what_comes_later() -> None:
     first, second = collect([*ONE.lines(0), *ONE.lines(1)])
     assert not np.shares_memory(first.kspace, second.kspace)
     assert not np.shares_memory(first.mask, second.mask)
+
+
+def _with_reference_space(fov_y: float) -> bytes:
+    """Return ONE's header with a second space of 24 x 8 samples over the same field of view."""
+    space = (
+        "<encoding><encodedSpace><matrixSize><x>{x}</x><y>8</y><z>1</z></matrixSize>"
+        "<fieldOfView_mm><x>{fov_x}</x><y>{fov_y}</y><z>5</z></fieldOfView_mm></encodedSpace>"
+        "<encodingLimits><kspace_encoding_step_1><minimum>0</minimum><maximum>7</maximum>"
+        "<center>4</center></kspace_encoding_step_1></encodingLimits>"
+        "<trajectory>cartesian</trajectory></encoding></ismrmrdHeader>"
+    )
+    wide = scanned(n_x=32, n_ky=32)
+    made = space.format(x=48, fov_x=64, fov_y=fov_y)
+    return wide.header.replace(b"</ismrmrdHeader>", made.encode())
+
+
+@pytest.mark.parametrize(("fov_y", "used"), [(32.0, True), (20.0, False)])
+def test_reference_lines_of_a_space_of_their_own_serve_maps_where_their_field_of_view_fits(
+    fov_y: float, used: bool
+) -> None:
+    wide = scanned(n_x=32, n_ky=32)
+    scan = Scan(geometry=Geometry.parse(_with_reference_space(fov_y)))
+    reference = [
+        acquisition(
+            wide.kspace[0, :, 8:56, 12 + ky],  # the central 48 of 64 samples, rows 12 to 19
+            kspace_encode_step_1=ky,
+            encoding_space_ref=1,
+            flags=Flag.CALIBRATION,
+        )
+        for ky in range(8)
+    ]
+    lines = wide.lines(counters=range(0, 32, 2))
+    lines[-1] = changed(lines[-1], flags=Flag.LAST_IN_SLICE)
+    out = run((RemoveReadoutOversampling(), AccumulateFrame()), scan, [*reference, *lines])
+    scans = [item for item in out if isinstance(item, PreScan)]
+    assert len([item for item in out if isinstance(item, Frame)]) == 1
+    if not used:
+        assert scans == []
+        assert scan.counts == {"lines of other encoding spaces": 8}
+        return
+    assert not scan.counts
+    assert scans[0].counters.tolist() == list(range(12, 20))
+    # what was not measured along x is zero; the rest is as the image's own lines have it
+    kx = fft(scans[0].lines, 1)
+    expected = fft(wide.hybrid()[..., 12:20], 1)
+    middle = slice(16 - 10, 16 + 10)
+    error = np.abs(kx[:, middle] - expected[:, middle]).max()
+    assert error < 0.05 * np.abs(expected).max()

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,18 +95,27 @@ def test_items_other_than_acquisitions_pass_and_do_not_start_the_scan() -> None:
     assert not np.allclose(out[2].data, line.data)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("n_coils", [2, 4])
-def test_a_noise_scan_of_other_coils_is_a_clear_error(n_coils: int) -> None:
-    with pytest.raises(GadgetError, match=f"has {n_coils} coils, expected 3"):
-        adjust([noise(n_coils), *ONE.lines()])
+def test_noise_of_other_coils_is_counted_and_the_rest_whitens(n_coils: int, known: bool) -> None:
+    xml = ONE.header
+    if not known:
+        xml = xml.replace(b"<receiverChannels>3</receiverChannels>", b"")
+    scan = Scan(geometry=Geometry.parse(xml))
+    assert (scan.geometry.n_coils is None) != known
+    out = run((NoiseAdjust(),), scan, [noise(n_coils), noise(3), *ONE.lines()])
+    expected = run((NoiseAdjust(),), Scan(geometry=ONE.geometry), [noise(3), *ONE.lines()])
+    for one, other in zip(out, expected, strict=True):
+        np.testing.assert_array_equal(one.data, other.data)  # type: ignore[union-attr]
+    assert scan.counts == {"readouts of other coils than the image's": 1}
 
 
-def test_coils_are_those_of_the_first_line_where_the_header_says_nothing() -> None:
+def test_an_image_line_of_other_coils_than_the_first_is_a_clear_error() -> None:
     xml = ONE.header.replace(b"<receiverChannels>3</receiverChannels>", b"")
     scan = Scan(geometry=Geometry.parse(xml))
-    assert scan.geometry.n_coils is None
+    first, *rest = ONE.lines()
     with pytest.raises(GadgetError, match="has 3 coils, expected 2"):
-        adjust([noise(2), *ONE.lines()], scan)
+        adjust([noise(2), replace(first, data=first.data[:2]), *rest], scan)
 
 
 def test_a_dead_coil_is_a_clear_error() -> None:

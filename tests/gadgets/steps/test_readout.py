@@ -137,7 +137,7 @@ def test_a_line_is_transformed_once() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"center_sample": 0},
+        {"center_sample": 1},
         {"center_sample": 47},
         {"discard_pre": 48},
         {"discard_pre": 30, "discard_post": 30},

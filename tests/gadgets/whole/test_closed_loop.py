@@ -6,9 +6,11 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import h5py
 import numpy as np
+import pytest
 
 from gadgets.cli import main
 from gadgets.files.scan_record import read_record
@@ -283,3 +285,17 @@ def test_the_host_answers_queries_and_life_signs(host: Host, address: Address) -
         assert read_message(read) == Response(6, "Unknown query")
         sock.sendall(write_message(ConfigFile("isalive.xml")) + write_message(Close()))
         assert read_message(read) == Close()
+
+
+@pytest.mark.parametrize("repetition", ["each", "first"])
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_one_two_and_five_repetitions_are_played_in_both_ways(
+    address: Address, n: int, repetition: Literal["each", "first"]
+) -> None:
+    scan = source(1, n_repetitions=n)
+    played, images = play(scan, sequence(repetition=repetition), address, CONFIG)
+    assert [one.key for one in played] == [(0, i) for i in range(n)]
+    assert len(images) >= n
+    asked = 1 if repetition == "first" else n
+    assert sum(one.latency_ms is not None for one in played) == asked
+    assert all(one.answer for one in played)  # what a watcher is shown

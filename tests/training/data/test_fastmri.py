@@ -88,10 +88,10 @@ def undersampled(path):
 
 
 BAD = {
-    no_kspace: r"expected MRD .* got \['reconstruction_rss'\]",
+    no_kspace: r"expected MRD .* got HDF5 with \['reconstruction_rss'\]",
     no_hdf5: "cannot be read as HDF5",
     no_header: "expected /ismrmrd_header, got none",
-    no_lines: "expected MRD",
+    no_lines: "but no acquisitions",
     undersampled: "expected a fully sampled scan",
 }
 

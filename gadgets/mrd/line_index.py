@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gadgets.mrd.echo import same_length
-from gadgets.mrd.geometry import Geometry
-from gadgets.mrd.header_layouts import Flag, ImageKey, flags_of, image_key, is_imaging
-from gadgets.mrd.items import Ints
-from mnet.masks.line_plan import Bool
+from ..errors import IncompleteError
+from .echo import same_length
+from .geometry import Geometry
+from .header_layouts import Flag, ImageKey, flags_of, image_key, is_imaging
+from .items import Bool, Ints
 
 LOOPS = ("repetition", "set", "phase", "contrast", "slice")  # the outermost first
 
@@ -35,7 +35,7 @@ def line_index(headers: NDArray[np.void], geometry: Geometry) -> LineIndex:
 
     Raises
     ------
-    ValueError
+    IncompleteError
         If none is part of an image, if they disagree in coils or samples, or if slices have not
         all the same rows without a gap.
     GadgetError
@@ -43,9 +43,9 @@ def line_index(headers: NDArray[np.void], geometry: Geometry) -> LineIndex:
     """
     slices = _slices(headers, geometry)
     if not slices:
-        raise ValueError("expected lines of an image, got none")
-    noise, dwell_us = _noise(headers)
-    n_coils = _n_coils(headers[np.concatenate([noise, *slices.values()])])
+        raise IncompleteError("expected lines of an image, got none")
+    n_coils = _n_coils(headers[np.concatenate(list(slices.values()))])
+    noise, dwell_us = _noise(headers, n_coils)
     _check_lengths(headers, slices)
     return LineIndex(
         slices=tuple(slices.values()),
@@ -83,29 +83,36 @@ def _measured(
         rows[geometry.row(headers["kspace_encode_step_1"][numbers])] = True
         if not np.array_equal(rows, measured[0]):
             where = ", ".join(f"{name} {getattr(key, name)}" for name in LOOPS)
-            raise ValueError(
+            raise IncompleteError(
                 f"expected the same lines in every slice: {where} has {rows.sum()}, the first "
                 f"slice {measured[0].sum()}, {(rows != measured[0]).sum()} differ"
             )
     filled = np.flatnonzero(measured[0])
     if filled[-1] - filled[0] + 1 != filled.size:
-        raise ValueError(
-            f"expected a fully sampled scan, got {filled.size} rows with gaps between them"
+        raise IncompleteError(
+            f"expected a fully sampled scan, got {filled.size} rows with gaps between them, "
+            f"in {filled[-1] - filled[0] + 1}"
         )
-    return measured[0]
+    first: Bool = measured[0]
+    return first
 
 
 def _n_coils(headers: NDArray[np.void]) -> int:
     found = np.unique(headers["active_channels"])
     if found.size != 1:
-        raise ValueError(
-            f"expected the same number of coils in noise and in every slice, got {found.tolist()}"
+        raise IncompleteError(
+            f"expected the same number of coils in every slice, got {found.tolist()}"
         )
     return int(found[0])
 
 
-def _noise(headers: NDArray[np.void]) -> tuple[Ints, float]:
-    """Return the noise readouts before all lines, and the dwell time of the first line."""
-    is_noise = (headers["flags"] & np.uint64(Flag.NOISE)) != 0
+def _noise(headers: NDArray[np.void], n_coils: int) -> tuple[Ints, float]:
+    """Return the noise readouts before all lines, and the dwell time of the first line.
+
+    Readouts of other coils, such as a prescan's, are passed over as by the pipeline's intake.
+    """
+    fitting = np.flatnonzero(headers["active_channels"] == n_coils)
+    is_noise = (headers["flags"][fitting] & np.uint64(Flag.NOISE)) != 0
     first = int(is_noise.argmin())  # a scan has one scale: noise that comes later whitens nothing
-    return np.arange(first), max(float(headers["sample_time_us"][first]), 0.0)
+    dwell_us = float(headers["sample_time_us"][fitting[first]])
+    return fitting[:first], max(dwell_us, 0.0)
