@@ -251,8 +251,27 @@ def _loop_options(parser: argparse.ArgumentParser) -> None:
         default=5.0,
         help="between lines (default 5); 0 sends without pause, and latencies are then backlog",
     )
-    parser.add_argument("--order", choices=["linear", "centre-out"], default="linear")
-    parser.add_argument("--echo-train", type=int, default=1, help="lines per group")
+    parser.add_argument("--echo-train", type=int, default=1, help="lines per shot (default 1)")
+    parser.add_argument(
+        "--order",
+        choices=["linear", "centre-out", "shuffled", "continuous"],
+        help="which line at which echo (default continuous, with a train of 1 linear)",
+    )
+    parser.add_argument(
+        "--effective-echo",
+        type=int,
+        metavar="ECHO",
+        help="at which k = 0 is measured, from 1; with continuous the middle one otherwise",
+    )
+    parser.add_argument(
+        "--dummies", type=int, default=0, help="shots before the first line of a slice (default 0)"
+    )
+    parser.add_argument(
+        "--interleave",
+        action="store_true",
+        help="one shot of every slice in turn; a mask is looked for at the slice's next shot, "
+        "nothing waits, and --deadline-ms does not count",
+    )
     parser.add_argument("--report", type=Path, default=Path("report.html"))
     parser.add_argument("--no-report", action="store_true", help="skip report and comparison")
     parser.add_argument("--seeds", type=int, default=5, help="draws of the random samplers")
@@ -386,6 +405,9 @@ def _closed_loop(options: argparse.Namespace, source: Any, title: str) -> int:
         tr_ms=options.tr_ms,
         order=options.order,
         echo_train=options.echo_train,
+        effective_echo=options.effective_echo,
+        dummies=options.dummies,
+        interleave=options.interleave,
     )
     with (
         _host(options) as (address, records),

@@ -13,6 +13,7 @@ from mnet.masks.line_plan import LinePlan
 from mnet.sampler.mnet_select import MNetSelect
 from mnet.score.comparison import Volume, maps, reference, rss
 from mnet.score.image_quality import score
+from mnet.sequence.echo_order import Rule
 from mnet.weight_files import load_weights
 
 from ..errors import ConfigError
@@ -28,7 +29,7 @@ from ..steps.image_finish import SERIES
 from ..steps.noise_adjust import NoiseAdjust
 from ..steps.readout import RemoveReadoutOversampling
 from .scan_result import Result
-from .sequence import Order, Played, SequenceParameters, play
+from .sequence import Played, SequenceParameters, play
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +40,11 @@ class Options:
     acceleration: float = 4.0
     deadline_ms: float = 1000.0
     tr_ms: float = 0.0
-    order: Order = "linear"
+    order: Rule | None = None  # None: the default of the train's length
     echo_train: int = 1
+    effective_echo: int | None = None
+    dummies: int = 0
+    interleave: bool = False
 
 
 def fully_sampled(source: Source) -> list[Frame]:
@@ -54,9 +58,15 @@ def fully_sampled(source: Source) -> list[Frame]:
 
 
 def plan_lines(frames: list[Frame], acceleration: float, echo_train: int = 1) -> LinePlan:
-    """Plan budget and calibration on the lines that every frame of the file holds."""
+    """Plan budget and calibration on the lines that every frame of the file holds.
+
+    Raises ConfigError where these do not hold an echo train at this acceleration.
+    """
     acquirable = np.logical_and.reduce([frame.mask for frame in frames])
-    return LinePlan.of(acquirable, acceleration, group_size=echo_train)
+    try:
+        return LinePlan.of(acquirable, acceleration, group_size=echo_train)
+    except ValueError as error:
+        raise ConfigError(f"{error}; see --acceleration and --echo-train") from error
 
 
 def adaptive_scan(
@@ -78,14 +88,7 @@ def adaptive_scan(
         raise ConfigError(
             f"weights 'mnet_select' are a {type(sampler).__name__}, expected MNetSelect"
         )
-    sequence = SequenceParameters(
-        plan=plan,
-        fallback=sampler.population(plan),
-        deadline_ms=options.deadline_ms,
-        tr_ms=options.tr_ms,
-        order=options.order,
-        group_size=options.echo_train,
-    )
+    sequence = _sequence(plan, sampler, options)
     before = set() if records is None else {path.name for path in records.glob("*")}
     played, wire = play(source, sequence, address, options.config, on_slice)
     volume = _volume(frames, plan, source)
@@ -109,6 +112,25 @@ def adaptive_scan(
         images=images,
         wire=wire,
     )
+
+
+def _sequence(plan: LinePlan, sampler: MNetSelect, options: Options) -> SequenceParameters:
+    sequence = SequenceParameters(
+        plan=plan,
+        fallback=sampler.population(plan),
+        deadline_ms=options.deadline_ms,
+        tr_ms=options.tr_ms,
+        order=options.order,
+        group_size=options.echo_train,
+        effective_echo=options.effective_echo,
+        dummies=options.dummies,
+        interleave=options.interleave,
+    )
+    try:
+        sequence.echo_order.calibration(plan)
+    except ValueError as error:
+        raise ConfigError(f"{error}; see --order, --echo-train, --effective-echo") from error
+    return sequence
 
 
 def _volume(frames: list[Frame], plan: LinePlan, source: Source) -> Volume:

@@ -26,7 +26,8 @@ class Result:
 def in_a_sentence(summary: dict[str, Any]) -> str:
     """Say how a scan went: images, lines, latency, fallbacks, error, and what its record proves."""
     latency = summary["mask_latency_ms_median"]
-    answered = "no mask in time" if latency is None else f"masks after {latency:.1f} ms (median)"
+    in_time = "masks in time" if summary["fallbacks"] < summary["n_slices"] else "no mask in time"
+    answered = in_time if latency is None else f"masks after {latency:.1f} ms (median)"
     record = summary.get("record", {})
     proof = ""
     if "only_asked_lines" in record:
