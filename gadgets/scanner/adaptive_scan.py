@@ -1,7 +1,7 @@
 """`mnet scan`: play a file through the closed loop, score what comes back, prove what was sent."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,27 +9,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnet.masks.line_plan import LinePlan
+from mnet.masks.line_plan import Bool, LinePlan
 from mnet.sampler.mnet_select import MNetSelect
 from mnet.score.comparison import Volume, maps, reference, rss
 from mnet.score.image_quality import score
-from mnet.sequence.echo_order import Rule
+from mnet.sequence.echo_order import EchoOrder, Rule, default_rule
 from mnet.weight_files import load_weights
 
 from ..errors import ConfigError
 from ..files.scan_record import read_record
 from ..files.source import Source
+from ..files.tissue_maps import TissueMaps
 from ..host.child_host import Address
 from ..mrd.header_layouts import is_imaging
 from ..mrd.items import Acquisition, Frame, Image
-from ..pipeline.chain import run
-from ..pipeline.scan import Scan
-from ..steps.accumulate import AccumulateFrame
 from ..steps.image_finish import SERIES
-from ..steps.noise_adjust import NoiseAdjust
-from ..steps.readout import RemoveReadoutOversampling
+from .frames import frames_of
 from .scan_result import Result
 from .sequence import Played, SequenceParameters, play
+from .simulated_lines import Physics, SimulatedLines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,16 +43,15 @@ class Options:
     effective_echo: int | None = None
     dummies: int = 0
     interleave: bool = False
+    physics: Physics | None = None  # None: the lines of the file as they were recorded
 
 
 def fully_sampled(source: Source) -> list[Frame]:
     """Return every image of a file as a frame: whitened, in hybrid space, averages combined."""
-    gadgets = (NoiseAdjust(), RemoveReadoutOversampling(), AccumulateFrame(allow_incomplete=True))
-    items = run(gadgets, Scan(geometry=source.geometry), source.acquisitions)
-    frames = [item for item in items if isinstance(item, Frame)]
+    frames = frames_of(source.acquisitions, source.geometry)
     if not frames:
         raise ConfigError(f"the {source.kind} holds no imaging lines")
-    return sorted(frames, key=lambda f: (f.key.repetition, f.key.slice, f.key.contrast))
+    return frames
 
 
 def plan_lines(frames: list[Frame], acceleration: float, echo_train: int = 1) -> LinePlan:
@@ -63,6 +60,10 @@ def plan_lines(frames: list[Frame], acceleration: float, echo_train: int = 1) ->
     Raises ConfigError where these do not hold an echo train at this acceleration.
     """
     acquirable = np.logical_and.reduce([frame.mask for frame in frames])
+    return _planned(acquirable, acceleration, echo_train)
+
+
+def _planned(acquirable: Bool, acceleration: float, echo_train: int) -> LinePlan:
     try:
         return LinePlan.of(acquirable, acceleration, group_size=echo_train)
     except ValueError as error:
@@ -75,12 +76,21 @@ def adaptive_scan(
     options: Options,
     records: Path | None = None,
     on_slice: Callable[[Played], None] | None = None,
+    tissues: TissueMaps | None = None,
 ) -> Result:
     """Run the closed loop on a file and score the images.
+
+    With `options.physics` the lines are computed from tissue maps, and the reference is that of all
+    lines in steady state at the echo of k = 0. Raises ConfigError where the maps are missing.
 
     `records` is the host's folder of records where it can be read: then the JSON says whether the
     host received the calibration and the lines applied, and no others.
     """
+    order = _echo_order(options)
+    lines = _simulated(source, tissues, options)
+    if lines is not None:
+        plan = _planned(lines.acquirable, options.acceleration, options.echo_train)
+        source = replace(source, acquisitions=lines.reference(order.centre_echo(plan)))
     frames = fully_sampled(source)
     plan = plan_lines(frames, options.acceleration, options.echo_train)
     sampler, card = load_weights("mnet_select")
@@ -88,9 +98,9 @@ def adaptive_scan(
         raise ConfigError(
             f"weights 'mnet_select' are a {type(sampler).__name__}, expected MNetSelect"
         )
-    sequence = _sequence(plan, sampler, options)
+    sequence = _sequence(plan, sampler, options, order)
     before = set() if records is None else {path.name for path in records.glob("*")}
-    played, wire = play(source, sequence, address, options.config, on_slice)
+    played, wire = play(source, sequence, address, options.config, on_slice, lines)
     volume = _volume(frames, plan, source)
     by_key = {p.key: p for p in played}
     applied = [by_key[f.key.slice, f.key.repetition] for f in frames]
@@ -111,26 +121,48 @@ def adaptive_scan(
         reference=truth,
         images=images,
         wire=wire,
+        order=order,
+        dummies=options.dummies,
+        lines=lines,
     )
 
 
-def _sequence(plan: LinePlan, sampler: MNetSelect, options: Options) -> SequenceParameters:
-    sequence = SequenceParameters(
+def _sequence(
+    plan: LinePlan, sampler: MNetSelect, options: Options, order: EchoOrder
+) -> SequenceParameters:
+    return SequenceParameters(
         plan=plan,
         fallback=sampler.population(plan),
         deadline_ms=options.deadline_ms,
         tr_ms=options.tr_ms,
-        order=options.order,
-        group_size=options.echo_train,
-        effective_echo=options.effective_echo,
+        echo_order=order,
         dummies=options.dummies,
         interleave=options.interleave,
     )
+
+
+def _echo_order(options: Options) -> EchoOrder:
     try:
-        sequence.echo_order.calibration(plan)
+        return EchoOrder(
+            rule=options.order or default_rule(options.echo_train),
+            train=options.echo_train,
+            effective_echo=options.effective_echo,
+        )
     except ValueError as error:
         raise ConfigError(f"{error}; see --order, --echo-train, --effective-echo") from error
-    return sequence
+
+
+def _simulated(
+    source: Source, tissues: TissueMaps | None, options: Options
+) -> SimulatedLines | None:
+    """Return the lines that the physics of the options makes of tissue maps."""
+    if options.physics is None:
+        return None
+    if tissues is None:
+        raise ConfigError("--physics needs tissue maps")
+    return SimulatedLines(
+        source.acquisitions, source.geometry, tissues, options.physics, options.echo_train
+    )
 
 
 def _volume(frames: list[Frame], plan: LinePlan, source: Source) -> Volume:

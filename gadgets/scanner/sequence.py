@@ -11,13 +11,13 @@ from the start. Where the lines come from, and what they know of order and time,
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from mnet.masks.line_plan import Bool, LinePlan
-from mnet.sequence.echo_order import EchoOrder, Rows, Rule, default_rule
+from mnet.sequence.echo_order import EchoOrder, Rows
 
 from ..files.source import Source
 from ..host.child_host import Address
@@ -39,22 +39,16 @@ class SequenceParameters:
     fallback: Bool  # (ky,) rows taken where no mask comes in time
     deadline_ms: float = 1000.0  # after the last calibration line; unused where interleaved
     tr_ms: float = 0.0  # between lines; 0 plays as fast as the host takes them
-    order: Rule | None = None  # of lines in shots; None: the default of a train of this length
-    group_size: int = 1  # echo train
-    effective_echo: int | None = None  # from 1; None: where the order puts k = 0
+    echo_order: EchoOrder = field(default_factory=EchoOrder)  # of lines in shots
     dummies: int = 0  # shots before the first line of a slice
     interleave: bool = False  # one shot of every slice in turn
     repetition: Literal["each", "first"] = "first"
     ready_timeout_s: float = 60.0
 
     @property
-    def echo_order(self) -> EchoOrder:
-        """The order of lines in shots."""
-        return EchoOrder(
-            rule=self.order or default_rule(self.group_size),
-            train=self.group_size,
-            effective_echo=self.effective_echo,
-        )
+    def group_size(self) -> int:
+        """Lines of a shot."""
+        return self.echo_order.train
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 RF spoiling is modelled as it is: the pulses' phase grows quadratically, by 117 degrees, and the
 states that earlier pulses left behind are followed (Zur et al. 1991,
-doi:10.1002/mrm.1910210210), so that short TRs are as right as long ones. T2' and diffusion are not modelled.
+doi:10.1002/mrm.1910210210), so that short TRs are as right as long ones. T2' and diffusion are
+not modelled.
 """
 
 from collections.abc import Sequence

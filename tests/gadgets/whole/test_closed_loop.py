@@ -35,6 +35,7 @@ from tests.gadgets.helpers.closed_loop import N_KY, sequence, source
 from tests.gadgets.helpers.synthetic import scanned
 
 CONFIG = "adaptive_modl.xml"
+CONTINUOUS = EchoOrder(rule="continuous", train=4)
 
 
 def newest(records: Path) -> Path:
@@ -229,8 +230,8 @@ def test_interleaved_slices_wait_for_nothing_and_need_no_fallback(
 ) -> None:
     """12 slices in scaled real time: 20 ms stand for a shot of 250 ms, of a TSE with TR 3 s."""
     before = set(records.iterdir())
-    n_slices, train, tr_ms = 12, 4, 5.0
-    order = sequence(group_size=train, tr_ms=tr_ms, dummies=1, interleave=True)
+    n_slices, train, tr_ms = 12, CONTINUOUS.train, 5.0
+    order = sequence(echo_order=CONTINUOUS, tr_ms=tr_ms, dummies=1, interleave=True)
     data = source(n_slices)
     start = time.monotonic()
     played, images = play(data, order, address, CONFIG)
@@ -257,7 +258,9 @@ def test_an_interleaved_slice_whose_mask_is_not_there_at_its_shot_uses_the_fallb
     address: Address,
 ) -> None:
     """Two slices without a pause between lines: nobody can have answered by then."""
-    played, images = play(source(2), sequence(interleave=True, group_size=16), address, CONFIG)
+    played, images = play(
+        source(2), sequence(interleave=True, echo_order=EchoOrder(train=16)), address, CONFIG
+    )
     assert [p.fallback for p in played] == [True, True]
     assert len(series(images, SERIES)) == 2
 
@@ -266,7 +269,7 @@ def test_the_lines_of_a_scan_come_in_the_order_of_its_shots(
     address: Address, records: Path
 ) -> None:
     before = set(records.iterdir())
-    order = sequence(group_size=4)
+    order = sequence(echo_order=CONTINUOUS)
     (played,), _ = play(source(1), order, address, CONFIG)
     (folder,) = set(records.iterdir()) - before
     counters = [
@@ -276,8 +279,7 @@ def test_the_lines_of_a_scan_come_in_the_order_of_its_shots(
     ]
     mask = np.zeros(N_KY, dtype=bool)
     mask[list(played.counters)] = True
-    rule = EchoOrder(rule="continuous", train=4)
-    shots = [rule.calibration(order.plan), rule.adaptive(mask, order.plan)]
+    shots = [CONTINUOUS.calibration(order.plan), CONTINUOUS.adaptive(mask, order.plan)]
     assert counters == np.concatenate(shots).ravel().tolist()
 
 
