@@ -22,7 +22,7 @@ from mnet.weight_files import load_weights
 from ..errors import ConfigError
 from ..mrd.geometry import Geometry
 from ..mrd.items import Acquisition
-from .frames import frames_of
+from .frames import lines_in_place
 from .scan_result import Result
 from .simulated_lines import SimulatedLines
 
@@ -110,10 +110,10 @@ def _errors(
     result: Result, geometry: Geometry, model: MoDL, masks: Bool, acquired: list[Acquisition]
 ) -> list[float]:
     """Return the NRMSE (slices,) of the images of some lines."""
-    frames = frames_of(acquired, geometry)
-    kspace = torch.from_numpy(np.stack([frame.kspace for frame in frames]))
     truth: Volume = result.volume
-    volume = replace(truth, kspace=kspace)
+    slices = [int(entry["slice"]) for entry in result.json["slices"]]
+    kspace = lines_in_place(acquired, geometry, slices)
+    volume = replace(truth, kspace=torch.from_numpy(kspace))
     images = reconstruct(volume, maps(volume), masks, "modl", model)
     found: list[float] = score(images, result.reference, rss(truth)).nrmse.tolist()
     return found

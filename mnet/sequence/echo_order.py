@@ -11,8 +11,8 @@ an order in time.
 - `continuous`: the echo is a continuous function of ky. Ascending bands in the calibration; beyond
   its edges the masks' lines go on with the echo that the edge has, and turn back.
 
-Signal that jumps from line to line makes ghosts, and signal that changes slowly only blurs; the
-same lines have a third more error with `shuffled` than with `continuous`.
+Signal that jumps from line to line makes ghosts, and signal that changes slowly blurs. What an
+order costs depends on the object, too: `mnet scan --physics tse` says it.
 """
 
 from collections.abc import Iterator

@@ -3,7 +3,7 @@
 RF spoiling is modelled as it is: the pulses' phase grows quadratically, by 117 degrees, and the
 states that earlier pulses left behind are followed (Zur et al. 1991,
 doi:10.1002/mrm.1910210210), so that short TRs are as right as long ones. T2' and diffusion are
-not modelled.
+not modelled: CSF, which would diffuse, takes longer to its steady state here than in a head.
 """
 
 from collections.abc import Sequence
