@@ -1,7 +1,7 @@
 """`mnet scan`: play a file through the closed loop, score what comes back, prove what was sent."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,14 @@ def adaptive_scan(
     entries = _entries(source, frames, plan, applied, wire, volume, images, truth, options)
     summary: dict[str, Any] = _summary(entries, plan)
     summary |= {"config": options.config, "deadline_ms": options.deadline_ms}
+    summary |= {
+        "order": order.rule,
+        "echo_train": order.train,
+        "effective_echo": order.centre_echo(plan),
+        "dummies": options.dummies,
+        "interleave": options.interleave,
+        "physics": None if options.physics is None else asdict(options.physics),
+    }
     summary["sampler_sha256"] = card["sha256"]
     if records is not None:
         new = [path for path in records.glob("*") if path.name not in before]

@@ -36,7 +36,13 @@ def test_order_and_dummies_have_their_prices(demo, address: Address) -> None:
     source, maps = demo
     options = Options(physics=Physics(kind="tse"), echo_train=8, dummies=1, acceleration=3.0)
     result = adaptive_scan(source, address, options, tissues=maps)
-    assert result.json["summary"]["fallbacks"] == 0
+    said = result.json["summary"]
+    assert said["fallbacks"] == 0
+    assert (said["order"], said["effective_echo"], said["physics"]["kind"]) == (
+        "continuous",
+        5,
+        "tse",
+    )
     rows = prices(result, source.geometry)
     nrmse = {row["name"]: row["nrmse"] for row in rows}
     alone = nrmse["undersampling alone"]
