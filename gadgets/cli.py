@@ -101,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
         "The anatomy comes with the package nilearn: pip install mnet-gadgets[demo].",
     )
     demo.add_argument("--slices", type=int, default=4)
+    demo.add_argument(
+        "--keep",
+        type=Path,
+        metavar="FILE",
+        help="keep the scan with its tissue maps, for mnet scan",
+    )
     _loop_options(demo)
 
     replay = add(
@@ -275,8 +281,28 @@ def _loop_options(parser: argparse.ArgumentParser) -> None:
         default=5.0,
         help="between lines (default 5); 0 sends without pause, and latencies are then backlog",
     )
-    parser.add_argument("--order", choices=["linear", "centre-out"], default="linear")
-    parser.add_argument("--echo-train", type=int, default=1, help="lines per group")
+    parser.add_argument("--echo-train", type=int, default=1, help="lines per shot (default 1)")
+    parser.add_argument(
+        "--order",
+        choices=["linear", "centre-out", "shuffled", "continuous"],
+        help="which line at which echo (default continuous, with a train of 1 linear)",
+    )
+    parser.add_argument(
+        "--effective-echo",
+        type=int,
+        metavar="ECHO",
+        help="at which k = 0 is measured, from 1; with continuous the middle one otherwise",
+    )
+    parser.add_argument(
+        "--dummies", type=int, default=0, help="shots before the first line of a slice (default 0)"
+    )
+    parser.add_argument(
+        "--interleave",
+        action="store_true",
+        help="one shot of every slice in turn; a mask is looked for at the slice's next shot, "
+        "nothing waits, and --deadline-ms does not count",
+    )
+    _physics_options(parser)
     parser.add_argument("--report", type=Path, default=Path("report.html"))
     parser.add_argument("--no-report", action="store_true", help="skip report and comparison")
     parser.add_argument("--seeds", type=int, default=5, help="draws of the random samplers")
@@ -284,6 +310,36 @@ def _loop_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="write the images to this HDF5 file")
     parser.add_argument("--records", type=Path, help="keep the private host's records here")
     parser.add_argument("--device", default="auto", help="of the private host")
+
+
+def _physics_options(parser: argparse.ArgumentParser) -> None:
+    physics = parser.add_argument_group(
+        "physics", "Lines computed from tissue maps, which the demo has, echo by echo."
+    )
+    physics.add_argument(
+        "--physics",
+        choices=["tse", "gre"],
+        help="turbo spin echo, or RF-spoiled gradient echo; without it lines are as recorded",
+    )
+    physics.add_argument(
+        "--physics-tr-ms",
+        type=float,
+        metavar="MS",
+        help="TR of a slice (default 3000, gre 10); --tr-ms is the pace on the wire",
+    )
+    physics.add_argument("--echo-spacing-ms", type=float, default=9.6, help="tse (default 9.6)")
+    physics.add_argument("--refocusing-deg", type=float, default=180.0, help="tse (default 180)")
+    physics.add_argument("--flip-deg", type=float, default=15.0, help="gre (default 15)")
+    physics.add_argument(
+        "--silent-wait",
+        action="store_true",
+        help="do not pulse while a mask is waited for, which spoils the steady state",
+    )
+    physics.add_argument(
+        "--gain-correction",
+        action="store_true",
+        help="tse: divide every echo by its strength at k = 0; helps a bad order, harms a good one",
+    )
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -378,6 +434,7 @@ def _maskd(options: argparse.Namespace) -> int:
 
 def _scan(options: argparse.Namespace) -> int:
     from .files.source import open_source
+    from .files.tissue_maps import read_tissues
     from .scanner.adaptive_scan import acquirable_rows, plan_lines
 
     source = open_source(options.data, **_reading(options))
@@ -388,7 +445,8 @@ def _scan(options: argparse.Namespace) -> int:
             f"{options.data} cannot be played as an adaptive scan: {error}. `mnet replay "
             f"{options.data}` reconstructs what was measured, if 4 lines lie around the centre"
         ) from error
-    return _closed_loop(options, source, options.data.name)
+    maps = read_tissues(options.data) if options.physics else None
+    return _closed_loop(options, source, maps, options.data.name)
 
 
 def _reading(options: argparse.Namespace) -> dict[str, Any]:
@@ -410,14 +468,33 @@ def _demo(options: argparse.Namespace) -> int:
     from .scanner.demo_scan import demo_volume, write_demo
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "demo.h5"
+        path = options.keep or Path(folder) / "demo.h5"
         print("drawing the sample anatomy", file=sys.stderr)
-        write_demo(path, demo_volume(n_slices=options.slices))
+        volume = demo_volume(n_slices=options.slices)
+        write_demo(path, volume)
         source = open_source(path)
-    return _closed_loop(options, source, "sample anatomy (MNI152 template, simulated coils)")
+    return _closed_loop(
+        options, source, volume.maps, "sample anatomy (MNI152 template, simulated coils)"
+    )
 
 
-def _closed_loop(options: argparse.Namespace, source: Any, title: str) -> int:
+def _physics(options: argparse.Namespace) -> Any:
+    from .scanner.simulated_lines import Physics
+
+    if options.physics is None:
+        return None
+    return Physics(
+        kind=options.physics,
+        tr_ms=options.physics_tr_ms,
+        echo_spacing_ms=options.echo_spacing_ms,
+        refocusing_deg=options.refocusing_deg,
+        flip_deg=options.flip_deg,
+        silent_wait=options.silent_wait,
+        gain_correction=options.gain_correction,
+    )
+
+
+def _closed_loop(options: argparse.Namespace, source: Any, maps: Any, title: str) -> int:
     from tqdm import tqdm
 
     from .files.source import write_images
@@ -432,6 +509,10 @@ def _closed_loop(options: argparse.Namespace, source: Any, title: str) -> int:
         tr_ms=options.tr_ms,
         order=options.order,
         echo_train=options.echo_train,
+        effective_echo=options.effective_echo,
+        dummies=options.dummies,
+        interleave=options.interleave,
+        physics=_physics(options),
     )
     with (
         _host(options) as (address, records),
@@ -442,7 +523,7 @@ def _closed_loop(options: argparse.Namespace, source: Any, title: str) -> int:
             bar.update()
             bar.set_postfix_str(played.answer)
 
-        result = adaptive_scan(source, address, chosen, records, on_slice)
+        result = adaptive_scan(source, address, chosen, records, on_slice, maps)
     if options.output:
         write_images(options.output, result.wire, "mnet")
     document = dict(result.json)
@@ -455,8 +536,13 @@ def _closed_loop(options: argparse.Namespace, source: Any, title: str) -> int:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            document["rows"] = write_comparison_report(
-                options.report, result, title, n_seeds=options.seeds, progress=progress
+            document |= write_comparison_report(
+                options.report,
+                result,
+                title,
+                n_seeds=options.seeds,
+                physics=_priced(options, result, source),
+                progress=progress,
             )
         print(f"report: {options.report.resolve()}")
     if options.json:
@@ -464,6 +550,24 @@ def _closed_loop(options: argparse.Namespace, source: Any, title: str) -> int:
     summary = result.json["summary"]
     print(in_a_sentence(summary))
     return 0 if summary["images"] == summary["n_slices"] else 1
+
+
+def _priced(options: argparse.Namespace, result: Any, source: Any) -> Any:
+    """Return what order and steady state cost, where lines were computed."""
+    from tqdm import tqdm
+
+    from .scanner.physics_findings import physics_findings
+    from .scanner.physics_prices import prices
+
+    if result.lines is None:
+        return None
+    with tqdm(desc="physics", disable=options.quiet) as bar:
+
+        def progress(name: str) -> None:
+            bar.update()
+            bar.set_postfix_str(name)
+
+        return physics_findings(result, prices(result, source.geometry, progress))
 
 
 @contextmanager

@@ -27,7 +27,7 @@ ORDER = {
         {"conformance"},
         {"external", "cli"},
     ],
-    "mnet": [{"physics", "masks"}, {"recon", "sampler"}, {"weight_files"}, {"score"}],
+    "mnet": [{"physics", "masks"}, {"recon", "sampler", "sequence"}, {"weight_files"}, {"score"}],
     "training": [
         {"config", "parallel"},
         {"data"},

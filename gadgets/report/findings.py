@@ -10,6 +10,8 @@ from torch import Tensor
 from mnet.masks.line_plan import Bool
 from mnet.score.comparison import Volume
 
+from .physics import PhysicsFindings
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
@@ -23,6 +25,7 @@ class Findings:
     samplers: Mapping[str, Sequence[Bool]]  # masks that `rows` compares
     rows: Sequence[Mapping[str, Any]]  # of mnet.score.comparison.compare
     kept: Mapping[tuple[str, str], Tensor]  # images by (sampler, method), from compare
+    physics: PhysicsFindings | None = None  # where lines were computed from tissue maps
     title: str = "Adaptive scan"
     details: Mapping[str, str]  # where all this comes from: data, models, commands
 

@@ -9,6 +9,7 @@ from mnet.score.comparison import hamming
 
 from .figures import ERROR_GAIN, axis, columns, strips
 from .findings import Findings
+from .physics import physics_part
 from .pictures import heat_css
 from .render import write_html
 from .tables import means, samplers
@@ -41,6 +42,7 @@ def write_report(path: Path, findings: Findings) -> None:
         "heat": heat_css(),
         "samplers": samplers(findings.rows),
         "means": means(slices),
+        "physics": None if findings.physics is None else physics_part(findings.physics),
     }
     write_html(path, "scan.html", values)
 

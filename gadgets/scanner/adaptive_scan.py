@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,24 @@ from mnet.masks.line_plan import Bool, LinePlan
 from mnet.sampler.choosing import EXPECTED, Choosing
 from mnet.score.comparison import Volume, maps, reference, rss
 from mnet.score.image_quality import score
+from mnet.sequence.echo_order import EchoOrder, Rule, default_rule
 from mnet.weight_files import load_weights
 
 from ..errors import ConfigError, IncompleteError
 from ..files.scan_record import read_record
 from ..files.source import Source
+from ..files.tissue_maps import TissueMaps
 from ..host.child_host import Address
 from ..mrd.complete import check_complete, placed, without_empty_edges
 from ..mrd.geometry import SMALLEST
 from ..mrd.header_layouts import ACQUISITION_HEADER, is_imaging
 from ..mrd.items import Acquisition, Frame, Image
 from ..mrd.line_index import line_index
-from ..pipeline.chain import run
-from ..pipeline.scan import Scan
-from ..steps.accumulate import AccumulateFrame
 from ..steps.image_finish import SERIES
-from ..steps.noise_adjust import NoiseAdjust
-from ..steps.readout import RemoveReadoutOversampling
+from .frames import frames_of
 from .scan_result import Result
-from .sequence import Order, Played, SequenceParameters, play
+from .sequence import Played, SequenceParameters, play
+from .simulated_lines import Physics, SimulatedLines
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +44,12 @@ class Options:
     acceleration: float = 4.0
     deadline_ms: float = 1000.0
     tr_ms: float = 0.0
-    order: Order = "linear"
+    order: Rule | None = None  # None: the default of the train's length
     echo_train: int = 1
+    effective_echo: int | None = None
+    dummies: int = 0
+    interleave: bool = False
+    physics: Physics | None = None  # None: the lines of the file as they were recorded
 
 
 def acquirable_rows(source: Source) -> Bool:
@@ -81,10 +84,7 @@ def acquirable_rows(source: Source) -> Bool:
 
 def fully_sampled(source: Source) -> list[Frame]:
     """Return every image of a file as a frame: whitened, in hybrid space, averages combined."""
-    gadgets = (NoiseAdjust(), RemoveReadoutOversampling(), AccumulateFrame(allow_incomplete=True))
-    items = run(gadgets, Scan(geometry=source.geometry), source.acquisitions)
-    frames = [item for item in items if isinstance(item, Frame)]
-    return sorted(frames, key=lambda f: (f.key.repetition, f.key.slice, f.key.contrast))
+    return frames_of(source.acquisitions, source.geometry)
 
 
 def plan_lines(acquirable: Bool, acceleration: float, echo_train: int = 1) -> LinePlan:
@@ -93,12 +93,15 @@ def plan_lines(acquirable: Bool, acceleration: float, echo_train: int = 1) -> Li
     Raises
     ------
     ConfigError
-        If they have no room for the calibration lines.
+        If they have no room for the calibration lines, or for an echo train.
     """
     try:
         plan = LinePlan.of(acquirable, acceleration, group_size=echo_train)
     except ValueError as error:
-        raise ConfigError(f"no mask can be planned at {acceleration:g}x: {error}") from error
+        raise ConfigError(
+            f"no mask can be planned at {acceleration:g}x: {error}; see --acceleration and "
+            "--echo-train"
+        ) from error
     if plan.calibration.sum() < SMALLEST:
         raise ConfigError(
             f"no mask can be planned at {acceleration:g}x: it leaves {plan.calibration.sum()} "
@@ -113,30 +116,32 @@ def adaptive_scan(
     options: Options,
     records: Path | None = None,
     on_slice: Callable[[Played], None] | None = None,
+    tissues: TissueMaps | None = None,
 ) -> Result:
     """Run the closed loop on a file and score the images.
+
+    With `options.physics` the lines are computed from tissue maps, and the reference is that of all
+    lines in steady state at the echo of k = 0. Raises ConfigError where the maps are missing.
 
     `records` is the host's folder of records where it can be read: then the JSON says whether the
     host received the calibration and the lines applied, and no others. Errors are those of
     `acquirable_rows` and `plan_lines`, before anything is sent, and those of the host.
     """
-    plan = plan_lines(acquirable_rows(source), options.acceleration, options.echo_train)
+    order = _echo_order(options)
+    lines = _simulated(source, tissues, options)
+    acquirable = acquirable_rows(source) if lines is None else lines.acquirable
+    plan = plan_lines(acquirable, options.acceleration, options.echo_train)
+    if lines is not None:
+        source = replace(source, acquisitions=lines.reference(order.centre_echo(plan)))
     frames = fully_sampled(source)
     sampler, card = load_weights("mnet_select")
     if not isinstance(sampler, Choosing):
         raise ConfigError(
             f"weights 'mnet_select' are a {type(sampler).__name__}, expected {EXPECTED}"
         )
-    sequence = SequenceParameters(
-        plan=plan,
-        fallback=sampler.population(plan),
-        deadline_ms=options.deadline_ms,
-        tr_ms=options.tr_ms,
-        order=options.order,
-        group_size=options.echo_train,
-    )
+    sequence = _sequence(plan, sampler, options, order)
     before = set() if records is None else {path.name for path in records.glob("*")}
-    played, wire = play(source, sequence, address, options.config, on_slice)
+    played, wire = play(source, sequence, address, options.config, on_slice, lines)
     volume = _volume(frames, plan, source)
     by_key = {p.key: p for p in played}
     applied = [by_key[f.key.slice, f.key.repetition] for f in frames]
@@ -145,6 +150,14 @@ def adaptive_scan(
     entries = _entries(source, frames, plan, applied, wire, volume, images, truth, options)
     summary: dict[str, Any] = _summary(entries, plan)
     summary |= {"config": options.config, "deadline_ms": options.deadline_ms}
+    summary |= {
+        "order": order.rule,
+        "echo_train": order.train,
+        "effective_echo": order.centre_echo(plan),
+        "dummies": options.dummies,
+        "interleave": options.interleave,
+        "physics": None if options.physics is None else asdict(options.physics),
+    }
     summary["sampler_sha256"] = card["sha256"]
     if records is not None:
         new = [path for path in records.glob("*") if path.name not in before]
@@ -157,6 +170,47 @@ def adaptive_scan(
         reference=truth,
         images=images,
         wire=wire,
+        order=order,
+        dummies=options.dummies,
+        lines=lines,
+    )
+
+
+def _sequence(
+    plan: LinePlan, sampler: Choosing, options: Options, order: EchoOrder
+) -> SequenceParameters:
+    return SequenceParameters(
+        plan=plan,
+        fallback=sampler.population(plan),
+        deadline_ms=options.deadline_ms,
+        tr_ms=options.tr_ms,
+        echo_order=order,
+        dummies=options.dummies,
+        interleave=options.interleave,
+    )
+
+
+def _echo_order(options: Options) -> EchoOrder:
+    try:
+        return EchoOrder(
+            rule=options.order or default_rule(options.echo_train),
+            train=options.echo_train,
+            effective_echo=options.effective_echo,
+        )
+    except ValueError as error:
+        raise ConfigError(f"{error}; see --order, --echo-train, --effective-echo") from error
+
+
+def _simulated(
+    source: Source, tissues: TissueMaps | None, options: Options
+) -> SimulatedLines | None:
+    """Return the lines that the physics of the options makes of tissue maps."""
+    if options.physics is None:
+        return None
+    if tissues is None:
+        raise ConfigError("--physics needs tissue maps")
+    return SimulatedLines(
+        source.acquisitions, source.geometry, tissues, options.physics, options.echo_train
     )
 
 

@@ -14,6 +14,7 @@ from mnet.weight_files import load_weights
 
 from ..errors import ConfigError
 from ..report.page import Findings, write_report
+from ..report.physics import PhysicsFindings
 from .scan_result import Result
 
 
@@ -23,9 +24,13 @@ def write_comparison_report(
     title: str,
     *,
     n_seeds: int,
+    physics: PhysicsFindings | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> list[dict[str, Any]]:
-    """Reconstruct the scan's data with every sampler's masks; write the report, return the rows."""
+) -> dict[str, Any]:
+    """Reconstruct the scan's data with every sampler's masks, and write the report.
+
+    Returns what goes into the JSON: `rows`, and `physics` where lines were computed.
+    """
     sampler, sampler_card = load_weights("mnet_select")
     model, model_card = load_weights("modl")
     if not isinstance(sampler, Choosing) or not isinstance(model, MoDL):
@@ -59,6 +64,7 @@ def write_comparison_report(
         samplers=drawn,
         rows=rows,
         kept=kept,
+        physics=physics,
         details={
             "Data": title,
             "Sampler": f"mnet_select, sha256 {sampler_card['sha256'][:16]}",
@@ -67,4 +73,4 @@ def write_comparison_report(
         },
     )
     write_report(path, findings)
-    return rows
+    return {"rows": rows} | ({} if physics is None else {"physics": dict(physics.table)})

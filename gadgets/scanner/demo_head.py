@@ -10,7 +10,8 @@ What is real and what is made up: the shapes of grey matter, white matter and CS
 template, bent and tilted a little so that left and right differ. An average of 152 heads is
 blurred, so tissue borders are sharpened (probabilities to the third power) to be as crisp as the
 0.7 mm pixels. The template has no skull: bone, marrow and scalp are shells drawn around the brain.
-The contrast is that of a T2-weighted turbo spin echo.
+The contrast is that of a T2-weighted turbo spin echo; the share of every tissue goes
+into the file, too, from which `--physics` computes the contrast of a sequence.
 """
 
 import importlib
@@ -22,6 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mnet.sequence.tissue import CSF, FAT, GREY, MUSCLE, WHITE
+
 from ..errors import ConfigError
 
 Floats = NDArray[np.float64]
@@ -31,6 +34,8 @@ _SIGNAL = {"csf": 1.0, "gm": 0.55, "wm": 0.38}
 # Shells around the brain: outer distance in mm, signal.
 _SHELLS = ((1.5, 1.0), (4.5, 0.04), (6.5, 0.3), (8.5, 0.04), (12.0, 0.7), (13.0, 0.4))
 _MARROW = 2  # which of them is patchy
+TISSUES = (CSF, GREY, WHITE, FAT, MUSCLE)
+_SHELL_TISSUES = {0: CSF, 2: FAT, 4: FAT, 5: MUSCLE}  # bone lies between
 
 
 def template() -> NDArray[np.uint8]:
@@ -93,14 +98,25 @@ def grid(shape: tuple[int, int], pixel: tuple[float, float]) -> tuple[Floats, Fl
     return front[:, None], right[None]
 
 
-def draw(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anatomy:
+    """What lies where in one slice, on a grid of two points per pixel and axis."""
+
+    inside: NDArray[np.bool_]  # (2 x, 2 y) the brain with its CSF
+    sharp: Floats  # (csf, gm, wm; 2 x, 2 y) to be divided by their sum
+    shade: Floats  # (2 x, 2 y) what T1 knows beyond the three classes, about 1
+    layer: NDArray[np.intp]  # (2 x, 2 y) number of the shell, of _SHELLS
+    marrow: Floats  # (2 x, 2 y) share of it in its shell
+
+
+def anatomy(
     tissues: NDArray[np.uint8],
     z: float,
     shape: tuple[int, int],
     pixel: tuple[float, float],
     bend: Bend,
-) -> Floats:
-    """Draw one slice (x, y), each pixel the mean of four points within it."""
+) -> Anatomy:
+    """Find what lies where in the slice (x, y) at the height z in mm."""
     from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
     fine = (pixel[0] / 2, pixel[1] / 2)
@@ -112,21 +128,47 @@ def draw(
 
     inside = t1 > 0.2
     csf = np.where(inside, np.clip(1 - gm - wm, 0, 1), 0)
-    sharp = np.stack([csf, gm, wm]) ** 3
-    weights = np.array(list(_SIGNAL.values()))
-    brain = np.tensordot(weights, sharp, 1) / np.maximum(sharp.sum(0), 1e-6)
-    brain *= 1 - 0.5 * (t1 - np.mean(t1[inside]))  # what T1 knows beyond the three classes
 
     # the outside of the skull is rounder than the brain
     outline = gaussian_filter(inside.astype(float), 9.0 / np.array(fine)) > 0.36
     distance = distance_transform_edt(~(outline | inside), sampling=fine)
     angle = np.arctan2(right, front)
     distance = distance * (1 + 0.12 * np.cos(2 * angle + 0.4) + 0.06 * np.cos(5 * angle + z))
-    layer = np.searchsorted([edge for edge, _ in _SHELLS], distance)
-    shells = np.array([signal for _, signal in _SHELLS] + [0.0])[layer]
-    shells = np.where(layer == _MARROW, shells * np.cos(1.5 * angle + z / 20) ** 2, shells)
-    signal = np.where(inside, brain, shells)
-    means: Floats = signal.reshape(shape[0], 2, shape[1], 2).mean((1, 3))
+    return Anatomy(
+        inside=inside,
+        sharp=np.stack([csf, gm, wm]) ** 3,
+        shade=1 - 0.5 * (t1 - np.mean(t1[inside])),
+        layer=np.searchsorted([edge for edge, _ in _SHELLS], distance),
+        marrow=np.cos(1.5 * angle + z / 20) ** 2,
+    )
+
+
+def draw(head: Anatomy) -> Floats:
+    """Draw one slice (x, y) in the contrast of a T2-weighted scan."""
+    weights = np.array(list(_SIGNAL.values()))
+    brain = np.tensordot(weights, head.sharp, 1) / np.maximum(head.sharp.sum(0), 1e-6)
+    brain *= head.shade
+    shells = np.array([signal for _, signal in _SHELLS] + [0.0])[head.layer]
+    shells = np.where(head.layer == _MARROW, shells * head.marrow, shells)
+    return _mean_of_four(np.where(head.inside, brain, shells))
+
+
+def fractions(head: Anatomy) -> Floats:
+    """Return how much of each pixel's protons are of which tissue, (TISSUES, x, y).
+
+    Bone has none that live long enough; the shade of the template goes into the density.
+    """
+    maps = np.zeros((len(TISSUES), *head.inside.shape))
+    maps[:3] = head.inside * head.shade * head.sharp / np.maximum(head.sharp.sum(0), 1e-6)
+    for number, tissue in _SHELL_TISSUES.items():
+        share = head.marrow if number == _MARROW else 1.0
+        maps[TISSUES.index(tissue)] += (head.layer == number) * ~head.inside * share
+    return _mean_of_four(maps)
+
+
+def _mean_of_four(fine: Floats) -> Floats:
+    *before, n_x, n_y = fine.shape
+    means: Floats = fine.reshape(*before, n_x // 2, 2, n_y // 2, 2).mean((-3, -1))
     return means
 
 

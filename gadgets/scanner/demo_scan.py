@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files.source import write_mrd
+from ..files.tissue_maps import TissueMaps, write_tissues
 from ..mrd.geometry import Geometry
 from ..mrd.header_layouts import ACQUISITION_HEADER, Flag
 from ..mrd.header_xml import header_xml
@@ -38,6 +39,7 @@ class DemoVolume:
     acquirable: Bool  # (ky,) rows of the encoded matrix
     noise: Complex  # (readouts, coils, kx) without signal
     header: bytes  # MRD header XML
+    maps: TissueMaps
 
 
 def demo_volume(
@@ -66,8 +68,10 @@ def demo_volume(
     bend = demo_head.Bend.draw(rng)
     phases = rng.uniform(-1, 1, (n_slices, 6))
     heights = _heights(n_slices)
-    images = np.stack([demo_head.draw(tissues, z, (n_x, n_ky), pixel, bend) for z in heights])
-    images = images * np.exp(1j * np.stack([demo_head.phase(p, (n_x, n_ky)) for p in phases]))
+    heads = [demo_head.anatomy(tissues, z, (n_x, n_ky), pixel, bend) for z in heights]
+    images = np.stack([demo_head.draw(head) for head in heads])
+    turned = np.exp(1j * np.stack([demo_head.phase(p, (n_x, n_ky)) for p in phases]))
+    images = images * turned
     csm = np.stack([_coil_maps(n_coils, z, (n_x, n_ky), pixel) for z in heights])
     inside = np.abs(images) > 0.1
     csm /= np.sqrt((np.abs(csm) ** 2).sum(1)[inside].mean())
@@ -85,12 +89,18 @@ def demo_volume(
         acquirable=acquirable,
         noise=noise,
         header=_header(n_slices, n_coils, (n_x, n_ky), pixel, acquirable),
+        maps=TissueMaps(
+            tissues=demo_head.TISSUES,
+            fractions=np.stack([demo_head.fractions(head) for head in heads]).astype(np.float32),
+            coils=(csm * turned[:, None]).astype(np.complex64),
+        ),
     )
 
 
 def write_demo(path: Path, volume: DemoVolume) -> None:
-    """Write a simulated scan as MRD HDF5: the noise scan, then slice after slice."""
+    """Write a simulated scan as MRD HDF5: the noise scan, slice after slice, and its tissues."""
     write_mrd(path, volume.header, _acquisitions(volume))
+    write_tissues(path, volume.maps)
 
 
 def _coil_maps(

@@ -3,11 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from mnet.masks.line_plan import Bool
 from mnet.score.comparison import Volume
+from mnet.sequence.echo_order import EchoOrder
 
 from ..mrd.items import Image
+from .simulated_lines import SimulatedLines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,12 +25,25 @@ class Result:
     reference: Tensor  # (n, x, y) magnitudes of all lines
     images: Tensor  # (n, x, y) magnitudes as received, in the order of the volume
     wire: list[Image]
+    order: EchoOrder
+    dummies: int
+    lines: SimulatedLines | None  # what computed the lines, None where they were recorded
+
+    @property
+    def masks(self) -> Bool:
+        """The masks (n, ky) in force during the scan."""
+        plan = self.volume.plan
+        masks = np.zeros((self.volume.n_slices, plan.acquirable.size), dtype=bool)
+        for mask, entry in zip(masks, self.json["slices"], strict=True):
+            mask[np.asarray(entry["mask"], dtype=int) + plan.center - self.center] = True
+        return masks
 
 
 def in_a_sentence(summary: dict[str, Any]) -> str:
     """Say how a scan went: images, lines, latency, fallbacks, error, and what its record proves."""
     latency = summary["mask_latency_ms_median"]
-    answered = "no mask in time" if latency is None else f"masks after {latency:.1f} ms (median)"
+    in_time = "masks in time" if summary["fallbacks"] < summary["n_slices"] else "no mask in time"
+    answered = in_time if latency is None else f"masks after {latency:.1f} ms (median)"
     record = summary.get("record", {})
     proof = ""
     if "only_asked_lines" in record:

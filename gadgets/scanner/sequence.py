@@ -1,33 +1,34 @@
 """The virtual scanner: plays a fully sampled file as an adaptive sequence would acquire it.
 
-Per slice it sends the calibration lines, looks for the mask until the deadline, says what it
-applies, and sends those lines and no others. It holds a fallback mask from the start and, once the
-scan has begun, waits for nothing else. What it does not model: reordering ky changes the effective
-echo time of a turbo spin echo, eddy currents and steady states; the data are those of the file.
+A slice is a row of shots: dummies, the calibration, and the lines of the mask, in the order of
+`mnet.sequence.echo_order`. One slice after the other, it looks for the mask until the deadline;
+interleaved, every slice has a shot in turn, and each mask is looked for once, when the slice's next
+shot is due. It says what it applies, sends those lines and no others, and holds a fallback mask
+from the start. Where the lines come from, and what they know of order and time, is
+`gadgets.scanner.lines`; eddy currents are not modelled.
 """
 
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from mnet.masks.line_plan import Bool, LinePlan
+from mnet.sequence.echo_order import EchoOrder, Rows
 
 from ..files.source import Source
 from ..host.child_host import Address
 from ..mask.messages import Hello, Scope
 from ..mask.sequence_port import SequencePort
 from ..mrd.geometry import SCAN_TOKEN, Geometry
-from ..mrd.header_layouts import Flag, is_imaging
+from ..mrd.header_layouts import Flag
 from ..mrd.header_xml import with_user_parameter
 from ..mrd.items import Acquisition, Image
 from .client import MrdClient
-
-Order = Literal["linear", "centre-out"]
-SliceKey = tuple[int, int]  # slice, repetition
+from .lines import Lines, RecordedLines, SliceKey, SliceLines, slice_keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +37,18 @@ class SequenceParameters:
 
     plan: LinePlan  # in rows: what may be acquired, what is calibration, how many in all
     fallback: Bool  # (ky,) rows taken where no mask comes in time
-    deadline_ms: float = 1000.0  # after the last calibration line
+    deadline_ms: float = 1000.0  # after the last calibration line; unused where interleaved
     tr_ms: float = 0.0  # between lines; 0 plays as fast as the host takes them
-    order: Order = "linear"  # of the lines after the calibration
-    group_size: int = 1  # echo train
+    echo_order: EchoOrder = field(default_factory=EchoOrder)  # of lines in shots
+    dummies: int = 0  # shots before the first line of a slice
+    interleave: bool = False  # one shot of every slice in turn
     repetition: Literal["each", "first"] = "first"
     ready_timeout_s: float = 60.0
+
+    @property
+    def group_size(self) -> int:
+        """Lines of a shot."""
+        return self.echo_order.train
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +59,8 @@ class Played:
     counters: tuple[int, ...]  # the mask applied
     fallback: bool
     reason: str
-    # Last calibration line sent -> mask accepted; None on fallback, and where the mask is that of
-    # the first repetition, for which nobody waited again.
+    # Last calibration line sent -> mask accepted; None on fallback, and where nobody waited: for
+    # the mask of the first repetition, and where slices are interleaved.
     latency_ms: float | None
 
     @property
@@ -62,7 +69,7 @@ class Played:
         if self.fallback:
             return "fallback"
         if self.latency_ms is None:
-            return "mask of the first repetition"
+            return "nothing waited for"
         return f"{self.latency_ms:.1f} ms"
 
 
@@ -72,8 +79,11 @@ def play(
     address: Address,
     config: str,
     on_slice: Callable[[Played], None] | None = None,
+    lines: Lines | None = None,
 ) -> tuple[list[Played], list[Image]]:
     """Run the closed loop; returns what was applied and the images that came back.
+
+    Without `lines` those of the file are sent.
 
     Raises
     ------
@@ -83,7 +93,9 @@ def play(
     geometry = source.geometry
     token = str(uuid.uuid4())
     header = with_user_parameter(source.header, SCAN_TOKEN, token)
-    played: list[Played] = []
+    keys = slice_keys(source.acquisitions)
+    if sequence.interleave:
+        sequence = replace(sequence, deadline_ms=_until_next_shot_ms(sequence, keys))
     with (
         SequencePort(
             address.mask_endpoint, hello_of(geometry, sequence, token), address.mask_keys
@@ -92,29 +104,92 @@ def play(
     ):
         client.start(config, header)
         ready = port.wait_ready(sequence.ready_timeout_s)
-        noise, scopes = _by_scope(source)
-        client.send_all(noise)
-        first: dict[int, Played] = {}  # by slice, where one mask spans all repetitions
-        for key, lines in scopes.items():
-            calibration = _counters(geometry, sequence.plan.calibration)
-            begin = [line for line in lines if _counter(line) in calibration]
-            client.send_all(_paced(_flagged(begin, Flag.MASK_CALIBRATION), sequence.tr_ms))
-            if key[0] in first:
-                result = replace(first[key[0]], key=key, latency_ms=None)
-            else:
-                result = _decide(port, geometry, sequence, key)
-                if not ready and result.fallback:
-                    result = replace(result, reason=f"not ready: {port.refused or result.reason}")
-            if sequence.repetition == "first":
-                first.setdefault(key[0], result)
-            chosen = set(result.counters) - set(calibration)
-            rest = [line for line in lines if _counter(line) in chosen]
-            rest = _flagged(_ordered(rest, geometry, sequence.order), 0, last=True)
-            client.send_all(_paced(rest, sequence.tr_ms))
-            played.append(result)
-            if on_slice is not None:
-                on_slice(result)
-        return played, client.finish()
+        lines = RecordedLines(source.acquisitions, geometry) if lines is None else lines
+        client.send_all(lines.noise)
+        scan = _Loop(port, geometry, sequence, lines, ready)
+        pace = _Pace(sequence.tr_ms / 1000)
+        for together in _rounds(keys, sequence.interleave):
+            # a slice's next shot is prepared when it is due: that is when it looks for its mask
+            running = [(key, scan.shots(key)) for key in together]
+            while running:
+                still = []
+                for key, shots in running:
+                    shot = next(shots, None)
+                    if shot is None:
+                        if on_slice is not None:
+                            on_slice(scan.played[key])
+                    else:
+                        client.send_all(pace(shot, sequence.group_size))
+                        still.append((key, shots))
+                running = still
+        return [scan.played[key] for key in keys], client.finish()
+
+
+def _rounds(keys: list[SliceKey], interleave: bool) -> list[list[SliceKey]]:
+    """Return the slices that are played at the same time: one, or all of a repetition."""
+    if not interleave:
+        return [[key] for key in keys]
+    repetitions = dict.fromkeys(repetition for _, repetition in keys)
+    return [[key for key in keys if key[1] == each] for each in repetitions]
+
+
+def _until_next_shot_ms(sequence: SequenceParameters, keys: list[SliceKey]) -> float:
+    """Return how long a slice waits for its next turn after its last calibration line."""
+    n_slices = min(len(together) for together in _rounds(keys, interleave=True))
+    return ((n_slices - 1) * sequence.group_size + 1) * sequence.tr_ms
+
+
+class _Loop:
+    """The shots of every slice, and what was decided for it."""
+
+    def __init__(
+        self,
+        port: SequencePort,
+        geometry: Geometry,
+        sequence: SequenceParameters,
+        lines: Lines,
+        ready: bool,
+    ) -> None:
+        self.played: dict[SliceKey, Played] = {}
+        self._port, self._geometry, self._sequence = port, geometry, sequence
+        self._lines, self._ready = lines, ready
+
+    def shots(self, key: SliceKey) -> Iterator[list[Acquisition]]:
+        """Give the lines of one shot after the other; a dummy has none."""
+        sequence, lines = self._sequence, self._lines.of(key)
+        order, plan = sequence.echo_order, sequence.plan
+        for _ in range(sequence.dummies):
+            lines.dummy()
+            yield []
+        yield from _sent(lines, order.calibration(plan), Flag.MASK_CALIBRATION)
+        result = self.played[key] = self._decided(key)
+        if not sequence.interleave:
+            lines.wait(_waited_ms(result, sequence))
+        mask = np.zeros_like(plan.calibration)
+        mask[self._geometry.row(np.array(result.counters))] = True
+        yield from _sent(lines, order.adaptive(mask, plan), 0)
+
+    def _decided(self, key: SliceKey) -> Played:
+        first = self.played.get((key[0], 0)) if self._sequence.repetition == "first" else None
+        if first is not None:
+            return replace(first, key=key, latency_ms=None)
+        result = _decide(self._port, self._geometry, self._sequence, key)
+        if not self._ready and result.fallback:
+            return replace(result, reason=f"not ready: {self._port.refused or result.reason}")
+        return result
+
+
+def _sent(lines: SliceLines, shots: Rows, flag: int) -> Iterator[list[Acquisition]]:
+    for i, shot in enumerate(shots):
+        last = not flag and i == len(shots) - 1
+        yield _flagged(lines.shot(shot), flag, first=bool(flag) and i == 0, last=last)
+
+
+def _waited_ms(played: Played, sequence: SequenceParameters) -> float:
+    """Return how long the slice's sequence had nothing to measure."""
+    if played.latency_ms is not None:
+        return played.latency_ms
+    return sequence.deadline_ms if played.fallback else 0.0
 
 
 def _decide(
@@ -123,7 +198,9 @@ def _decide(
     """Take the mask of a slice or, at the deadline, the fallback, and say so to the other side."""
     sent = time.monotonic()
     scope = Scope(slice=key[0], repetition=key[1] if sequence.repetition == "each" else 0)
-    mask = port.poll(scope, sent + sequence.deadline_ms / 1000)
+    # interleaved, the deadline has passed by the time that the slice has its turn
+    until = sent if sequence.interleave else sent + sequence.deadline_ms / 1000
+    mask = port.poll(scope, until)
     latency_ms = 1e3 * (time.monotonic() - sent)
     if mask is not None:
         counters, reason, message_id = tuple(mask.counters), mask.reason, mask.message_id
@@ -136,7 +213,7 @@ def _decide(
         counters=counters,
         fallback=mask is None,
         reason=reason,
-        latency_ms=None if mask is None else latency_ms,
+        latency_ms=None if mask is None or sequence.interleave else latency_ms,
     )
 
 
@@ -158,27 +235,13 @@ def hello_of(geometry: Geometry, sequence: SequenceParameters, token: str) -> He
     )
 
 
-def _by_scope(source: Source) -> tuple[list[Acquisition], dict[SliceKey, list[Acquisition]]]:
-    """Split a file into noise readouts and the imaging lines of each slice and repetition."""
-    noise: list[Acquisition] = []
-    scopes: dict[SliceKey, list[Acquisition]] = {}
-    for line in source.acquisitions:
-        flags = int(line.header["flags"])
-        if flags & Flag.NOISE:
-            noise.append(line)
-        elif is_imaging(flags):
-            key = int(line.header["slice"]), int(line.header["repetition"])
-            scopes.setdefault(key, []).append(line)
-    return noise, dict(sorted(scopes.items(), key=lambda entry: (entry[0][1], entry[0][0])))
-
-
-def _flagged(lines: list[Acquisition], flag: int, last: bool = False) -> list[Acquisition]:
+def _flagged(lines: list[Acquisition], flag: int, first: bool, last: bool) -> list[Acquisition]:
     """Mark lines as this sequence would: the file's own ends of slices hold no longer."""
     marked = []
     for i, line in enumerate(lines):
         header = line.header.copy()
         flags = int(header["flags"]) & ~(Flag.FIRST_IN_SLICE | Flag.LAST_IN_SLICE) | flag
-        if flag and i == 0:
+        if first and i == 0:
             flags |= Flag.FIRST_IN_SLICE
         if last and i == len(lines) - 1:
             flags |= Flag.LAST_IN_SLICE
@@ -187,23 +250,27 @@ def _flagged(lines: list[Acquisition], flag: int, last: bool = False) -> list[Ac
     return marked
 
 
-def _paced(lines: list[Acquisition], tr_ms: float) -> Iterator[Acquisition]:
-    """Yield one line per repetition time, on an absolute clock so that delays do not add up."""
-    start = time.monotonic()
-    for i, line in enumerate(lines):
-        if tr_ms > 0:
-            time.sleep(max(0.0, start + i * tr_ms / 1000 - time.monotonic()))
-        yield line
+class _Pace:
+    """One line per repetition time, on an absolute clock so that delays do not add up."""
 
+    def __init__(self, tr_s: float) -> None:
+        self._tr_s, self._due = tr_s, time.monotonic()
 
-def _ordered(lines: list[Acquisition], geometry: Geometry, order: Order) -> list[Acquisition]:
-    if order == "centre-out":
-        return sorted(lines, key=lambda line: abs(_counter(line) - geometry.center))
-    return sorted(lines, key=_counter)
+    def __call__(self, lines: list[Acquisition], n_echoes: int) -> Iterator[Acquisition]:
+        """Give each line when it is due; a shot without lines takes its time, too."""
+        # after a wait for a mask the clock starts again: what was lost is not caught up
+        late = time.monotonic() - self._due > self._tr_s * n_echoes
+        start = time.monotonic() if late else self._due
+        for i, line in enumerate(lines):
+            self._sleep(start + i * self._tr_s)
+            yield line
+        self._due = start + max(len(lines), n_echoes) * self._tr_s
+        if not lines:
+            self._sleep(self._due)
 
-
-def _counter(line: Acquisition) -> int:
-    return int(line.header["kspace_encode_step_1"])
+    def _sleep(self, until: float) -> None:
+        if self._tr_s > 0:
+            time.sleep(max(0.0, until - time.monotonic()))
 
 
 def _counters(geometry: Geometry, rows: Bool) -> tuple[int, ...]:

@@ -28,8 +28,11 @@ def n_calibration(n_lines: int) -> int:
     return min(max(n_lines // 3, 16), n_lines // 2)
 
 
-def _width(n_lines: int, wanted: int | None) -> int:
-    return n_calibration(n_lines) if wanted is None else wanted
+def _width(n_lines: int, wanted: int | None, group_size: int) -> int:
+    """Return the number of calibration lines: whole groups, rather more than fewer."""
+    width = n_calibration(n_lines) if wanted is None else wanted
+    whole = width + -width % group_size
+    return whole if whole <= n_lines else width - width % group_size
 
 
 def centre_block(acquirable: Bool, length: int, center: int) -> Bool:
@@ -85,18 +88,22 @@ class LinePlan:
     ) -> "LinePlan":
         """Choose budget and calibration for a nominal acceleration.
 
-        It divides `n_rows` (the acquirable rows where not given; no budget exceeds those). Lines
-        after the calibration come in whole groups of `group_size`, an echo train. `n_calibration`
-        lines are calibration, about a third where not given; fewer suffice where coil maps come
-        from a reference scan. Raises ValueError where the calibration has no room among the
-        acquirable rows, or in the budget.
+        It divides `n_rows` (the acquirable rows where not given; no budget exceeds those). The
+        calibration and the lines after it come in whole groups of `group_size`, an echo train.
+        `n_calibration` lines are calibration, about a third where not given, and as many more as
+        fill a group; fewer suffice where coil maps come from a reference scan. Raises ValueError
+        where the calibration has no room among the acquirable rows, or in the budget, or where the
+        budget does not hold one group.
         """
         center = acquirable.size // 2 if center is None else center
         n_acquirable = int(acquirable.sum())
         n_rows = n_acquirable if n_rows is None else n_rows
         n_lines = min(budget(n_rows, acceleration), n_acquirable)
-        block = centre_block(acquirable, _width(n_lines, n_calibration), center)
-        n_lines -= (n_lines - int(block.sum())) % group_size
+        if n_lines < group_size:
+            raise ValueError(f"{n_lines} lines do not fill an echo train of {group_size}")
+        width = _width(n_lines, n_calibration, group_size)
+        block = centre_block(acquirable, width, center)
+        n_lines -= (n_lines - width) % group_size
         return cls(acquirable=acquirable, calibration=block, n_lines=n_lines, center=center)
 
     def narrowed(self, n_calibration: int) -> "LinePlan":

@@ -19,6 +19,7 @@ from gadgets.conformance.verdicts import Verdict, as_json, as_text, conforms, ve
 from gadgets.host.child_host import Address
 from gadgets.mask.curve_keys import ClientKeys, ServerKeys, make_keys
 from gadgets.scanner.sequence import play
+from mnet.sequence.echo_order import EchoOrder
 from tests.gadgets.helpers.closed_loop import sequence, source
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "vendor"))
@@ -276,7 +277,10 @@ def test_the_virtual_scanner_keeps_every_rule_under_curve(tmp_path: Path) -> Non
         def run() -> None:
             for n_slices in (1, len(TRIALS)):  # the first meets the wrong host
                 play(
-                    source(n_slices), sequence(deadline_ms=300.0, group_size=2), address, "any.xml"
+                    source(n_slices),
+                    sequence(deadline_ms=300.0, echo_order=EchoOrder(train=2)),
+                    address,
+                    "any.xml",
                 )
 
         thread = threading.Thread(target=run, daemon=True)

@@ -31,11 +31,13 @@ from gadgets.scanner.sequence import hello_of, play
 from gadgets.steps.image_finish import SERIES, SERIES_MASK
 from mnet.recon.modl import MoDL
 from mnet.score.comparison import reconstruct
+from mnet.sequence.echo_order import EchoOrder
 from mnet.weight_files import load_weights
 from tests.gadgets.helpers.closed_loop import N_KY, sequence, source
 from tests.gadgets.helpers.synthetic import scanned
 
 CONFIG = "adaptive_modl.xml"
+CONTINUOUS = EchoOrder(rule="continuous", train=4)
 
 
 def newest(records: Path) -> Path:
@@ -220,8 +222,67 @@ def test_with_masks_for_each_repetition_every_repetition_is_answered(address: Ad
 def test_whole_echo_trains_are_acquired(address: Address) -> None:
     result = adaptive_scan(source(1), address, Options(acceleration=2.0, echo_train=5))
     summary = result.json["summary"]
+    assert summary["n_calibration"] % 5 == 0
     assert (summary["n_lines"] - summary["n_calibration"]) % 5 == 0
     assert summary["fallbacks"] == 0
+
+
+def test_interleaved_slices_wait_for_nothing_and_need_no_fallback(
+    address: Address, records: Path
+) -> None:
+    """12 slices in scaled real time: 20 ms stand for a shot of 250 ms, of a TSE with TR 3 s."""
+    before = set(records.iterdir())
+    n_slices, train, tr_ms = 12, CONTINUOUS.train, 5.0
+    order = sequence(echo_order=CONTINUOUS, tr_ms=tr_ms, dummies=1, interleave=True)
+    data = source(n_slices)
+    start = time.monotonic()
+    played, images = play(data, order, address, CONFIG)
+    elapsed = time.monotonic() - start
+    assert [p.fallback for p in played] == [False] * n_slices
+    assert [p.latency_ms for p in played] == [None] * n_slices
+    assert len(series(images, SERIES)) == n_slices
+    (folder,) = set(records.iterdir()) - before
+    lines = [message for message in read_record(folder) if isinstance(message, Acquisition)]
+    slices = [int(line.header["slice"]) for line in lines]
+    # one shot of every slice in turn, from the first to the last
+    assert slices == [s for _ in range(32 // train) for s in range(n_slices) for _ in range(train)]
+    counters = [int(line.header["kspace_encode_step_1"]) for line in lines]
+    for one in played:
+        mine = [c for c, s in zip(counters, slices, strict=True) if s == one.key[0]]
+        assert sorted(mine) == sorted(one.counters)
+        assert sorted(mine[:16]) == list(range(24, 40)), "the calibration comes first"
+    hello = json.loads((folder / "masks.jsonl").read_text().splitlines()[0])["message"]
+    assert hello["deadline_ms"] == (11 * train + 1) * tr_ms
+    assert elapsed > (32 + train) * n_slices * tr_ms / 1000, "dummies take their time, too"
+
+
+def test_an_interleaved_slice_whose_mask_is_not_there_at_its_shot_uses_the_fallback(
+    address: Address,
+) -> None:
+    """Two slices without a pause between lines: nobody can have answered by then."""
+    played, images = play(
+        source(2), sequence(interleave=True, echo_order=EchoOrder(train=16)), address, CONFIG
+    )
+    assert [p.fallback for p in played] == [True, True]
+    assert len(series(images, SERIES)) == 2
+
+
+def test_the_lines_of_a_scan_come_in_the_order_of_its_shots(
+    address: Address, records: Path
+) -> None:
+    before = set(records.iterdir())
+    order = sequence(echo_order=CONTINUOUS)
+    (played,), _ = play(source(1), order, address, CONFIG)
+    (folder,) = set(records.iterdir()) - before
+    counters = [
+        int(message.header["kspace_encode_step_1"])
+        for message in read_record(folder)
+        if isinstance(message, Acquisition)
+    ]
+    mask = np.zeros(N_KY, dtype=bool)
+    mask[list(played.counters)] = True
+    shots = [CONTINUOUS.calibration(order.plan), CONTINUOUS.adaptive(mask, order.plan)]
+    assert counters == np.concatenate(shots).ravel().tolist()
 
 
 def test_a_record_replays_to_the_same_masks_and_images(address: Address, records: Path) -> None:

@@ -176,3 +176,24 @@ def test_the_calibration_width_can_be_chosen():
     assert plan.n_movable == 14
     with pytest.raises(ValueError, match="20 lines cannot hold 24 calibration lines"):
         LinePlan.of(rows, 8.0, n_calibration=24)
+
+
+@pytest.mark.parametrize(
+    ("n", "acceleration", "group", "expected"),
+    [
+        (256, 4.0, 8, (24, 40)),  # a third of 64 is 21: three echoes of a train would be idle
+        (256, 3.0, 20, (40, 40)),  # 28 of 85
+        (64, 2.0, 1, (16, 16)),
+        (64, 4.0, 12, (12, 0)),  # 16 lines hold one train: 8 rounded up
+        (20, 1.25, 12, (12, 0)),
+    ],
+)
+def test_calibration_and_adaptive_lines_are_whole_trains(n, acceleration, group, expected):
+    plan = LinePlan.of(np.ones(n, dtype=bool), acceleration, group_size=group)
+    assert (int(plan.calibration.sum()), plan.n_movable) == expected
+    assert plan.n_lines <= line_plan.budget(n, acceleration)
+
+
+def test_a_budget_below_one_train_is_refused():
+    with pytest.raises(ValueError, match="16 lines do not fill an echo train of 20"):
+        LinePlan.of(np.ones(64, dtype=bool), 4.0, group_size=20)
