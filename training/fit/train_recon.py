@@ -23,6 +23,7 @@ from mnet.masks import densities
 from mnet.masks.line_plan import Bool, LinePlan
 from mnet.physics import sense
 from mnet.physics.coils import mix_rows, row_matrices
+from mnet.physics.prewhiten import apply
 from mnet.recon.linear import cg_sense, zero_filled
 from mnet.recon.modl import MoDL
 from mnet.recon.unet import UNetReconstructor
@@ -37,7 +38,7 @@ from training.fit.real_curve import read_watched, real_curve
 from training.masks.labels import told_of
 
 NEIGHBOURS = 20  # scans of about one size
-ROLLED = 0.3  # share of steps
+ROLLED, COLOURED = 0.3, 0.5  # shares of steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +95,7 @@ def train(config: Config) -> dict[str, Any]:
         cohort, number = scans[place(len(scans), config.seed, step, rng)]
         sample = load(files[cohort][number])
         mask = torch.from_numpy(mask_for(cohort, number, sample, rng)).float()[None]
+        sample = coloured(sample, rng)
         told = told_of(model, sample, mask)
         cut = fewer_coils(*rolled(*band(sample, config.n_rows, rng), rng))
         kspace, csm, mask = (part.to(device()) for part in mirrored(*cut, mask, rng))
@@ -242,6 +244,29 @@ def band(sample: Sample, n_rows: int, rng: np.random.Generator) -> tuple[Tensor,
     if rng.random() < 0.5:  # mirror in x
         kspace, csm = kspace.flip(1), csm.flip(1)
     return kspace[None], csm[None]
+
+
+def coloured(sample: Sample, rng: np.random.Generator) -> Sample:
+    """Undo the whitening of every second scan: what a scanner sends where no noise was measured.
+
+    Coils that see the same share their noise (see training.data.coil_arrays.whitened), and their
+    gains differ. Maps of mixed coils are the mixed maps.
+    """
+    if rng.random() > COLOURED:
+        return sample
+    seen = sample.csm.flatten(1)
+    gram = (seen @ seen.mH).to(torch.complex128)
+    strength = gram.diagonal().real.sqrt().clamp_min(1e-12)
+    shared = float(rng.uniform(0.1, 0.7))
+    n = len(gram)
+    noise = torch.from_numpy(np.exp(rng.normal(0, 0.3, n))).to(gram)
+    covariance = shared * gram / torch.outer(strength, strength).to(gram)
+    covariance = covariance + (1 - shared) * torch.eye(n).to(gram)
+    covariance = covariance * torch.outer(noise, noise)
+    mixing = torch.linalg.cholesky(covariance).to(torch.complex64)
+    csm = apply(mixing, sample.csm)
+    csm = csm / csm.abs().square().sum(0).sqrt().clamp_min(1e-12) * (sample.csm != 0).any(0)
+    return replace(sample, kspace=apply(mixing, sample.kspace), csm=csm)
 
 
 def rolled(kspace: Tensor, csm: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
