@@ -404,3 +404,29 @@ def test_a_rolled_scan_has_the_rolled_image_of_the_same_lines(n_ky):
         torch.testing.assert_close(inverse_fourier(moved, -1), maps)
         rolled.append(not torch.equal(maps, csm))
     assert 0.15 < np.mean(rolled) < 0.45
+
+
+def test_every_second_scan_is_as_it_was_before_whitening():
+    sample, noise, changed = tiny_scans.draw(0), [], []
+    level = torch.randn(sample.kspace.shape, dtype=torch.complex64)
+    for seed in range(60):
+        found = train_recon.coloured(sample, np.random.default_rng(seed))
+        again = train_recon.coloured(replace(sample, kspace=level), np.random.default_rng(seed))
+        changed.append(found is not sample)
+        covariance = torch.cov(again.kspace.flatten(1))
+        deviation = covariance.diagonal().real.sqrt()
+        correlation = (covariance / torch.outer(deviation, deviation)).abs()
+        noise.append(float(correlation.fill_diagonal_(0).max()))
+        if changed[-1]:
+            # the same object: maps of unit norm where there were some, the image of all lines
+            norm = found.csm.abs().square().sum(0).sqrt()
+            torch.testing.assert_close(norm, (sample.csm != 0).any(0).float())
+            one = torch.ones(1, sample.kspace.shape[-1])
+            image, other = (
+                sense.adjoint(s.kspace[None], s.csm[None], one).abs() for s in (sample, found)
+            )
+            alike = (image * other).sum() / image.norm() / other.norm()
+            assert float(alike) > 0.9
+    assert 0.3 < np.mean(changed) < 0.7
+    assert max(n for n, c in zip(noise, changed, strict=True) if not c) < 0.1
+    assert np.median([n for n, c in zip(noise, changed, strict=True) if c]) > 0.1
