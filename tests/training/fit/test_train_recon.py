@@ -408,7 +408,8 @@ def test_a_rolled_scan_has_the_rolled_image_of_the_same_lines(n_ky):
 
 def test_every_second_scan_is_as_it_was_before_whitening():
     sample, noise, changed = tiny_scans.draw(0), [], []
-    level = torch.randn(sample.kspace.shape, dtype=torch.complex64)
+    generator = torch.Generator().manual_seed(0)
+    level = torch.randn(sample.kspace.shape, dtype=torch.complex64, generator=generator)
     for seed in range(60):
         found = train_recon.coloured(sample, np.random.default_rng(seed))
         again = train_recon.coloured(replace(sample, kspace=level), np.random.default_rng(seed))
@@ -428,5 +429,5 @@ def test_every_second_scan_is_as_it_was_before_whitening():
             alike = (image * other).sum() / image.norm() / other.norm()
             assert float(alike) > 0.9
     assert 0.3 < np.mean(changed) < 0.7
-    assert max(n for n, c in zip(noise, changed, strict=True) if not c) < 0.1
-    assert np.median([n for n, c in zip(noise, changed, strict=True) if c]) > 0.1
+    assert max(n for n, c in zip(noise, changed, strict=True) if not c) < 0.15  # of so few samples
+    assert np.median([n for n, c in zip(noise, changed, strict=True) if c]) > 0.2
