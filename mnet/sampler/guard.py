@@ -90,8 +90,8 @@ class Envelope:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads."""
-        rows = [row[: i + 1].tolist() for i, row in enumerate(self.whiten)]
-        known = {"centre": self.centre.tolist(), "scale": self.scale.tolist()}
+        rows = [_short(row[: i + 1]) for i, row in enumerate(self.whiten)]
+        known = {"centre": _short(self.centre), "scale": _short(self.scale)}
         return known | {"whiten": rows, "limit": self.limit}
 
     def distance(self, numbers: Float) -> Float:
@@ -155,6 +155,11 @@ class Guard:
         if envelope is None:
             return f"{UNLIKE}: {'one channel' if n_coils == 1 else f'{n_coils} channels'}"
         return UNLIKE if envelope.distance(numbers) > envelope.limit else ""
+
+
+def _short(values: Float) -> list[float]:
+    """Return numbers to six digits: a limit is not known better, and a card is read by people."""
+    return [float(f"{value:.6g}") for value in values]
 
 
 def _keys(what: str, content: Any, needed: Sequence[str], more: Sequence[str] = ()) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mnet.sampler.guard import Guard
 from mnet.weight_files import read_card
 from training.study.study import Study
 
@@ -66,7 +67,7 @@ def package(study: Study) -> None:
 def deployed_guard(study: Study) -> dict[str, Any]:
     """Return the guard of the deployed fold, with where its numbers come from."""
     made = read_card(str(study.weights(f"guard@{study.deployed}")))
-    return {**made["guard"], "made": {key: made[key] for key in TOLD}}
+    return {**Guard.from_json(made["guard"]).to_json(), "made": {key: made[key] for key in TOLD}}
 
 
 def deployed_figures(study: Study) -> dict[str, float]:
