@@ -37,16 +37,16 @@ MANIFESTED = (
 def package(study: Study) -> None:
     """Put the deployed weights where the gadgets load them from.
 
-    The card of the deployed MoDL gets what it started from and what the table found.
+    MoDL is that of mixed masks, not one trained further on the sampler's: a scan may fall back, or
+    be asked for a mask of its user's. Its card gets what the table found.
     """
     if study.package is None:
         return
-    recon = f"modl+mnet_select@{study.deployed}"
     for name, source in (
         ("mnet_select", f"mnet_select@{study.deployed}"),
         ("mnet_experts", f"mnet_experts@{study.deployed}"),
         ("mnet", "mnet"),
-        ("modl", recon),
+        ("modl", "modl"),
     ):
         path = study.weights(source)
         shutil.copyfile(
@@ -55,10 +55,9 @@ def package(study: Study) -> None:
         card = json.loads(path.with_name(source + ".json").read_text())
         if name in GUARDED:
             card["guard"] = deployed_guard(study)
-        if source == recon:
-            start = read_card(str(study.weights("modl")))
+        if name == "modl":
             card["validation"] = {
-                "on mixed masks, before the masks of MNet-select": start["validation"],
+                "on mixed masks": card["validation"],
                 "NRMSE on test scans, masks of MNet-select": deployed_figures(study),
             }
         (study.package / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n")
@@ -78,7 +77,7 @@ def deployed_figures(study: Study) -> dict[str, float]:
         for row in rows
         if row["sampler"] == "mnet_select"
         and row["reconstructor"] == "modl"
-        and row["post_trained"]
+        and not row["post_trained"]
         and row["fold"] == study.deployed
     }
 
