@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from mnet.sampler.guard import Guard
 from mnet.weight_files import read_card
 from training.study.study import Study
@@ -19,12 +21,13 @@ RESULTS = (
     "table.json",
     "vetted.json",
     "population/*.npz",
-    *("table/table.json", "table/table.md", "table/curves.png"),
+    *("table/table.md", "table/curves.png"),
     *("table/masks-*.png", "table/differences-*.png"),
 )
+N_COLOURS = 64  # of a published figure, which is lines on white: a third of its size
 GUARDED = ("mnet_select", "mnet_experts")  # samplers whose card gets the guard
 TOLD = ("training", "n_scans", "validation", "licences", "attributions", "commit")  # of a guard
-REAL = ("real/real.json", "real/real.md")  # where there are real scans; figures, no pictures
+REAL = ("real/real.md",)  # where there are real scans; figures, no pictures
 # cards are left out: they name the commit, and hold to their tensors by a sha256 of their own
 MANIFESTED = (
     "weights/*.safetensors",
@@ -89,7 +92,10 @@ def publish(study: Study) -> None:
     for path in _found(study.folder, RESULTS + REAL):
         target = study.published / path.relative_to(study.folder)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        if path.suffix == ".png":
+            Image.open(path).convert("RGB").quantize(N_COLOURS).save(target, optimize=True)
+        else:
+            shutil.copyfile(path, target)
     text = json.dumps(digests(study.folder), indent=1) + "\n"
     (study.published / "manifest.json").write_text(text)
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from training import pipeline
 from training.study.publish import RESULTS, publish, read_manifest
@@ -23,7 +24,10 @@ def study(tmp_path):
     for name in (*KEPT, SCORES, *LEFT, *SHOWN, *HIDDEN):
         path = tmp_path / "study" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(name)
+        if path.suffix == ".png":
+            Image.new("RGB", (8, 8)).save(path)
+        else:
+            path.write_text(name)
     return replace(read_study(SMOKE), folder=tmp_path / "study", published=tmp_path / "published")
 
 
