@@ -151,6 +151,7 @@ SMALL = {
     "population": {"n_scans": 2, "n_screen": 1, "shortlist": 1, "n_passes": 1, "n_perturbed": 0},
     "icd": {"icd_every": 4, "shortlist": 1, "max_moves": 2, "device": "cpu"},
     "icd_unet": {"icd_every": 4, "shortlist": 1, "max_moves": 2, "device": "cpu"},
+    "candidates": {"share": 1.0, "device": "cpu"},
     "labels": {"device": "cpu"},
     "vetted": {"n_medoids": 1},
     "experts": {"min_leaf": 1, "n_least": 1},
