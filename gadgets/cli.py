@@ -439,14 +439,15 @@ def _scan(options: argparse.Namespace) -> int:
 
     source = open_source(options.data, **_reading(options))
     try:
-        plan_lines(acquirable_rows(source), options.acceleration, options.echo_train)
+        acquirable = acquirable_rows(source)
+        plan_lines(acquirable, options.acceleration, options.echo_train)
     except IncompleteError as error:  # before a host is started
         raise IncompleteError(
             f"{options.data} cannot be played as an adaptive scan: {error}. `mnet replay "
             f"{options.data}` reconstructs what was measured, if 4 lines lie around the centre"
         ) from error
     maps = read_tissues(options.data) if options.physics else None
-    return _closed_loop(options, source, maps, options.data.name)
+    return _closed_loop(options, source, maps, options.data.name, acquirable)
 
 
 def _reading(options: argparse.Namespace) -> dict[str, Any]:
@@ -494,7 +495,9 @@ def _physics(options: argparse.Namespace) -> Any:
     )
 
 
-def _closed_loop(options: argparse.Namespace, source: Any, maps: Any, title: str) -> int:
+def _closed_loop(
+    options: argparse.Namespace, source: Any, maps: Any, title: str, acquirable: Any = None
+) -> int:
     from tqdm import tqdm
 
     from .files.source import write_images
@@ -523,7 +526,7 @@ def _closed_loop(options: argparse.Namespace, source: Any, maps: Any, title: str
             bar.update()
             bar.set_postfix_str(played.answer)
 
-        result = adaptive_scan(source, address, chosen, records, on_slice, maps)
+        result = adaptive_scan(source, address, chosen, records, on_slice, maps, acquirable)
     if options.output:
         write_images(options.output, result.wire, "mnet")
     document = dict(result.json)

@@ -117,19 +117,24 @@ def adaptive_scan(
     records: Path | None = None,
     on_slice: Callable[[Played], None] | None = None,
     tissues: TissueMaps | None = None,
+    acquirable: Bool | None = None,
 ) -> Result:
     """Run the closed loop on a file and score the images.
 
     With `options.physics` the lines are computed from tissue maps, and the reference is that of all
     lines in steady state at the echo of k = 0. Raises ConfigError where the maps are missing.
 
+    `acquirable` is what `acquirable_rows` says of the source, where the caller has asked already.
     `records` is the host's folder of records where it can be read: then the JSON says whether the
     host received the calibration and the lines applied, and no others. Errors are those of
     `acquirable_rows` and `plan_lines`, before anything is sent, and those of the host.
     """
     order = _echo_order(options)
     lines = _simulated(source, tissues, options)
-    acquirable = acquirable_rows(source) if lines is None else lines.acquirable
+    if lines is not None:
+        acquirable = lines.acquirable
+    elif acquirable is None:
+        acquirable = acquirable_rows(source)
     plan = plan_lines(acquirable, options.acceleration, options.echo_train)
     if lines is not None:
         source = replace(source, acquisitions=lines.reference(order.centre_echo(plan)))

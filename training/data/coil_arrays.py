@@ -17,6 +17,7 @@ from mnet.physics.prewhiten import apply, whitening_matrix
 GRID = 24
 MOST = 12  # virtual coils of larger arrays: maps of 32 coils take seconds
 COMPRESSED = 16  # coils above which an array is compressed
+SHARED = (0.1, 0.7)  # of the noise: real arrays' is correlated by 0.17 in the mean
 Complex = NDArray[np.complex128]
 
 
@@ -135,16 +136,23 @@ def on_matrix(coarse: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def whitened(coarse: Tensor, magnitude: Tensor, rng: np.random.Generator) -> Tensor:
-    """Mix fields (coils, x, y) as whitening does where most of the noise comes from the object.
+    """Mix fields (coils, x, y) as whitening does where most of the noise comes from the object."""
+    seen = coarse * (magnitude > 0.05 * magnitude.max())
+    shared = rng.uniform(*SHARED)
+    covariance = noise_covariance(seen, shared, rng.uniform(0.8, 1.25, len(coarse)))
+    return apply(whitening_matrix(covariance).to(coarse.dtype), coarse)
+
+
+def noise_covariance(seen: Tensor, shared: float, own: NDArray[np.float64]) -> Tensor:
+    """Return the covariance (coils, coils) complex128 of the noise of coils that see (coils, x, y).
 
     Coils that see the same tissue share its noise (Roemer et al. 1990, doi:10.1002/
-    mrm.1910160203): a part of the correlation is that of their fields over the object, the rest,
-    of preamplifiers and cables, is each coil's own.
+    mrm.1910160203): a part `shared` of the correlation is that of what they see, the rest, of
+    preamplifiers and cables, is each coil's `own` (coils,).
     """
-    seen = (coarse * (magnitude > 0.05 * magnitude.max())).flatten(1)
-    gram = (seen @ seen.mH).numpy().astype(np.complex128)
-    strength = np.sqrt(gram.diagonal().real)
-    shared = rng.uniform(0.1, 0.7)  # real arrays' noise is correlated by 0.17 in the mean
+    flat = seen.flatten(1)
+    gram = (flat @ flat.mH).numpy().astype(np.complex128)
+    strength = np.sqrt(gram.diagonal().real).clip(1e-12)
     covariance = shared * gram / np.outer(strength, strength)
-    covariance += (1 - shared) * np.diag(rng.uniform(0.8, 1.25, len(gram)))
-    return apply(whitening_matrix(torch.from_numpy(covariance)).to(coarse.dtype), coarse)
+    covariance += (1 - shared) * np.diag(own)
+    return torch.from_numpy(covariance)

@@ -29,6 +29,7 @@ from mnet.recon.modl import MoDL
 from mnet.recon.unet import UNetReconstructor
 from mnet.weight_files import load_weights, save_weights
 from training.config import read_config, told
+from training.data.coil_arrays import SHARED, noise_covariance
 from training.data.corpus import Sample, cohort_files, load
 from training.data.mask_file import read_masks
 from training.fit.card import provenance
@@ -249,21 +250,15 @@ def band(sample: Sample, n_rows: int, rng: np.random.Generator) -> tuple[Tensor,
 def coloured(sample: Sample, rng: np.random.Generator) -> Sample:
     """Undo the whitening of every second scan: what a scanner sends where no noise was measured.
 
-    Coils that see the same share their noise (see training.data.coil_arrays.whitened), and their
-    gains differ. Maps of mixed coils are the mixed maps.
+    Coils share the noise of what they see, and their gains differ. Maps of mixed coils are the
+    mixed maps.
     """
     if rng.random() > COLOURED:
         return sample
-    seen = sample.csm.flatten(1)
-    gram = (seen @ seen.mH).to(torch.complex128)
-    strength = gram.diagonal().real.sqrt().clamp_min(1e-12)
-    shared = float(rng.uniform(0.1, 0.7))
-    n = len(gram)
-    noise = torch.from_numpy(np.exp(rng.normal(0, 0.3, n))).to(gram)
-    covariance = shared * gram / torch.outer(strength, strength).to(gram)
-    covariance = covariance + (1 - shared) * torch.eye(n).to(gram)
-    covariance = covariance * torch.outer(noise, noise)
-    mixing = torch.linalg.cholesky(covariance).to(torch.complex64)
+    n = len(sample.csm)
+    covariance = noise_covariance(sample.csm, rng.uniform(*SHARED), np.ones(n))
+    gains = torch.from_numpy(np.exp(rng.normal(0, 0.3, n))).to(covariance)
+    mixing = torch.linalg.cholesky(covariance * torch.outer(gains, gains)).to(torch.complex64)
     csm = apply(mixing, sample.csm)
     csm = csm / csm.abs().square().sum(0).sqrt().clamp_min(1e-12) * (sample.csm != 0).any(0)
     return replace(sample, kspace=apply(mixing, sample.kspace), csm=csm)
