@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mnet.recon import linear
-from mnet.recon.conditions import conditions, told_numbers
+from mnet.recon.conditions import told_numbers
 from mnet.recon.l1_wavelet import l1_wavelet
 from mnet.recon.modl import MoDL
 
@@ -120,8 +120,7 @@ class Reconstruct(Gadget):
             return model(*batch), {}
         if self.precision == "float32":
             model = model.in_float32()
-        told = conditions(*batch)
-        image = model(*batch, told)
+        image, told = model.of_scans(*batch)
         noise, lam = told_numbers(told)[0, 0], model.lam(told)[0, -1]
         return image, {"noise_ratio": f"{float(noise):.3g}", "lam": f"{float(lam):.3g}"}
 

@@ -13,7 +13,7 @@ alone. They are of the whole scan: a band of its rows is reconstructed with the 
 import torch
 from torch import Tensor
 
-from ..physics.noise import noise_level
+from ..physics.noise import brightness, noise_level
 
 N_CONDITIONS = 3
 LEAST, MOST = 5e-4, 0.5  # the noise ratio stays within what networks are trained on
@@ -31,10 +31,8 @@ def noise_ratio(kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
     mask
         (ky,) real, above 0 on acquired lines, which hold nearly all the energy there is.
     """
-    acquired = torch.where(mask > 0, kspace, 0)
-    support = (csm != 0).any(-3).sum()
-    brightness = (acquired.abs().square().sum() / support.clamp_min(1)).sqrt()
-    ratio = noise_level(acquired, mask) / brightness.clamp_min(torch.finfo(brightness.dtype).tiny)
+    bright = brightness(kspace, csm, mask)
+    ratio = noise_level(kspace, mask) / bright.clamp_min(torch.finfo(bright.dtype).tiny)
     return ratio.clamp(LEAST, MOST)
 
 

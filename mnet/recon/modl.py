@@ -13,9 +13,10 @@ a product of their powers,
     lam_n = exp(a_n + b_n log(noise / 0.02) + c_n log(acceleration / 4) + d_n log(coils / 3)),
 
 and the denoiser's channels have gains that are linear in the logarithms and differ by unroll; all
-other weights are shared. The whole map is homogeneous in y, because the denoiser has no biases: no
-image scale enters. After Aggarwal et al. 2019, doi:10.1109/TMI.2018.2865356, which has one lam and
-begins with the zero-filled image.
+other weights are shared. A whole scan is put into noise units first (`mnet.recon.noise_units`):
+|.|^2 weighs its coils by their noise. The whole map is homogeneous in y, because the denoiser has
+no biases: no image scale enters. After Aggarwal et al. 2019, doi:10.1109/TMI.2018.2865356, which
+has one lam and begins with the zero-filled image.
 
 Under `torch.inference_mode`, as deployed, the same map runs faster: see `mnet.recon.cg_inference`.
 Convolutions are of bfloat16 there and in training where the machine has them; labels, which are
@@ -32,6 +33,7 @@ from torch import Tensor, nn
 from .cg import data_consistency
 from .cg_inference import DataConsistency
 from .conditions import N_CONDITIONS, conditions
+from .noise_units import noise_units
 from .phase import surrounding_phase
 from .unet import UNet, complex_correction
 
@@ -105,9 +107,11 @@ class MoDL(nn.Module):
         """Return complex images (batch, x, y); mask is (batch, ky), real, and may carry gradients.
 
         Only lines of `mask` are used; for a gradient towards others `kspace` must hold them. `told`
-        are the conditions (batch, 3) of the scan, needed where this is only a band of its rows.
+        are the conditions (batch, 3) of the scan, needed where this is only a band of its rows;
+        its coils are then taken to be white, those of a whole scan are put into noise units.
         """
-        told = conditions(kspace, csm, mask) if told is None else told
+        if told is None:
+            return self.of_scans(kspace, csm, mask)[0]
         lam = self.lam(told)[..., None, None]
         if torch.is_inference_mode_enabled():
             return self._infer(
@@ -123,6 +127,13 @@ class MoDL(nn.Module):
                 prior, lam[:, n + 1], mask, kspace, csm, n_iterations=self.n_cg
             )
         return image
+
+    def of_scans(self, kspace: Tensor, csm: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images of whole scans, and the conditions (batch, 3) that they are made under."""
+        kspace, csm, gain = noise_units(kspace, csm, mask)
+        told = conditions(kspace, csm, mask)
+        image: Tensor = self(kspace, csm, mask, told)
+        return image / gain, told
 
     def _infer(self, consistency: DataConsistency, lam: Tensor, told: Tensor) -> Tensor:
         image = consistency(torch.zeros_like(consistency.zero_filled), lam[:, 0])

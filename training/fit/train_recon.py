@@ -26,12 +26,14 @@ from mnet.physics.coils import mix_rows, row_matrices
 from mnet.physics.prewhiten import apply
 from mnet.recon.linear import cg_sense, zero_filled
 from mnet.recon.modl import MoDL
+from mnet.recon.noise_units import noise_units
 from mnet.recon.unet import UNetReconstructor
 from mnet.weight_files import load_weights, save_weights
 from training.config import read_config, told
 from training.data.coil_arrays import SHARED, noise_covariance
 from training.data.corpus import Sample, cohort_files, load
 from training.data.mask_file import read_masks
+from training.data.rephased import rephased
 from training.fit.card import provenance
 from training.fit.loop import Fit, device, fit, is_first, join_processes, n_processes
 from training.fit.party import Party
@@ -96,7 +98,8 @@ def train(config: Config) -> dict[str, Any]:
         cohort, number = scans[place(len(scans), config.seed, step, rng)]
         sample = load(files[cohort][number])
         mask = torch.from_numpy(mask_for(cohort, number, sample, rng)).float()[None]
-        sample = coloured(sample, rng)
+        if isinstance(model, MoDL):  # others know nothing of noise
+            sample = in_noise_units(coloured(rephased(sample, rng), rng), mask)
         told = told_of(model, sample, mask)
         cut = fewer_coils(*rolled(*band(sample, config.n_rows, rng), rng))
         kspace, csm, mask = (part.to(device()) for part in mirrored(*cut, mask, rng))
@@ -262,6 +265,12 @@ def coloured(sample: Sample, rng: np.random.Generator) -> Sample:
     csm = apply(mixing, sample.csm)
     csm = csm / csm.abs().square().sum(0).sqrt().clamp_min(1e-12) * (sample.csm != 0).any(0)
     return replace(sample, kspace=apply(mixing, sample.kspace), csm=csm)
+
+
+def in_noise_units(sample: Sample, mask: Tensor) -> Sample:
+    """Return a scan in the noise units of the lines of `mask` (1, ky), as MoDL puts it."""
+    kspace, csm, _ = noise_units(sample.kspace[None], sample.csm[None], mask)
+    return replace(sample, kspace=kspace[0], csm=csm[0])
 
 
 def rolled(kspace: Tensor, csm: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
