@@ -1,6 +1,7 @@
 # make demo   sets up a virtual environment, runs the closed loop on sample anatomy, writes report.html
 # make test   sets up if needed, then scripts/check and scripts/test
 # make bench  every speed claim beside its peer, under 20 minutes; writes bench.json, bench.md, bench.svg
+# make gpu    where there is a CUDA device: the same numbers, whole scans, memory, times; minutes
 # make docs   the pages of docs/ as a site in site/
 # make setup  only the virtual environment
 #
@@ -19,7 +20,7 @@ ifeq ($(filter $(TORCH),cpu cuda),)
 $(error TORCH is '$(TORCH)', expected cpu or cuda)
 endif
 
-.PHONY: demo test bench docs setup clean
+.PHONY: demo test bench gpu docs setup clean
 
 demo: setup
 	@echo "== the closed loop: host and scanner in two processes; writes report.html"
@@ -34,6 +35,11 @@ test: setup
 bench: setup
 	@echo "== benchmarks; other work on this machine distorts them"
 	$(BIN)/python -m tests.benchmarks.bench
+
+gpu: setup
+	@$(BIN)/python -c "import torch, sys; torch.cuda.is_available() or sys.exit('no CUDA device: TORCH=cuda, mnet doctor')"
+	$(BIN)/python -m pytest tests/gpu -m gpu
+	$(BIN)/python -m tests.benchmarks.bench --only gpu
 
 docs: setup
 	scripts/docs
