@@ -15,12 +15,13 @@ import torch
 from gadgets.errors import GadgetError
 from gadgets.host.worker import NICENESS
 from gadgets.host.worker_handle import IN_FLIGHT, Worker, WorkerPool, WorkerScan
-from gadgets.mrd.items import Acquisition, Frame, Image, Item, Waveform
+from gadgets.mrd.header_layouts import ImageKey
+from gadgets.mrd.items import Acquisition, Frame, Image, Item, PreScan, Waveform
 from gadgets.pipeline.build import load, parse
 from gadgets.pipeline.chain import chain, run, split
 from gadgets.pipeline.intake import intake
 from gadgets.pipeline.scan import Scan
-from tests.gadgets.helpers.synthetic import Scanned, noise, scanned
+from tests.gadgets.helpers.synthetic import Scanned, changed, noise, scanned
 
 XML = load("zero_filled.xml")
 ONE = scanned(n_slices=3)
@@ -339,3 +340,35 @@ def test_threads_of_the_worker_wait_asleep_unless_the_user_says_otherwise(
         assert "OMP_WAIT_POLICY=active" in environment(worker)
     finally:
         worker.close()
+
+
+def resident(worker: Worker) -> int:
+    """The bytes of memory that a worker holds."""
+    status = Path(f"/proc/{worker.pid}/status").read_text()
+    return 1024 * int(status.partition("VmRSS:")[2].split()[0])
+
+
+def test_the_worker_holds_after_300_slices_what_it_held_after_30() -> None:
+    """Were maps of all slices kept, 270 of them would be 283 MB."""
+    one = scanned(n_x=128, n_ky=128, n_coils=8)
+    kspace = one.hybrid().astype(np.complex64)
+    rows = np.ones(128, bool)
+    calibration = np.isin(np.arange(128), range(56, 72))
+    lines = kspace[:, :, calibration]
+    worker, images = Worker("cpu"), queue.SimpleQueue[Image]()
+    try:
+        scan = worker.open(XML, one.header.decode(), images.put)
+        held = {}
+        for slice_ in range(300):
+            key = ImageKey(0, slice_, 0, 0, 0, 0)
+            scan.put(PreScan(key=key, lines=lines, counters=np.flatnonzero(calibration)))
+            header = changed(one.line(64), slice=slice_).header
+            scan.put(
+                Frame(key=key, header=header, kspace=kspace, mask=rows, calibration=calibration)
+            )
+            images.get(timeout=60)
+            held[slice_ + 1] = resident(worker)
+        scan.finish()
+    finally:
+        worker.close()
+    assert held[300] - held[30] < 100e6
