@@ -4,6 +4,7 @@ import argparse
 import importlib.metadata
 import json
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from .errors import ConfigError, GadgetsError, IncompleteError
@@ -71,9 +73,16 @@ def _parser() -> argparse.ArgumentParser:
         _serve,
         "Run the embedded host.",
         "Takes MRD streams as Gadgetron does, runs the pipelines of xml_configs, and binds the\n"
-        "mask channel. Stop it with Ctrl-C.",
+        "mask channel. Stop it with Ctrl-C or SIGTERM: it takes no more scans, and running ones\n"
+        "have --stop-s seconds to end before they are told and ended.",
     )
     serve.add_argument("--allow-inline-config", action="store_true")
+    serve.add_argument(
+        "--stop-s", type=float, default=30.0, help="for running scans at a stop (default 30)"
+    )
+    serve.add_argument(
+        "--while-stdin", action="store_true", help="stop too when stdin ends, as with a parent"
+    )
     serve.add_argument("--announce", action="store_true", help="print ports as JSON when ready")
 
     maskd = add("maskd", _maskd, "Run the mask channel alone, beside the C++ Gadgetron.")
@@ -349,8 +358,9 @@ def _serve(options: argparse.Namespace) -> int:
     from .host.serve import Host
     from .mask.curve_keys import ServerKeys
 
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    stop = _stop_at_sigterm()
+    if options.while_stdin:
+        threading.Thread(target=_at_end_of_stdin, args=(stop,), daemon=True).start()
     keys = ServerKeys.load(options.mask_keys) if options.mask_keys else None
     try:
         host = Host(
@@ -366,6 +376,7 @@ def _serve(options: argparse.Namespace) -> int:
             device=options.device,
             allow_inline=options.allow_inline_config,
             status_port=options.status_port,
+            stop_s=options.stop_s,
         )
     except (OSError, ValueError, zmq.ZMQError) as error:
         raise ConfigError(
@@ -383,10 +394,26 @@ def _serve(options: argparse.Namespace) -> int:
             }
             print(json.dumps(ports), flush=True)
         try:
-            stop.wait()
+            stop.get()
         except KeyboardInterrupt:
             log.info("stopping")
     return 0
+
+
+def _stop_at_sigterm() -> SimpleQueue[None]:
+    """Return what gives one item when the process is to stop.
+
+    A handler that sets an Event deadlocks where it interrupts the wait for it; this queue does not.
+    """
+    stop: SimpleQueue[None] = SimpleQueue()
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.put(None))
+    return stop
+
+
+def _at_end_of_stdin(stop: SimpleQueue[None]) -> None:
+    while os.read(0, 4096):
+        pass
+    stop.put(None)
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -419,8 +446,7 @@ def _maskd(options: argparse.Namespace) -> int:
     from .mask.binder import MaskService
     from .mask.curve_keys import ServerKeys
 
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    stop = _stop_at_sigterm()
     keys = ServerKeys.load(options.mask_keys) if options.mask_keys else None
     try:
         service = MaskService(options.mask_endpoint, keys=keys)
@@ -428,7 +454,7 @@ def _maskd(options: argparse.Namespace) -> int:
         raise ConfigError(f"cannot bind: {error}") from error
     with service:
         log.info("mask channel adaptive-mask/1 at %s", service.endpoint)
-        stop.wait()
+        stop.get()
     return 0
 
 

@@ -41,10 +41,13 @@ def private_host(
     """
     command = [sys.executable, "-m", "gadgets.cli", "serve", "--port", "0"]
     command += ["--mask-endpoint", "tcp://127.0.0.1:*", "--records", str(records)]
-    command += ["--device", device, "--announce", "--quiet"]
+    command += ["--device", device, "--announce", "--quiet", "--stop-s", "0"]
+    command += ["--while-stdin"]  # also where this process is killed
     for name, folder in (("--pipelines", pipelines), ("--gadgets", gadgets)):
         command += [] if folder is None else [name, str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
     try:
         line = process.stdout.readline() if process.stdout is not None else ""
         if not line:
@@ -60,5 +63,5 @@ def private_host(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        for pipe in filter(None, (process.stdin, process.stdout)):
+            pipe.close()

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 SEND_S = 10.0  # to take the last images, for a peer that says nothing more
 LINGER_S = 1.0  # for a peer to end too, where it may still be sending
 
+STOPPING = "the host is stopping and takes no further scans"
+
 
 class PeerGone(GadgetsError):  # noqa: N818  it says what happened
     """Whoever is at the other end has vanished."""
@@ -60,6 +62,7 @@ class MrdConnection:
         self._write_lock = threading.Lock()
         self._gone = False  # the peer takes nothing more
         self._ended = False  # CLOSE or end of the connection was read
+        self.streaming = False  # a scan has begun
         self.record: Record | None = None  # of what is read from now on
         self.failed = False  # a failure was told: no image leaves any more
         self.cut = ""  # how the input ended without CLOSE
@@ -87,6 +90,7 @@ class MrdConnection:
         Where the connection ends without CLOSE, `cut` says so afterwards; PeerGone if the peer
         takes nothing more then.
         """
+        self.streaming = True
         while not self._ended:
             try:
                 message = self._ahead.popleft() if self._ahead else self._read.next()
@@ -144,6 +148,12 @@ class MrdConnection:
         except GadgetsError as broken:  # the rest can no longer be told apart into messages
             self.cut = self.cut or str(broken)
 
+    def stop(self, why: str) -> None:
+        """Tell the peer that this host ends the session, and read no further; from any thread."""
+        self.tell(GadgetsError(why))
+        with suppress(OSError):  # it has ended by itself
+            self._sock.shutdown(socket.SHUT_RD)
+
     def end(self) -> None:
         """Say CLOSE and end the connection; unread input would reset it and lose what was sent."""
         self.send(Close())
@@ -180,6 +190,50 @@ class MrdConnection:
         self._ended = True
         self.cut = self.cut or str(error)
         self._gone = self._gone or not self._manner.half_open
+
+
+class Connections:
+    """Those that are open, so that a host that stops can let their scans end."""
+
+    def __init__(self) -> None:
+        self._open: set[MrdConnection] = set()
+        self._changed = threading.Condition()
+        self._stopping = False
+
+    def add(self, connection: MrdConnection) -> None:
+        """Note one that opened; a host that stops sends it away."""
+        with self._changed:
+            self._open.add(connection)
+            stopping = self._stopping
+        if stopping:
+            connection.stop(STOPPING)
+
+    def remove(self, connection: MrdConnection) -> None:
+        """Note that one has ended."""
+        with self._changed:
+            self._open.discard(connection)
+            self._changed.notify_all()
+
+    def stop(self, grace_s: float) -> None:
+        """End all: at once where no scan runs, else when it has ended or `grace_s` are over."""
+        with self._changed:
+            self._stopping = True
+            idle = [one for one in self._open if not one.streaming]
+        for one in idle:
+            one.stop(STOPPING)
+        with self._changed:
+            n = sum(one.streaming for one in self._open)
+            if n:
+                log.warning("stopping: %d running scans have %g s to end", n, grace_s)
+            self._changed.wait_for(lambda: not self._open, grace_s)
+            late = list(self._open)
+        for one in late:
+            one.stop(f"{STOPPING}, and the scan did not end within {grace_s:g} s")
+
+    def wait(self, seconds: float) -> None:
+        """Wait until all have ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._open, seconds)
 
 
 def words_of(error: BaseException) -> str:

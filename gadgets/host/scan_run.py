@@ -23,9 +23,10 @@ from ..mrd.messages import Message, Text, describe
 from ..pipeline.catalogue import OURS, Catalogue
 from ..pipeline.chain import Stream, chain, split
 from ..pipeline.intake import intake
+from ..pipeline.mask_first import MaskFirst
 from ..pipeline.models import Models
 from ..pipeline.scan import Scan
-from .connection import MrdConnection
+from .connection import Connections, MrdConnection
 from .prometheus import Meter, Metrics
 from .summary import Ledger, summary, tell
 from .worker_handle import WorkerScan
@@ -48,6 +49,8 @@ class Services:
     catalogue: Callable[[], Catalogue] = lambda: OURS  # the gadgets that a pipeline may name
     metrics: Metrics = field(default_factory=Metrics)
     noise: NoiseStore | None = None
+    connections: Connections = field(default_factory=Connections)
+    mask_first: MaskFirst = field(default_factory=MaskFirst)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,7 @@ class ScanRun:
             masks=link,
             record=connection.record,
             noise=services.noise,
+            mask_first=services.mask_first,
         )
         worker, started, error = None, time.time(), ""
         try:
@@ -120,6 +124,7 @@ class ScanRun:
 
     def _arrived(self, message: Message | Burst) -> TypeGuard[Acquisition | Burst | Waveform]:
         """Note what was read, and say whether it goes on; ProtocolError if it cannot be there."""
+        self.services.mask_first.wait()
         if isinstance(message, Text):
             self.remark(message.text)
             return False

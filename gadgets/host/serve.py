@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,8 @@ from .worker_handle import Worker, WorkerPool, WorkerScan
 
 log = logging.getLogger(__name__)
 WARM_PIPELINE = "adaptive_modl.xml"
+STOP_S = 30.0  # that running scans have to end when the host stops
+TOLD_S = 5.0  # until a session that was told of the end is over
 ACCEPT_AGAIN_S = 0.1  # after a failure: descriptors come free within a scan, and clients wait
 
 
@@ -48,7 +51,8 @@ class Host:
     `external_port` is for C++ Gadgetrons whose external node says `<connect port=.../>`. `noise` is
     the folder of noise measurements, `pipelines` one whose XML clients may name beside ours.
     `status_port` is for probes and metrics over HTTP, on loopback. `gadgets` is a folder of gadgets
-    that pipelines may name beside ours; ConfigError if it cannot be trusted or read.
+    that pipelines may name beside ours; ConfigError if it cannot be trusted or read. `stop_s` is
+    how long running scans may take to end once the host is to stop.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Host:
         device: str = "auto",
         allow_inline: bool = False,
         status_port: int | None = None,
+        stop_s: float = STOP_S,
     ) -> None:
         if pipelines is not None and not pipelines.is_dir():
             raise ConfigError(f"pipelines: {pipelines} is no folder")
@@ -88,6 +93,7 @@ class Host:
         self.pool: WorkerPool | None = None
         self._models = Models()
         self._stopping = False
+        self._stop_s = stop_s
         self.metrics = metrics = Metrics()
         self._services = Services(
             models=self._models,
@@ -154,7 +160,10 @@ class Host:
         return self._unready
 
     def close(self) -> None:
-        """Stop accepting, end the worker, say bye on the mask channel."""
+        """Take no more scans, let running ones end, and stop the worker and the mask channel.
+
+        A scan that has not ended after `stop_s` is told and ended.
+        """
         if self._stopping:
             return
         self._stopping = True
@@ -166,8 +175,12 @@ class Host:
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
         self._warm.wait(60)
+        connections = self._services.connections
+        connections.stop(self._stop_s)
+        connections.wait(TOLD_S)
         if self.pool is not None:
             self.pool.close()
+        connections.wait(TOLD_S)  # none may compute while the interpreter is torn down
         self._masks.close()
 
     def _serve(self, listener: socket.socket, kind: Kind) -> None:
@@ -201,18 +214,16 @@ class Host:
     def _load(self) -> None:
         """Import torch, load weights and run everything once."""
         try:
+            self._catalogue = import_files(self._own)
+            self.pool = WorkerPool(self._device, self._own)
+            worker = self.pool.get()  # loads torch while this process does
             import torch
 
             torch.set_num_threads(1)  # a mask net this small only loses by more
-            device = self._device
-            if device == "auto":
-                device = "cuda" if torch.cuda.is_available() else "cpu"
-            self._catalogue = import_files(self._own)
-            self.pool = WorkerPool(device, self._own)
-            self._run_once(self.pool.get())
+            self._run_once(worker)
             gc.collect()
             gc.freeze()  # all of torch stays: no collection in mid-scan need walk through it
-            log.info("ready on %s", device)
+            log.info("ready on %s", worker.device)
         except Exception as error:  # sessions report it to their clients
             log.exception("the host cannot start")
             self._warm_error = error
@@ -225,8 +236,11 @@ class Host:
         from .rehearsal import header, rehearse
 
         xml = load(WARM_PIPELINE)
-        worker.warm(xml, header().decode(), 120.0)
-        self._unready = rehearse(split(parse(xml))[0], self._models)
+        with ThreadPoolExecutor(1) as both:
+            warm = both.submit(worker.warm, xml, header().decode(), 120.0)
+            unready = rehearse(split(parse(xml))[0], self._models)
+            warm.result()
+        self._unready = unready
         if self._unready:  # pipelines that do without can still run
             log.error("no mask can be predicted: %s", self._unready)
 

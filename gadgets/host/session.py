@@ -53,6 +53,7 @@ def serve(
     meter = Meter(services.metrics)
     new_scan()
     meter.begin()
+    services.connections.add(connection)
     try:
         scan = _begin(connection, services, kind, meter)
         if scan is not None:
@@ -69,6 +70,7 @@ def serve(
         raise
     finally:
         connection.end()
+        services.connections.remove(connection)
         meter.end()
     return connection.unsent
 

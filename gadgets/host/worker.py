@@ -1,20 +1,27 @@
 """The worker process: runs the heavy end of the pipelines, one item at a time.
 
 Started by the front as `python -m gadgets.host.worker FD DEVICE`, with one end of a socket pair as
-`FD`. Every scan has a thread that holds its chain of generators; a lock lets one of them compute.
+`FD`. Every scan has a thread that holds its chain of generators, and scans compute in turns of one
+slice. The process ends with the front and with nothing else: signals to stop are the front's alone,
+which lets scans finish first.
 """
 
+import ctypes
 import logging
 import os
 import queue
+import signal
 import socket
 import sys
 import threading
+import time
 import traceback
+from collections import deque
 from collections.abc import Iterator
+from typing import NoReturn
 
 from ..mrd.geometry import Geometry
-from ..mrd.items import Image, Item
+from ..mrd.items import Frame, Image, Item
 from ..pipeline.build import parse
 from ..pipeline.catalogue import OURS, Catalogue
 from ..pipeline.chain import chain, split
@@ -34,7 +41,56 @@ log = logging.getLogger(__name__)
 NICENESS = 10
 
 
-class _Job:
+ALIVE_S = 1.0  # between two signs of life
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+class Turns:
+    """Whose turn it is to compute: who has waited longest, and one at a time.
+
+    A plain lock mostly goes back to whoever gave it up.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._queue: deque[threading.Event] = deque()
+        self._since: float | None = None  # when the present turn began
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._queue)
+
+    def lasted_s(self) -> float:
+        """Return for how long the present turn has lasted, 0 where nobody computes."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def take(self) -> None:
+        """Wait for one's turn."""
+        mine = threading.Event()
+        with self._lock:
+            if self._since is None:
+                self._since = time.monotonic()
+                return
+            self._queue.append(mine)
+        mine.wait()
+
+    def give_up(self) -> None:
+        """End one's turn; it is the next one's at once."""
+        with self._lock:
+            self._since = time.monotonic() if self._queue else None
+            if self._queue:
+                self._queue.popleft().set()
+
+    def __enter__(self) -> None:
+        self.take()
+
+    def __exit__(self, *_: object) -> None:
+        self.give_up()
+
+
+class Job:
     """One scan: a queue of items, and the thread that consumes it."""
 
     def __init__(
@@ -43,9 +99,9 @@ class _Job:
         body: Json,
         models: Models,
         catalogue: Catalogue,
-        turn: threading.Lock,
+        turns: Turns,
     ) -> None:
-        self._pipe, self._body, self._models, self._turn = pipe, body, models, turn
+        self._pipe, self._body, self._models, self._turns = pipe, body, models, turns
         self._catalogue = catalogue
         self._name = name = body["scan"]
         self.queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()  # bounded by the front
@@ -56,7 +112,7 @@ class _Job:
         try:
             scan = _scan(self._models, self._body)
             heavy = split(parse(self._body["xml"], self._catalogue))[1]
-            with self._turn:
+            with self._turns:
                 for item in chain(heavy, scan, self._feed()):
                     if isinstance(item, Image):
                         body, arrays = pack(item)
@@ -69,15 +125,22 @@ class _Job:
                 self._taken()  # the front may be waiting for room
 
     def _feed(self) -> Iterator[Item]:
+        turn_over = True
         while True:
-            self._turn.release()
-            try:
+            # A turn ends with a slice, not with each of its items: a scan of one slice would wait
+            # for one of a long scan before its maps, and for another one before its image.
+            if turn_over or self.queue.empty():
+                self._turns.give_up()
+                try:
+                    item = self.queue.get()
+                finally:
+                    self._turns.take()
+            else:
                 item = self.queue.get()
-            finally:
-                self._turn.acquire()
             if item is None:
                 return
             yield item
+            turn_over = isinstance(item, Frame)
             self._taken()
 
     def _taken(self) -> None:
@@ -86,8 +149,9 @@ class _Job:
 
 def serve(pipe: SharedMemoryPipe, device: str) -> None:
     """Serve scans until the front closes its end."""
-    models, turn, catalogue = Models(device), threading.Lock(), OURS
-    jobs: dict[str, _Job] = {}
+    models, turns, catalogue = Models(device), Turns(), OURS
+    jobs: dict[str, Job] = {}
+    threading.Thread(target=_live, args=(pipe, turns), name="alive", daemon=True).start()
     while True:
         try:
             kind, body, arrays = pipe.receive()
@@ -95,16 +159,23 @@ def serve(pipe: SharedMemoryPipe, device: str) -> None:
             return
         name = body.get("scan", "")
         if kind == "open":
-            jobs[name] = _Job(pipe, body, models, catalogue, turn)
+            jobs[name] = Job(pipe, body, models, catalogue, turns)
         elif kind == "item":
             jobs[name].queue.put(unpack(body, arrays))
         elif kind == "close":
             jobs.pop(name).queue.put(None)
         elif kind == "warm":
-            with turn:
+            with turns:
                 pipe.send("warm", {"error": _warm(models, body, catalogue)})
         elif kind == "own gadgets":  # the front has imported the same text
             catalogue = import_files(SourceFile(**file) for file in body["files"])
+
+
+def _live(pipe: SharedMemoryPipe, turns: Turns) -> NoReturn:
+    """Say again and again that the process lives, and for how long its present turn has lasted."""
+    while True:
+        pipe.send("alive", {"turn_s": turns.lasted_s()})
+        time.sleep(ALIVE_S)
 
 
 def _warm(models: Models, body: Json, catalogue: Catalogue) -> str:
@@ -127,17 +198,35 @@ def _text(error: Exception) -> str:
     return "".join(traceback.format_exception_only(error)).strip()
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> NoReturn:
     """Run the process."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a whole group gets them, as from Ctrl-C
+        signal.signal(number, signal.SIG_IGN)
+    _die_with_parent()
     logs.configure(logging.INFO, plain="worker: %(levelname)s %(message)s")
     descriptor, device = int(arguments[0]), arguments[1]
     pipe = SharedMemoryPipe(socket.socket(fileno=descriptor))
-    if device == "cpu":
-        os.nice(NICENESS)
     import torch
 
-    pipe.send("ready", {"threads": torch.get_num_threads()})
-    serve(pipe, device)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        os.nice(NICENESS)
+    try:
+        pipe.send("ready", {"threads": torch.get_num_threads(), "device": device})
+        serve(pipe, device)
+    except ConnectionError:  # the front is gone already
+        pass
+    logging.shutdown()
+    # Threads may be computing for a client that is gone: to tear down an interpreter, and C++
+    # objects, under them ends in `terminate called`.
+    os._exit(0)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process with the front, also when it hangs or is stopped."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any
 
@@ -25,6 +26,10 @@ from .shared_memory import Arrays, Json, SharedMemoryPipe, pack, unpack
 
 log = logging.getLogger(__name__)
 IN_FLIGHT = 24  # items of one scan in the queue: back-pressure beyond, some eight slices
+LOOK_S = 1.0  # between two looks at whether it lives
+HUNG_S = 20.0  # without a sign of life, of which it gives one a second
+START_S = 120.0  # the same before the first: it loads torch, perhaps from a slow disk
+STUCK_S = 900.0  # at one slice: the slowest method takes 8 s for a large one on two cores
 # How torch's threads wait for each other: asleep, unless the user's environment says otherwise. The
 # threads of a slice that spin instead take the cores from the one that they wait for.
 WAITING = {"OMP_WAIT_POLICY": "passive"}
@@ -117,22 +122,40 @@ class WorkerScan:
 
 
 class Worker:
-    """A worker process and the thread that reads from it; `own` are files of a site's gadgets."""
+    """A worker process and the thread that reads from it; `own` are files of a site's gadgets.
 
-    def __init__(self, device: str, own: Sequence[SourceFile] = ()) -> None:
+    One that says nothing for HUNG_S, or computes at one slice for STUCK_S, is ended. `on_death` is
+    called where the process ends and nobody closed it. Raises OSError if none can be started.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        own: Sequence[SourceFile] = (),
+        on_death: Callable[[], None] = lambda: None,
+    ) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-m", "gadgets.host.worker", str(theirs.fileno()), device]
-            self._process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], env=WAITING | os.environ
-            )
         self._pipe = SharedMemoryPipe(ours)
         self._scans: dict[str, WorkerScan] = {}
         self._lock = threading.Lock()
         self._warm = threading.Event()
         self._warm_error = ""
+        self._on_death = on_death
+        self._closing = False
+        self._ended = threading.Event()
+        self._heard = self.ready = False
+        self.proven = False  # it has done what it was asked to, once
+        self.turn_s = 0.0  # how long it computes at one slice
+        self._killed_for = ""
+        self.exit_status: int | None = None
+        self.device = device  # once it is ready: which one `auto` was
         self.dead = False
-        threading.Thread(target=self._read, name="worker-reader", daemon=True).start()
+        started: Future[subprocess.Popen[bytes]] = Future()
+        threading.Thread(
+            target=self._run, args=(started, theirs, device), name="worker-reader", daemon=True
+        ).start()
+        self._process = started.result()
+        threading.Thread(target=self._watch, name="worker-watch", daemon=True).start()
         if own:
             self.send("own gadgets", {"files": [asdict(file) for file in own]})
 
@@ -184,42 +207,87 @@ class Worker:
             log.debug("worker %d takes nothing more", self.pid)
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, whatever it does."""
+        self._closing = True
         self._pipe.close()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._ended.wait(5)
+
+    def _run(
+        self, started: Future[subprocess.Popen[bytes]], theirs: socket.socket, device: str
+    ) -> None:
+        """Start the process on the thread that stays with it: for the kernel that is its parent."""
+        command = [sys.executable, "-m", "gadgets.host.worker", str(theirs.fileno()), device]
+        try:
+            with theirs:
+                process = subprocess.Popen(
+                    command, pass_fds=[theirs.fileno()], env=WAITING | os.environ
+                )
+        except OSError as error:
+            self._pipe.close()
+            started.set_exception(error)
+            return
+        started.set_result(process)
+        self._read()
+        self._died(process)
 
     def _read(self) -> None:
         while True:
             try:
                 kind, body, arrays = self._pipe.receive()
             except (EOFError, OSError):
-                break
+                return
+            self._heard = True
             scan = self._scans.get(body.get("scan", ""))
-            if kind == "warm":
+            if kind == "ready":
+                self.device, self.ready = body["device"], True
+            elif kind == "alive":
+                self.turn_s = body["turn_s"]
+            elif kind == "warm":
                 self._warm_error = body["error"]
+                self.proven |= not self._warm_error
                 self._warm.set()
             elif scan is not None:
                 scan.inbox.put((kind, body, arrays))
+                self.proven |= kind == "done"
                 if kind in ("done", "error"):
                     self._scans.pop(scan.name)
-        self._died()
 
-    def _died(self) -> None:
+    def _watch(self) -> None:
+        """End the process where it hangs; a pause of the whole machine counts as one look."""
+        silent_s = 0.0
+        while not self._ended.wait(LOOK_S):
+            silent_s = 0.0 if self._heard else silent_s + LOOK_S
+            self._heard = False
+            if silent_s > (HUNG_S if self.ready else START_S):
+                self._killed_for = f"said nothing for {silent_s:g} s"
+            elif self.turn_s > STUCK_S:
+                self._killed_for = f"computed at one slice for {self.turn_s:.0f} s"
+            if self._killed_for:
+                log.error("worker %d %s and is ended", self.pid, self._killed_for)
+                self._process.kill()
+                return
+
+    def _died(self, process: subprocess.Popen[bytes]) -> None:
         with self._lock:
             self.dead = True  # from here on no scan is opened
         self._pipe.close()
-        code = self._process.wait()
+        self.exit_status = process.wait()
+        self._ended.set()
         with self._lock:
             scans = list(self._scans.values())
             self._scans.clear()
         self._warm.set()
+        why = self._killed_for or f"ended (exit status {self.exit_status})"
         for scan in scans:
-            text = f"the reconstruction worker ended (exit status {code}) in mid-scan"
+            text = f"the reconstruction worker {why} in mid-scan"
             scan.inbox.put(("error", {"text": text}, []))
+        if not self._closing:
+            self._on_death()
 
 
 class WorkerPool:
@@ -229,14 +297,17 @@ class WorkerPool:
         self.device, self.own = device, own
         self._lock = threading.Lock()
         self._worker: Worker | None = None
+        self._closed = False
 
     def get(self) -> Worker:
-        """Return the living worker."""
+        """Return the living worker; GadgetError once the pool is closed."""
         with self._lock:
+            if self._closed:
+                raise GadgetError("no worker: the host is stopping")
             if self._worker is None or self._worker.dead:
                 if self._worker is not None:
                     log.error("worker %d died; starting another", self._worker.pid)
-                self._worker = Worker(self.device, self.own)
+                self._worker = Worker(self.device, self.own, self._replace)
             return self._worker
 
     def queued(self) -> int:
@@ -247,5 +318,13 @@ class WorkerPool:
     def close(self) -> None:
         """End the worker."""
         with self._lock:
+            self._closed = True
             if self._worker is not None:
                 self._worker.close()
+
+    def _replace(self) -> None:
+        """Start another worker before a scan asks; one that never worked would not."""
+        with self._lock:
+            again = not self._closed and self._worker is not None and self._worker.proven
+        if again:
+            self.get()

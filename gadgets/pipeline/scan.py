@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from ..mrd.geometry import Geometry
+from .mask_first import MaskFirst
 from .models import Models
 
 if TYPE_CHECKING:
@@ -32,3 +33,4 @@ class Scan:
     noise: NoiseStore | None = None  # earlier noise measurements, None where none are kept
     counts: Counter[str] = field(default_factory=Counter)  # what was dropped or doubled, by reason
     device: str = "cpu"
+    mask_first: MaskFirst = field(default_factory=MaskFirst)  # one for all scans of a process

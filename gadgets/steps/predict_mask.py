@@ -208,16 +208,17 @@ class PredictMask(Gadget):
     ) -> Mask:
         """Predict the mask of one slice, and send it where that is the mode."""
         hello, wanted = plan.hello, plan.calibration.tolist()
-        z, coils = (
-            torch.stack([known[counter] for counter in wanted], dim=-1)[None]
-            for known in (scope.features, scope.coils)
-        )
-        rows, reason, words = self._predict(scan, z, plan.lines, coils, plan.guard)
-        counters = scan.geometry.counter(np.flatnonzero(rows))
-        predicted = reason == "predicted"
-        sent = False
-        if self.mode == "prospective" and predicted:
-            sent, reason = self._send(scan, key, counters)
+        with scan.mask_first.deciding():
+            z, coils = (
+                torch.stack([known[counter] for counter in wanted], dim=-1)[None]
+                for known in (scope.features, scope.coils)
+            )
+            rows, reason, words = self._predict(scan, z, plan.lines, coils, plan.guard)
+            counters = scan.geometry.counter(np.flatnonzero(rows))
+            predicted = reason == "predicted"
+            sent = False
+            if self.mode == "prospective" and predicted:
+                sent, reason = self._send(scan, key, counters)
         mask = Mask(
             key=key,
             counters=counters,

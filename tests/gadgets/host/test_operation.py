@@ -270,6 +270,8 @@ def test_probes_say_what_is_wrong_and_nothing_else_is_served() -> None:
 class Warming:
     """In place of the worker: warm when it is told to."""
 
+    device = "cpu"
+
     def __init__(self, error: Exception | None) -> None:
         self._error = error
         self.go = threading.Event()

@@ -2,25 +2,32 @@ import gc
 import os
 import queue
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from gadgets.errors import GadgetError
-from gadgets.host.worker import NICENESS
+from gadgets.host import worker_handle
+from gadgets.host.worker import NICENESS, Job, Turns
 from gadgets.host.worker_handle import IN_FLIGHT, Worker, WorkerPool, WorkerScan
-from gadgets.mrd.items import Acquisition, Frame, Image, Item, Waveform
+from gadgets.mrd.header_layouts import ImageKey
+from gadgets.mrd.items import Acquisition, Frame, Image, Item, PreScan, Waveform
 from gadgets.pipeline.build import load, parse
+from gadgets.pipeline.catalogue import OURS
 from gadgets.pipeline.chain import chain, run, split
 from gadgets.pipeline.intake import intake
+from gadgets.pipeline.models import Models
 from gadgets.pipeline.scan import Scan
-from tests.gadgets.helpers.synthetic import Scanned, noise, scanned
+from tests.gadgets.helpers.synthetic import Scanned, changed, noise, scanned
 
 XML = load("zero_filled.xml")
 ONE = scanned(n_slices=3)
@@ -339,3 +346,179 @@ def test_threads_of_the_worker_wait_asleep_unless_the_user_says_otherwise(
         assert "OMP_WAIT_POLICY=active" in environment(worker)
     finally:
         worker.close()
+
+
+class Told:
+    """In place of the pipe to the front: notes of which scan an image is."""
+
+    def __init__(self, n_scans: int) -> None:
+        self.images: list[str] = []
+        self.over = threading.Semaphore(0)
+        self.n_scans = n_scans
+
+    def send(self, kind: str, body: dict[str, Any], arrays: Any = ()) -> None:
+        if kind == "image":
+            self.images.append(body["scan"])
+        elif kind in ("done", "error"):
+            assert kind == "done", body
+            self.over.release()
+
+
+def calibration_of(frame: Item) -> PreScan:
+    assert isinstance(frame, Frame)
+    lines = frame.kspace[:, :, frame.calibration]
+    return PreScan(key=frame.key, lines=lines, counters=np.flatnonzero(frame.calibration))
+
+
+def test_scans_compute_in_turns_of_a_slice_whoever_came_first() -> None:
+    told, turns, models = Told(3), Turns(), Models()
+    slices = {"large": 6, "small": 2, "one": 1}
+    frame = frames(ONE)[0]
+    turns.take()  # while it is ours, everything is put
+    jobs = []
+    for name, n in slices.items():
+        body = {"scan": name, "xml": XML, "header": ONE.header.decode()}
+        job = Job(told, body, models, OURS, turns)  # type: ignore[arg-type]
+        for _ in range(n):
+            if name != "large":  # with one turn an item it would have two images between these
+                job.queue.put(calibration_of(frame))
+            job.queue.put(frame)
+        job.queue.put(None)
+        jobs.append(job)
+        while turns.waiting < len(jobs):
+            time.sleep(0.001)
+    turns.give_up()
+    for _ in slices:
+        assert told.over.acquire(timeout=60)
+    expected = ["large", "small", "one", "large", "small", *4 * ["large"]]
+    assert told.images == expected, "each one's maps and image in the same turn"
+
+
+def test_a_worker_that_is_stopped_is_noticed_and_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = WorkerPool("cpu")
+    try:
+        worker = pool.get()
+        reconstruct(worker, ODD)  # it is ready
+        monkeypatch.setattr(worker_handle, "HUNG_S", 3.0)
+        scan, _ = start(worker, ONE)
+        os.kill(worker.pid, signal.SIGSTOP)
+        with pytest.raises(GadgetError, match="worker said nothing for 4 s in mid-scan"):
+            scan.finish()
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker.pid, 0)
+        another = pool.get()
+        assert another is not worker
+        monkeypatch.undo()
+        same(reconstruct(another, ODD), run(parse(XML), Scan(geometry=ODD.geometry), items(ODD)))
+    finally:
+        pool.close()
+
+
+def test_a_worker_that_computes_at_one_slice_without_end_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_handle, "STUCK_S", -1.0)
+    worker = Worker("cpu")
+    try:
+        scan, _ = start(worker, ONE)
+        with pytest.raises(GadgetError, match="worker computed at one slice for 0 s in mid-scan"):
+            scan.finish()
+    finally:
+        worker.close()
+
+
+def test_signals_to_stop_are_for_the_front_alone(pool: WorkerPool) -> None:
+    worker = pool.get()
+    reconstruct(worker, ODD)
+    scan, images = start(worker, ODD)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(worker.pid, number)
+    for item in frames(ODD):
+        scan.put(item)
+    scan.finish()
+    same(images, run(parse(XML), Scan(geometry=ODD.geometry), items(ODD)))
+
+
+FRONT = """
+import os, signal, sys, time
+from gadgets.host.worker_handle import Worker
+worker = Worker("cpu")
+while not worker.ready:
+    time.sleep(0.01)
+if sys.argv[1] == "stopped":
+    os.kill(worker.pid, signal.SIGSTOP)
+print(worker.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("state", ["running", "stopped"])
+def test_a_killed_front_takes_its_worker_along(state: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", FRONT, state], stdout=subprocess.PIPE) as front:
+        assert front.stdout is not None
+        pid = int(front.stdout.readline())
+        front.kill()
+    until = time.monotonic() + 60
+    while is_running(pid):
+        assert time.monotonic() < until, "the worker outlives its front"
+        time.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_worker_closed_while_it_computes_ends_without_a_complaint(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A thread that computes while the interpreter is torn down aborts the process."""
+    large = scanned(n_x=96, n_ky=96, n_coils=8)
+    frame = frames(large)[0]
+    for _ in range(3):
+        worker = Worker("cpu")
+        scan, images = start(worker, large, XML.replace('"zero_filled"', '"l1_wavelet"'))
+        for _ in range(4):
+            scan.put(frame)
+        while scan.queued == 4 and not images and not worker.turn_s:
+            time.sleep(0.001)
+        worker.close()
+        assert worker.exit_status == 0
+    assert "terminate" not in capfd.readouterr().err
+
+
+def resident(worker: Worker) -> int:
+    """The bytes of memory that a worker holds."""
+    status = Path(f"/proc/{worker.pid}/status").read_text()
+    return 1024 * int(status.partition("VmRSS:")[2].split()[0])
+
+
+def test_the_worker_holds_after_300_slices_what_it_held_after_30() -> None:
+    """Were maps of all slices kept, 270 of them would be 283 MB."""
+    one = scanned(n_x=128, n_ky=128, n_coils=8)
+    kspace = one.hybrid().astype(np.complex64)
+    rows = np.ones(128, bool)
+    calibration = np.isin(np.arange(128), range(56, 72))
+    lines = kspace[:, :, calibration]
+    worker, images = Worker("cpu"), queue.SimpleQueue[Image]()
+    try:
+        scan = worker.open(XML, one.header.decode(), images.put)
+        held = {}
+        for slice_ in range(300):
+            key = ImageKey(0, slice_, 0, 0, 0, 0)
+            scan.put(PreScan(key=key, lines=lines, counters=np.flatnonzero(calibration)))
+            header = changed(one.line(64), slice=slice_).header
+            scan.put(
+                Frame(key=key, header=header, kspace=kspace, mask=rows, calibration=calibration)
+            )
+            images.get(timeout=60)
+            held[slice_ + 1] = resident(worker)
+        scan.finish()
+    finally:
+        worker.close()
+    assert held[300] - held[30] < 100e6

@@ -12,6 +12,7 @@ from gadgets.mrd.items import Frame, Item, PreScan
 from gadgets.pipeline.chain import run
 from gadgets.pipeline.models import Models
 from gadgets.pipeline.scan import Scan
+from gadgets.steps import coil_maps
 from gadgets.steps.coil_maps import FOLDED, CoilMaps
 from gadgets.steps.reconstruct import Reconstruct
 from mnet.recon.conditions import conditions
@@ -252,6 +253,34 @@ def test_maps_of_a_prescan_serve_all_frames_of_its_slice() -> None:
     assert not np.allclose(first, other)
     np.testing.assert_array_equal(first, contrast)
     np.testing.assert_array_equal(first, repetition)
+
+
+def test_maps_over_the_limit_are_made_again_from_their_lines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    items = [prescan(list(range(4, 16)), s) for s in (0, 1)] + [frame(slice_=s) for s in (0, 1)]
+    expected = [csm_of(out) for out in with_maps(*items)]
+    made: list[int] = []
+    estimate = coil_maps._from_prescan
+
+    def counted(scan: Scan, item: PreScan) -> Any:
+        made.append(item.key.slice)
+        return estimate(scan, item)
+
+    monkeypatch.setattr(coil_maps, "_from_prescan", counted)
+    monkeypatch.setattr(coil_maps, "KEPT", expected[0].nbytes)
+    for out, csm in zip(with_maps(*items), expected, strict=True):
+        np.testing.assert_array_equal(csm_of(out), csm)
+    assert made == [0, 1, 0]
+
+
+def test_images_beyond_those_that_the_header_names_have_maps_of_their_own_lines() -> None:
+    later = replace(frame(slice_=1), key=frame().key._replace(repetition=3))
+    again = replace(frame(slice_=1), key=frame().key._replace(repetition=4))
+    _, a, b = with_maps(prescan(list(range(6, 15))), frame(), later, again)
+    (own,) = with_maps(frame(slice_=1))
+    np.testing.assert_array_equal(csm_of(a), csm_of(own))
+    assert csm_of(b) is csm_of(a), "from then on maps are kept"
 
 
 def test_a_new_prescan_of_a_slice_replaces_its_maps() -> None:

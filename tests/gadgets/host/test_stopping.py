@@ -1,0 +1,148 @@
+"""A host that is to stop lets its scans end, and leaves nothing running, however it is ended."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gadgets.mrd.messages import ConfigFile, Text, read_message, write_message
+from gadgets.mrd.sockets import SocketReader
+from gadgets.scanner.client import MrdClient
+from tests.gadgets.helpers.closed_loop import N_KY, source
+
+SCAN = source(3)
+
+
+@dataclass
+class Serving:
+    process: subprocess.Popen[str]
+    port: int
+
+    def stopped(self) -> tuple[int, str]:
+        """Wait for its end: status, and what it logged."""
+        _, errors = self.process.communicate(timeout=120)
+        return self.process.returncode, errors
+
+    def stop(self) -> None:
+        """Ask it to stop, and wait until it is about to."""
+        self.process.terminate()
+        self.until("stopping: ")
+
+    def until(self, words: str) -> None:
+        """Wait until it has logged something."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if words in line:
+                return
+        raise AssertionError(f"it did not say {words!r}")
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[Serving]:
+    command = [sys.executable, "-m", "gadgets.cli", "serve", "--port", "0", "--device", "cpu"]
+    command += ["--mask-endpoint", "tcp://127.0.0.1:*", "--announce", *options]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield Serving(process, json.loads(process.stdout.readline())["port"])
+        finally:
+            process.kill()
+
+
+def first_image(client: MrdClient) -> None:
+    until = time.monotonic() + 60
+    while not client.images:
+        assert time.monotonic() < until, client.errors
+        time.sleep(0.002)
+
+
+def test_a_scan_that_runs_when_the_host_is_to_stop_gets_all_its_images() -> None:
+    with serving() as host, MrdClient("127.0.0.1", host.port) as client:
+        client.start("zero_filled.xml", SCAN.header)
+        client.send_all(SCAN.acquisitions[: N_KY + 7])
+        first_image(client)
+        host.stop()
+        client.send_all(SCAN.acquisitions[N_KY + 7 :])
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", host.port), timeout=20)
+        assert len(client.finish()) == 3
+        status, errors = host.stopped()
+    assert status == 0
+    assert "terminate called" not in errors
+
+
+def test_a_scan_that_does_not_end_is_told_within_the_time_stated() -> None:
+    with serving("--stop-s", "0.5") as host, MrdClient("127.0.0.1", host.port) as client:
+        client.start("zero_filled.xml", SCAN.header)
+        client.send_all(SCAN.acquisitions[: N_KY + 7])
+        first_image(client)
+        host.stop()
+        status, errors = host.stopped()
+        assert len(client.errors) == 1
+        assert "the host is stopping and takes no further scans" in client.errors[0]
+        assert "did not end within 0.5 s" in client.errors[0]
+    assert status == 0
+    assert "terminate called" not in errors
+
+
+def test_a_connection_without_a_scan_is_told_at_once() -> None:
+    with serving() as host, socket.create_connection(("127.0.0.1", host.port)) as sock:
+        sock.settimeout(60)
+        sock.sendall(write_message(ConfigFile("zero_filled.xml")))
+        host.until("connection from")
+        host.process.terminate()
+        told = read_message(SocketReader(sock))
+        assert isinstance(told, Text)
+        assert "ERROR: GadgetsError: the host is stopping" in told.text
+        assert host.stopped()[0] == 0
+
+
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from gadgets.host.child_host import private_host
+with private_host(Path(sys.argv[1]), device="cpu") as address:
+    print(address.port, flush=True)
+    time.sleep(600)
+"""
+
+
+def children(pid: int) -> list[int]:
+    return [
+        int(child)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_killed_command_takes_its_private_host_and_the_worker_along(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PARENT, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline()
+        (host,) = children(parent.pid)
+        (worker,) = children(host)
+        os.kill(parent.pid, signal.SIGKILL)
+    until = time.monotonic() + 60
+    while is_running(host) or is_running(worker):
+        assert time.monotonic() < until, "a process outlives the command that started it"
+        time.sleep(0.01)
