@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mnet.masks.densities import low_pass
 from mnet.masks.line_plan import Bool, LinePlan
+from mnet.sampler.choosing import Choosing
 from mnet.sampler.experts import MNetExperts
 from mnet.sampler.features import N_COIL_POINTS, coil_features, coil_points, line_features
 from mnet.sampler.guard import Guard
@@ -250,7 +251,7 @@ class PredictMask(Gadget):
     def _explain(self, scan: Scan, z: Tensor, plan: LinePlan, lines: Tensor) -> str:
         """Say which mask a sampler chose and why, where it can."""
         model: nn.Module = scan.models.get(self.sampler)[0]
-        if not isinstance(model, MNetExperts):
+        if not isinstance(model, Choosing):
             return ""
         device = scan.models.device
         return model.explain(z.to(device), plan, coil_features(lines).to(device))[0]

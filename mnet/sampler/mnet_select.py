@@ -137,6 +137,14 @@ class MNetSelect(nn.Module):
 
     def choice(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Return which vetted mask every slice gets: (batch,) indices."""
+        best, gain, margins = self.promises(z, plan, coils)
+        return torch.where(gain > margins, best, torch.full_like(best, self.best_fixed(plan)))
+
+    def promises(self, z: Tensor, plan: LinePlan, coils: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return which mask promises most, how much less than the best fixed one, and the margin.
+
+        All (batch,); losses are relative ones.
+        """
         predicted = self.relative_losses(z, plan, coils).mean(0)
         if not torch.isfinite(predicted).all():
             raise ValueError("MNet-select predicts losses that are not numbers: check the input")
@@ -144,8 +152,7 @@ class MNetSelect(nn.Module):
         best = predicted.argmin(1)
         gain = predicted[:, fixed] - predicted.gather(1, best[:, None])[:, 0]
         counts = coils[:, 0].expand(z.shape[0]).round().int().tolist()
-        margins = gain.new_tensor([self.margin_of(plan, n) for n in counts])
-        return torch.where(gain > margins, best, torch.full_like(best, fixed))
+        return best, gain, gain.new_tensor([self.margin_of(plan, n) for n in counts])
 
     def forward(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Return logits (batch, n), 1 on chosen rows and -1 elsewhere, from features."""
@@ -159,9 +166,25 @@ class MNetSelect(nn.Module):
             ]
         return 2.0 * torch.from_numpy(np.stack(chosen)).to(z) - 1.0
 
+    def explain(self, z: Tensor, plan: LinePlan, coils: Tensor) -> list[str]:
+        """Say of every slice which mask it gets, what that promises, and the margin."""
+        judged = zip(*(each.tolist() for each in self.promises(z, plan, coils)), strict=True)
+        return [_told(*each, self.best_fixed(plan)) for each in judged]
+
     def _swapped(self, z: Tensor, plan: LinePlan, coils: Tensor, mask: Bool) -> Bool:
         values = self.line_values(z, plan, coils, mask).mean(0)[0].detach().cpu().numpy()
         return swap(mask, plan, values, self.n_swaps)
+
+
+def _told(best: int, gain: float, margin: float, fixed: int) -> str:
+    promise = f"mask {best} promises {100 * gain:.1f} % less loss"
+    if gain > margin:
+        return f"{promise} than the best fixed mask, {fixed}; margin {100 * margin:.3g} %"
+    if margin >= 1:  # training found none
+        return f"best fixed mask, {fixed}: for such scans no choice was surely better"
+    if best == fixed:
+        return f"best fixed mask, {fixed}, which promises most"
+    return f"best fixed mask, {fixed}: {promise}, under the margin of {100 * margin:.3g} %"
 
 
 def swap_table(plan: LinePlan, mask: Bool) -> NDArray[np.float32]:

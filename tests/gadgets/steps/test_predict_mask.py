@@ -48,6 +48,9 @@ class Reader(MNetSelect):
         pitch = (energy * torch.arange(energy.shape[1])).sum(1) / energy.sum(1)
         return torch.cos(10 * pitch * torch.arange(lines.acquirable.size))[None]
 
+    def explain(self, z: Tensor, lines: LinePlan, coils: Tensor) -> list[str]:
+        return [""]  # it does not choose among vetted masks
+
 
 NET = Reader(n_channels=4, n_embedding=8)
 
@@ -573,6 +576,14 @@ def test_the_mask_of_a_refused_slice_is_sent_as_any_other() -> None:
     (sent,) = channel.masks
     assert list(sent.counters) == mask.counters.tolist()
     assert sent.reason == "predicted"
+
+
+def test_what_a_net_promises_and_the_margin_stand_in_the_image_s_meta() -> None:
+    chain = (PredictMask(mode="retrospective"), AccumulateFrame())
+    out = run(chain, scan_of(net=MNetSelect(n_channels=4, n_embedding=8)), ORDERS["ascending"])
+    (frame,) = (item for item in out if isinstance(item, Frame))
+    assert frame.meta["choice"].startswith("best fixed mask, ")
+    assert frame.meta["choice"].endswith(", which promises most")
 
 
 def test_a_net_that_cannot_explain_itself_says_nothing_of_its_choice() -> None:

@@ -345,3 +345,28 @@ def test_all_members_at_once_say_what_each_says_alone(n_channels: int) -> None:
     inputs = bodies[0].inputs(slices(plan, 2), plan, coils())
     alone = torch.stack([body.embedding(*inputs) for body in bodies])
     torch.testing.assert_close(batched_embeddings(bodies, *inputs), alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("margin", "words"),
+    [
+        (0.02, "mask 1 promises 3.0 % less loss than the best fixed mask, 0; margin 2 %"),
+        (0.05, "best fixed mask, 0: mask 1 promises 3.0 % less loss, under the margin of 5 %"),
+        (1e9, "best fixed mask, 0: for such scans no choice was surely better"),
+    ],
+)
+def test_a_choice_is_told_with_what_it_promises_and_the_margin(margin: float, words: str):
+    plan = make_plan(128)
+    model = promising(of_table({4.0: [0.0] + [0.5] * (N - 1)}, margin=margin), {1: -0.53})
+    with torch.no_grad():
+        assert model.explain(slices(plan), plan, coils(5)) == [words] * 2
+    (fixed, best), masks = model.vetted_masks(plan)[:2], chosen(model, slices(plan), plan)
+    assert all(np.array_equal(mask, best if margin == 0.02 else fixed) for mask in masks)
+
+
+def test_a_fixed_mask_that_promises_most_is_told_as_such():
+    plan = make_plan(128)
+    model = of_table({4.0: [0.0] + [0.5] * (N - 1)}, margin=0.02)
+    with torch.no_grad():
+        told = model.explain(slices(plan), plan, coils(5))
+    assert told == ["best fixed mask, 0, which promises most"] * 2
