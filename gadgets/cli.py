@@ -11,10 +11,12 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from .commands import decide, merge, sequence
 from .errors import ConfigError, GadgetsError, IncompleteError
 from .host import logs
 
@@ -157,7 +159,16 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("target", type=Path, help="MRD HDF5 to write")
     convert.add_argument("--ky-center", metavar="COUNTER", help="short for --header ky_center=")
     convert.add_argument("--overwrite", action="store_true", help="replace an existing target")
+    convert.add_argument(
+        "--seq",
+        type=Path,
+        metavar="FILE.seq",
+        help="header and counters from the Pulseq file that the scan was measured with",
+    )
     _vendor_kit(add)
+    sequence.add(add("sequence", sequence.run, sequence.SUMMARY, sequence.MORE))
+    decide.add(add("decide", decide.run, decide.SUMMARY, decide.MORE))
+    merge.add(add("merge", merge.run, merge.SUMMARY, merge.MORE))
     check = add(
         "doctor",
         _doctor,
@@ -671,11 +682,19 @@ def _stream(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     from .files.convert import convert
 
+    described = None
+    if options.seq is not None:
+        from .pulseq.described import with_sequence
+
+        if options.header or options.ky_center is not None:
+            raise ConfigError("--seq gives the whole header: leave --header and --ky-center out")
+        described = partial(with_sequence, path=options.seq)
     said = convert(
         options.source,
         options.target,
         **_reading(options),
         overwrite=options.overwrite,
+        described=described,
     )
     print(said)
     return 0

@@ -1,13 +1,13 @@
 """From every format that is read to MRD HDF5, which every other tool reads."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..errors import ConfigError
 from ..mrd.geometry import Geometry
 from .fastmri import FirstAxis
 from .mrd_hdf5 import write_mrd
-from .source import NOTHING, open_source
+from .source import NOTHING, Source, open_source
 
 
 def convert(
@@ -18,12 +18,15 @@ def convert(
     group: str | None = None,
     header: Mapping[str, str] = NOTHING,
     overwrite: bool = False,
+    described: Callable[[Source], Source] | None = None,
 ) -> str:
     """Write what a data argument holds as MRD HDF5 and say in a sentence what was done.
 
     `header` replaces what the source's header has wrong. With `overwrite` an existing target is
-    replaced once the new file is whole. Raises what `open_source` raises, HeaderError where a
-    header that was changed cannot be, and ConfigError where the target exists or is the source.
+    replaced once the new file is whole. `described` gives raw data the header and the counters of
+    the sequence that measured them; nothing is then taken from their own. Raises what `open_source`
+    raises, HeaderError where a header that was changed cannot be, and ConfigError where the target
+    exists or is the source.
     """
     source_path, target_path = Path(source_path), Path(target_path)
     if source_path.resolve() == target_path.resolve():
@@ -32,8 +35,16 @@ def convert(
         raise ConfigError(f"{target_path} exists and is kept: choose another name, or --overwrite")
     if not target_path.parent.is_dir():
         raise ConfigError(f"there is no folder {target_path.parent} to write to")
-    source = open_source(source_path, first_axis=first_axis, group=group, header=header)
-    if header:
+    source = open_source(
+        source_path,
+        first_axis=first_axis,
+        group=group,
+        header=header,
+        as_it_is=described is not None,
+    )
+    if described is not None:
+        source = described(source)
+    if header or described is not None:
         Geometry.parse(source.header)  # refuses a centre outside the limits
     write_mrd(target_path, source.header, source.acquisitions, source.waveforms)
     slices = {int(line.header["slice"]) for line in source.acquisitions}

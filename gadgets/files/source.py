@@ -54,12 +54,14 @@ def open_source(
     first_axis: FirstAxis = "slice",
     group: str | None = None,
     header: Mapping[str, str] = NOTHING,
+    as_it_is: bool = False,
 ) -> Source:
     """Read MRD (HDF5, or a stream in a file or pipe), fastMRI, twix or a record into memory.
 
     ``first_axis`` says what the first axis of a fastMRI array counts, ``group`` which of several
     scans in MRD HDF5 is meant, ``header`` what replaces what a header has wrong
     (`gadgets.mrd.header_values`); what it leaves out is taken from the lines (`amended`).
+    ``as_it_is`` takes nothing from the lines, for who knows better what they are.
 
     Raises
     ------
@@ -72,7 +74,9 @@ def open_source(
     HeaderError
         As `amended`; for fastMRI and twix also where the scan is not supported.
     """
-    file = open_kspace(Path(path), first_axis=first_axis, group=group, header=header)
+    file = open_kspace(
+        Path(path), first_axis=first_axis, group=group, header=header, as_it_is=as_it_is
+    )
     return Source(
         kind=file.kind,
         header=file.header,
@@ -87,6 +91,7 @@ def open_kspace(
     first_axis: FirstAxis = "slice",
     group: str | None = None,
     header: Mapping[str, str] = NOTHING,
+    as_it_is: bool = False,
 ) -> KspaceFile:
     """Look at a file; readouts of HDF5 and of streams are read when they are asked for.
 
@@ -96,8 +101,11 @@ def open_kspace(
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
     if not path.is_dir() and not is_pipe(path) and h5py.is_hdf5(path):
-        return _from_hdf5(path, first_axis, group, header)
-    return amended(_opened(path), header)
+        file = _from_hdf5(path, first_axis, group, header)
+    else:
+        file = _opened(path)
+    # fastMRI files have no MRD header to amend
+    return file if as_it_is or isinstance(file, FastmriFile) else amended(file, header)
 
 
 def _opened(path: Path) -> KspaceFile:
@@ -133,7 +141,7 @@ def _from_hdf5(
         chosen = found[0] if group is None and len(found) == 1 else (group or "").strip("/")
         one = MrdFile.of(path, file, chosen) if chosen in found else None
     if one is not None:
-        return amended(one, header)
+        return one
     listed = ", ".join(found)
     if group is None:
         raise ConfigError(f"{path} holds {len(found)} scans: name one with --group, of {listed}")

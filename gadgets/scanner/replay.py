@@ -2,7 +2,8 @@
 
 A record of an adaptive scan is played with the hello that its sequence gave, so that the host
 predicts again; the masks must then be those of the record. Where the scan was whitened with stored
-noise, a readout that stands for it goes ahead, for hosts that do not have it.
+noise, a readout that stands for it goes ahead, for hosts that do not have it. A scan in two parts
+that were merged is played likewise, with the hello in its header.
 """
 
 import json
@@ -10,20 +11,24 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ..errors import HeaderError
 from ..files.fastmri import FirstAxis
 from ..files.noise_readout import as_readout
 from ..files.noise_store import from_json
 from ..files.record_writer import MASKS, NOISE
 from ..files.scan_record import is_record
-from ..files.source import NOTHING, open_source
+from ..files.source import NOTHING, Source, open_source
 from ..host.child_host import Address
+from ..mask.in_band import read_hello
+from ..mask.mask_file import PLAN
 from ..mask.messages import Hello, Scope
 from ..mask.sequence_port import SequencePort
-from ..mrd.geometry import SCAN_TOKEN
+from ..mrd.geometry import SCAN_TOKEN, parse, text
+from ..mrd.header_layouts import is_imaging
 from ..mrd.header_xml import with_user_parameter
 from ..mrd.items import Image
 from .client import MrdClient
@@ -59,6 +64,8 @@ def replay(
     """
     source = open_source(path, first_axis=first_axis, group=group, header=header)
     hello, recorded = _of_record(path) if is_record(path) else (None, {})
+    if hello is None and address.mask_endpoint:
+        hello, recorded = _of_two_parts(source)
     xml = source.header
     if hello is not None:
         xml = with_user_parameter(xml, SCAN_TOKEN, hello.scan_token)
@@ -99,6 +106,27 @@ def _of_record(path: Path) -> tuple[Hello | None, dict[Scope, tuple[int, ...]]]:
         elif message["kind"] == "mask":
             masks[Scope(**message["scope"])] = tuple(message["counters"])
     return hello, masks
+
+
+def _of_two_parts(source: Source) -> tuple[Hello | None, dict[Scope, tuple[int, ...]]]:
+    """Return the hello in the header of a merged scan, and the lines of every slice as its mask."""
+    path = f"userParameters/userParameterString[name='{PLAN}']/value"
+    try:
+        plan = text(parse(source.header), path)
+    except HeaderError:
+        return None, {}  # the host says what is wrong with it
+    if plan is None:
+        return None, {}
+    try:
+        hello = replace(read_hello(plan, ""), scan_token=str(uuid.uuid4()))
+    except ValueError as error:
+        raise HeaderError(f"the MRD header's {PLAN}: {error}") from error
+    lines: dict[Scope, list[int]] = {}
+    for line in source.acquisitions:
+        if is_imaging(int(line.header["flags"])):
+            scope = Scope(slice=int(line.header["slice"]))
+            lines.setdefault(scope, []).append(int(line.header["kspace_encode_step_1"]))
+    return hello, {scope: tuple(sorted(counters)) for scope, counters in lines.items()}
 
 
 def _messages(path: Path) -> Iterator[dict[str, Any]]:
