@@ -15,6 +15,7 @@ from typing import Any
 
 from .errors import ConfigError, GadgetsError, IncompleteError
 from .host import logs
+from .limits.options import add_limits, limits_of
 
 log = logging.getLogger(__name__)
 RAW = argparse.RawDescriptionHelpFormatter
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "mask channel. Stop it with Ctrl-C.",
     )
     serve.add_argument("--allow-inline-config", action="store_true")
+    add_limits(serve)
     serve.add_argument("--announce", action="store_true", help="print ports as JSON when ready")
 
     maskd = add("maskd", _maskd, "Run the mask channel alone, beside the C++ Gadgetron.")
@@ -366,6 +368,7 @@ def _serve(options: argparse.Namespace) -> int:
             device=options.device,
             allow_inline=options.allow_inline_config,
             status_port=options.status_port,
+            limits=limits_of(options),
         )
     except (OSError, ValueError, zmq.ZMQError) as error:
         raise ConfigError(

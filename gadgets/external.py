@@ -26,6 +26,7 @@ from .host.choice import node_configuration
 from .host.scan_run import Services
 from .host.session import PARENT, serve
 from .host.worker_handle import Worker, WorkerScan
+from .limits.waiting import prepare
 from .mask.curve_keys import ClientKeys
 from .mask.recon_end import Observer, ReconLink
 from .mask.recon_port import RemoteReconPort
@@ -53,7 +54,7 @@ def pipeline(connection: Any) -> None:
         Whatever failed, after the parent was told and its input was read to the end.
     """
     sock: socket.socket = connection.socket.socket
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    prepare(sock)
     connection.socket.close = lambda: None  # the session says CLOSE, at the right moment
     raw = connection.raw_bytes
     ahead = ConfigScript(raw.config), Header(raw.header)

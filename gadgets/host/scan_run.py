@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 from ..errors import GadgetError, ProtocolError
 from ..files.noise_store import NoiseStore
 from ..files.record_writer import Record
+from ..limits.settings import Limits
 from ..mask.in_band import in_band_link
 from ..mask.messages import IN_BAND_HELLO
 from ..mask.recon_end import ReconLink
@@ -48,6 +49,7 @@ class Services:
     catalogue: Callable[[], Catalogue] = lambda: OURS  # the gadgets that a pipeline may name
     metrics: Metrics = field(default_factory=Metrics)
     noise: NoiseStore | None = None
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

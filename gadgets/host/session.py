@@ -13,16 +13,17 @@ import logging
 import socket
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import ConfigError, GadgetError, GadgetsError, ProtocolError
+from ..limits.settings import Limits
 from ..mrd.geometry import Geometry
 from ..mrd.items import Image
 from ..mrd.messages import Close, Error, Header, Message, Text, describe
 from ..pipeline.build import configure, parse_stream
 from . import fire_dialect
 from .choice import Chosen, OnlyKeep, before_stream, choose, choose_node
-from .connection import Manner, MrdConnection
+from .connection import LINGER_S, Manner, MrdConnection
 from .logs import new_scan
 from .prometheus import Meter
 from .scan_run import ScanRun, Services
@@ -49,7 +50,7 @@ def serve(
 
     `ahead` are messages that somebody else has read from the socket already.
     """
-    connection = MrdConnection(sock, kind.manner, services.answer, ahead)
+    connection = MrdConnection(sock, kind.manner, services.answer, ahead, services.limits)
     meter = Meter(services.metrics)
     new_scan()
     meter.begin()
@@ -71,6 +72,18 @@ def serve(
         connection.end()
         meter.end()
     return connection.unsent
+
+
+def refuse(sock: socket.socket, kind: Kind, limits: Limits) -> None:
+    """Tell a connection that the host has sessions enough, and end it."""
+    short = replace(limits, stall_s=min(limits.stall_s, LINGER_S))
+    connection = MrdConnection(sock, kind.manner, lambda key: "", limits=short)
+    connection.refuse(
+        ConfigError(
+            f"the host serves {limits.sessions} sessions, and no more at a time "
+            "(mnet serve --max-sessions): try again when one has ended"
+        )
+    )
 
 
 def _begin(
@@ -118,6 +131,7 @@ def _keep(connection: MrdConnection, services: Services, *, must: bool) -> None:
     connection.record = services.new_record()
     if connection.record is None and must:
         raise ConfigError("savedataonly needs a host that keeps records: mnet serve --records")
+    connection.expect_lines()
     connection.read_to_end()
 
 
