@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, GadgetsError, IncompleteError
+from .files.record_folder import UNRECORDED
 from .host import logs
 from .limits.options import add_limits, limits_of
 
@@ -75,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
         "mask channel. Stop it with Ctrl-C.",
     )
     serve.add_argument("--allow-inline-config", action="store_true")
+    serve.add_argument(
+        "--unrecorded",
+        choices=UNRECORDED,
+        default="go-on",
+        help="a scan that cannot be recorded, as on a full disk: it goes on; it goes on, and "
+        "/readyz is 503; or it is refused (default go-on)",
+    )
     add_limits(serve)
     serve.add_argument("--announce", action="store_true", help="print ports as JSON when ready")
 
@@ -369,6 +377,7 @@ def _serve(options: argparse.Namespace) -> int:
             allow_inline=options.allow_inline_config,
             status_port=options.status_port,
             limits=limits_of(options),
+            unrecorded=options.unrecorded,
         )
     except (OSError, ValueError, zmq.ZMQError) as error:
         raise ConfigError(

@@ -5,7 +5,8 @@ A folder, private to its owner, with
     messages.log   every message received, as its bytes on the wire
     masks.jsonl    every mask message sent and received, one JSON object a line
     noise.json     the stored noise that whitened the scan, where it was not among the messages
-    scan.json      the summary, written at the end
+    scan.json      the summary: from the first line on with the state `running` and the pipeline,
+                   at the end with all there is to say, and the state `ended` or `failed`
 
 ``messages.log`` is the magic and then, per message, u32 length, u32 CRC-32 and the bytes. It is
 only appended to and never buffered here, so it can be read up to the last whole message even if

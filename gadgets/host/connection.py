@@ -18,7 +18,7 @@ from ..files.record_writer import Record
 from ..limits.settings import Limits
 from ..limits.waiting import wait_for_input, wait_for_room
 from ..mrd.bursts import LineReader
-from ..mrd.items import Burst, Image
+from ..mrd.items import Acquisition, Burst, Image
 from ..mrd.messages import Close, Message, Query, Response, message_buffers, read_message
 from ..mrd.sockets import SocketReader, put_all
 
@@ -75,6 +75,7 @@ class MrdConnection:
         self._ended = False  # CLOSE or end of the connection was read
         self.record: Record | None = None  # of what is read from now on
         self.failed = False  # a failure was told: no image leaves any more
+        self._failure = ""  # which
         self.cut = ""  # how the input ended without CLOSE
         self.unsent: OSError | None = None  # why the peer takes nothing more
 
@@ -157,7 +158,7 @@ class MrdConnection:
         if self.failed:
             return
         self.failed = True
-        text = words_of(error)
+        self._failure = text = words_of(error)
         log.log(logging.WARNING if isinstance(error, PeerGone) else logging.ERROR, "%s", text)
         self.send(self._manner.complaint(text, error))
 
@@ -188,7 +189,7 @@ class MrdConnection:
         """
         self.send(Close())
         if self.record is not None:
-            self.record.close()
+            self.record.close(self._failure)
         flags = 0 if self.cut else socket.MSG_DONTWAIT
         until = time.monotonic() + most_s
         with suppress(OSError):  # the peer closed first, or says nothing more
@@ -201,7 +202,10 @@ class MrdConnection:
     def keep(self, message: Message) -> None:
         """Put a message on record."""
         if self.record is not None:
-            self.record.message(message_buffers(message))
+            counter = (
+                int(message.header["scan_counter"]) if isinstance(message, Acquisition) else None
+            )
+            self.record.message(message_buffers(message), counter)
 
     def _taken(self, message: Message | Burst) -> bool:
         """Put on record what was read, and answer it if it is a query: then it goes no further."""

@@ -6,7 +6,7 @@ sent, besides masks to a client that asked for them in this stream.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -49,7 +49,7 @@ class Services:
     catalogue: Callable[[], Catalogue] = lambda: OURS  # the gadgets that a pipeline may name
     metrics: Metrics = field(default_factory=Metrics)
     noise: NoiseStore | None = None
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +63,7 @@ class ScanRun:
     xml: str  # of the pipeline, as the worker builds it again
     header: bytes
     geometry: Geometry
+    used: Mapping[str, Any]  # what the record says made it
     hello: str | None  # what the client says of the masks it takes, beside the header
     remark: Callable[[str], None]
     ledger: Ledger = field(default_factory=Ledger)
@@ -94,12 +95,13 @@ class ScanRun:
                 self._hand_on(item, worker)
             if worker is not None:
                 worker.finish()
+            connection.check_taken()
             if connection.cut:
                 raise ProtocolError(f"the connection ended without CLOSE: {connection.cut}")
         except BaseException as failure:
             error = f"{type(failure).__name__}: {failure}"
             if worker is not None:
-                worker.abandon()
+                worker.drop()
             if isinstance(failure, Exception):
                 connection.fail(failure)
             raise
@@ -121,7 +123,11 @@ class ScanRun:
         return self.services.masks.open(token, self._observe)
 
     def _arrived(self, message: Message | Burst) -> TypeGuard[Acquisition | Burst | Waveform]:
-        """Note what was read, and say whether it goes on; ProtocolError if it cannot be there."""
+        """Note what was read, and say whether it goes on.
+
+        ProtocolError for what cannot be there, PeerGone if nobody takes what becomes of it.
+        """
+        self.connection.check_taken()
         if isinstance(message, Text):
             self.remark(message.text)
             return False
@@ -166,6 +172,7 @@ class ScanRun:
             self.ledger.sent(image)
             self.meter.image(image)
             self.connection.send(image)
+            self.connection.check_taken()
 
     def _observe(self, direction: str, header: dict[str, Any]) -> None:
         """Note a message of the mask channel."""
@@ -178,5 +185,4 @@ class ScanRun:
         tell(self.ledger, counts)
         if self.connection.record is not None:
             found = summary(self.geometry, self.ledger, counts, started, error)
-            used = {"pipeline": self.xml, "own_gadgets": dict(self.stream.own)}
-            self.connection.record.finish(found | used)
+            self.connection.record.finish({**found, **self.used})

@@ -20,6 +20,7 @@ from typing import Self
 
 from ..errors import ConfigError
 from ..files.noise_store import NoiseStore
+from ..files.record_folder import RecordFolder, Unrecorded
 from ..files.record_writer import Record
 from ..limits.admission import Admission, make_room_for_files
 from ..limits.settings import Limits
@@ -56,7 +57,8 @@ class Host:
     the folder of noise measurements, `pipelines` one whose XML clients may name beside ours.
     `status_port` is for probes and metrics over HTTP, on loopback. `gadgets` is a folder of gadgets
     that pipelines may name beside ours; ConfigError if it cannot be trusted or read. `limits` say
-    what one client may take; ConfigError if the system has not the files for it.
+    what one client may take; ConfigError if the system has not the files for it. `unrecorded` says
+    what becomes of scans that cannot be recorded (`RecordFolder`); ConfigError if none can be.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Host:
         allow_inline: bool = False,
         status_port: int | None = None,
         limits: Limits = DEFAULT,
+        unrecorded: Unrecorded = "go-on",
     ) -> None:
         make_room_for_files(limits.sessions)
         self._limits = limits
@@ -83,6 +86,8 @@ class Host:
         self._deaf: dict[str, str] = {}  # why a listener cannot take connections, by its name
         if pipelines is not None and not pipelines.is_dir():
             raise ConfigError(f"pipelines: {pipelines} is no folder")
+        if records is not None:
+            RecordFolder(records).require_writable()
         self._own = () if gadgets is None else read_folder(gadgets)
         self._catalogue = OURS
         self._listener = socket.create_server((address, port), backlog=BACKLOG)
@@ -95,6 +100,7 @@ class Host:
         self._masks = MaskService(mask_endpoint, keys=mask_keys)
         self.mask_endpoint = self._masks.endpoint
         self.records = records
+        self._records: RecordFolder | None = None
         self._device = device
         self._warm = threading.Event()
         self._warm_error: Exception | None = None
@@ -103,11 +109,13 @@ class Host:
         self._models = Models()
         self._stopping = False
         self.metrics = metrics = Metrics()
+        if records is not None:
+            self._records = RecordFolder(records, unrecorded, metrics.unrecorded.inc)
         self._services = Services(
             models=self._models,
             masks=self._masks,
             open_worker=self._open_worker,
-            new_record=partial(new_record, records),
+            new_record=partial(new_record, self._records),
             answer=answer,
             wait_warm=self._warm_session,
             allow_inline=allow_inline,
@@ -166,7 +174,8 @@ class Host:
 
     def unready(self) -> str:
         """Say why a scan would get no masks now, "" where it would."""
-        return self._unready or next(iter(self._deaf.values()), "")
+        deaf = next(iter(self._deaf.values()), "")
+        return self._unready or deaf or (self._records.trouble() if self._records else "")
 
     def close(self) -> None:
         """Stop accepting, end the worker, say bye on the mask channel."""
@@ -298,15 +307,8 @@ def _waits(listener: socket.socket) -> bool:
     return bool(ready.poll(0))
 
 
-def new_record(records: Path | None) -> Record | None:
-    """Start the record of a scan below a folder; None without one, or where that is impossible.
-
-    As where a disk fills up in mid-scan, the scan then goes on.
-    """
+def new_record(records: RecordFolder | None) -> Record | None:
+    """Start the record of this thread's scan; None without a folder, and as `RecordFolder.new`."""
     if records is None:
         return None
-    try:
-        return Record.create(records, f"{time.strftime('%Y%m%d-%H%M%S')}-{scan_id.get()}")
-    except OSError as error:
-        log.error("this scan is not recorded: %s", error)
-        return None
+    return records.new(f"{time.strftime('%Y%m%d-%H%M%S')}-{scan_id.get()}")

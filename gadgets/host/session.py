@@ -11,9 +11,11 @@ the input is then read to its end, and CLOSE comes last.
 
 import logging
 import socket
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..errors import ConfigError, GadgetError, GadgetsError, ProtocolError
 from ..limits.settings import Limits
@@ -104,7 +106,8 @@ def _begin(
     if not isinstance(header, Header):
         raise ProtocolError(f"{describe(header)} before the MRD header")
     geometry = Geometry.parse(header.xml)
-    connection.record = services.new_record()
+    used = {"pipeline": xml, "own_gadgets": dict(stream.own)}
+    _record(connection, services, used | {"measurement_id": geometry.measurement_id})
     connection.keep(header)
     services.wait_warm()
 
@@ -121,14 +124,25 @@ def _begin(
         xml=xml,
         header=header.xml,
         geometry=geometry,
+        used=used,
         hello=chosen.hello,
         remark=remark,
     )
 
 
+def _record(connection: MrdConnection, services: Services, about: dict[str, Any]) -> None:
+    """Have what follows recorded, if the host keeps records; GadgetsError where it must and cannot.
+
+    The summary is there before the first line, so that a scan that is cut off can be made good.
+    """
+    connection.record = services.new_record()
+    if connection.record is not None:
+        connection.record.begin({"started": time.time()} | about)
+
+
 def _keep(connection: MrdConnection, services: Services, *, must: bool) -> None:
     """Keep what comes in a record, if the host keeps any, and make no image."""
-    connection.record = services.new_record()
+    _record(connection, services, {"pipeline": ""})
     if connection.record is None and must:
         raise ConfigError("savedataonly needs a host that keeps records: mnet serve --records")
     connection.expect_lines()

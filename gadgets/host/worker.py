@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 
+from ..errors import GadgetError
 from ..mrd.geometry import Geometry
 from ..mrd.items import Image, Item
 from ..pipeline.build import parse
@@ -23,7 +24,7 @@ from ..pipeline.own_files import SourceFile
 from ..pipeline.own_gadgets import import_files
 from ..pipeline.scan import Scan
 from . import logs
-from .shared_memory import Json, SharedMemoryPipe, pack, unpack
+from .shared_memory import Json, NoFileError, SharedMemoryPipe, pack, unpack
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,16 @@ class _Job:
         self._pipe, self._body, self._models, self._turn = pipe, body, models, turn
         self._catalogue = catalogue
         self._name = name = body["scan"]
-        self.queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()  # bounded by the front
-        threading.Thread(target=self._run, name=f"scan-{name}", daemon=True).start()
+        # bounded by the front; an error in the place of an item that was lost
+        self.queue: queue.SimpleQueue[Item | GadgetError | None] = queue.SimpleQueue()
+        self.dropped = False  # nobody takes the images
+        self._thread = threading.Thread(target=self._run, name=f"scan-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def over(self) -> bool:
+        """Whether the scan has ended here."""
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         logs.scan_id.set(self._name)
@@ -58,7 +67,7 @@ class _Job:
             heavy = split(parse(self._body["xml"], self._catalogue))[1]
             with self._turn:
                 for item in chain(heavy, scan, self._feed()):
-                    if isinstance(item, Image):
+                    if isinstance(item, Image) and not self.dropped:
                         body, arrays = pack(item)
                         self._pipe.send("image", {"scan": self._name, **body}, arrays)
             self._pipe.send("done", {"scan": self._name, "counts": dict(scan.counts)})
@@ -67,6 +76,9 @@ class _Job:
             self._pipe.send("error", {"scan": self._name, "text": _text(error)})
             while self.queue.get() is not None:
                 self._taken()  # the front may be waiting for room
+        finally:
+            while not self.queue.empty():  # what was dropped holds open files
+                self.queue.get()
 
     def _feed(self) -> Iterator[Item]:
         while True:
@@ -75,7 +87,9 @@ class _Job:
                 item = self.queue.get()
             finally:
                 self._turn.acquire()
-            if item is None:
+            if isinstance(item, GadgetError):
+                raise item
+            if item is None or self.dropped:
                 return
             yield item
             self._taken()
@@ -91,15 +105,25 @@ def serve(pipe: SharedMemoryPipe, device: str) -> None:
     while True:
         try:
             kind, body, arrays = pipe.receive()
+        except NoFileError as error:  # of one scan: the others go on
+            job = jobs.get(error.body.get("scan", ""))
+            if job is not None:
+                job.queue.put(GadgetError(str(error)))
+            continue
         except (EOFError, ConnectionError):
             return
         name = body.get("scan", "")
         if kind == "open":
+            for over in [known for known, job in jobs.items() if job.over]:
+                del jobs[over]
             jobs[name] = _Job(pipe, body, models, catalogue, turn)
         elif kind == "item":
             jobs[name].queue.put(unpack(body, arrays))
         elif kind == "close":
-            jobs.pop(name).queue.put(None)
+            jobs[name].queue.put(None)
+        elif kind == "drop" and name in jobs:
+            jobs[name].dropped = True
+            jobs[name].queue.put(None)
         elif kind == "warm":
             with turn:
                 pipe.send("warm", {"error": _warm(models, body, catalogue)})
