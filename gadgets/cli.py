@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .commands import recover
 from .errors import ConfigError, GadgetsError, IncompleteError
 from .files.record_folder import UNRECORDED
 from .host import logs
@@ -159,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--ky-center", metavar="COUNTER", help="short for --header ky_center=")
     convert.add_argument("--overwrite", action="store_true", help="replace an existing target")
     _vendor_kit(add)
+    recover.add(add)
     check = add(
         "doctor",
         _doctor,

@@ -25,6 +25,7 @@ ORDER = {
         {"host", "report"},
         {"scanner", "doctor"},
         {"conformance"},
+        {"commands"},
         {"external", "cli"},
     ],
     "mnet": [{"physics", "masks"}, {"recon", "sampler", "sequence"}, {"weight_files"}, {"score"}],
