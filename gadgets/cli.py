@@ -16,9 +16,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from .commands import decide, merge, sequence
+from .commands import decide, merge, recover, sequence
 from .errors import ConfigError, GadgetsError, IncompleteError
+from .files.record_folder import UNRECORDED
 from .host import logs
+from .limits.options import add_limits, limits_of
 
 log = logging.getLogger(__name__)
 RAW = argparse.RawDescriptionHelpFormatter
@@ -85,6 +87,14 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--while-stdin", action="store_true", help="stop too when stdin ends, as with a parent"
     )
+    serve.add_argument(
+        "--unrecorded",
+        choices=UNRECORDED,
+        default="go-on",
+        help="a scan that cannot be recorded, as on a full disk: it goes on; it goes on, and "
+        "/readyz is 503; or it is refused (default go-on)",
+    )
+    add_limits(serve)
     serve.add_argument("--announce", action="store_true", help="print ports as JSON when ready")
 
     maskd = add("maskd", _maskd, "Run the mask channel alone, beside the C++ Gadgetron.")
@@ -169,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     sequence.add(add("sequence", sequence.run, sequence.SUMMARY, sequence.MORE))
     decide.add(add("decide", decide.run, decide.SUMMARY, decide.MORE))
     merge.add(add("merge", merge.run, merge.SUMMARY, merge.MORE))
+    recover.add(add)
     check = add(
         "doctor",
         _doctor,
@@ -388,6 +399,8 @@ def _serve(options: argparse.Namespace) -> int:
             allow_inline=options.allow_inline_config,
             status_port=options.status_port,
             stop_s=options.stop_s,
+            limits=limits_of(options),
+            unrecorded=options.unrecorded,
         )
     except (OSError, ValueError, zmq.ZMQError) as error:
         raise ConfigError(

@@ -10,7 +10,8 @@ It is started as `python -m gadgetron PORT gadgets.external pipeline` where the 
 The gadgets run as in our own host, front here and the heavy end in a worker process, for this one
 scan. `<configuration>` may have the attributes `mask_endpoint` (of `mnet maskd` or of a running
 `mnet serve`; this process only connects), `mask_keys` (our folder of keys, where the channel uses
-CURVE), `device` (auto, cpu, cuda:N) and `gadgets` (a folder of gadgets beside ours).
+CURVE), `device` (auto, cpu, cuda:N), `gadgets` (a folder of gadgets beside ours) and `stall_s` (for
+how long Gadgetron may take no byte of ours until the scan ends, in seconds).
 
 Whatever goes wrong ends with ERROR and its traceback at the client, and a status that is not 0.
 """
@@ -26,6 +27,8 @@ from .host.choice import node_configuration
 from .host.scan_run import Services
 from .host.session import PARENT, serve
 from .host.worker_handle import Worker, WorkerScan
+from .limits.settings import Limits
+from .limits.waiting import prepare
 from .mask.curve_keys import ClientKeys
 from .mask.recon_end import Observer, ReconLink
 from .mask.recon_port import RemoteReconPort
@@ -41,6 +44,7 @@ SETTINGS = {
     "mask_keys": "",
     "device": "auto",
     "gadgets": "",
+    "stall_s": "30",
 }
 
 
@@ -53,7 +57,7 @@ def pipeline(connection: Any) -> None:
         Whatever failed, after the parent was told and its input was read to the end.
     """
     sock: socket.socket = connection.socket.socket
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    prepare(sock)
     connection.socket.close = lambda: None  # the session says CLOSE, at the right moment
     raw = connection.raw_bytes
     ahead = ConfigScript(raw.config), Header(raw.header)
@@ -82,6 +86,7 @@ class OneScan:
             wait_warm=lambda: None,
             catalogue=lambda: self._catalogue,
             load=load,
+            limits=self._limits(),
         )
 
     def open(self, scan_token: str | None, observe: Observer | None = None) -> ReconLink:
@@ -96,6 +101,13 @@ class OneScan:
         except ValueError as error:
             raise ConfigError(str(error)) from error
         return port.open(scan_token, observe)
+
+    def _limits(self) -> Limits:
+        """Return the limits; what is wrong with the settings is told when the session asks."""
+        try:
+            return Limits(stall_s=float(self._settings["stall_s"]))
+        except ConfigError:
+            return Limits()
 
     @cached_property
     def _settings(self) -> dict[str, str]:
@@ -125,4 +137,11 @@ def read_settings(configuration: bytes) -> dict[str, str]:
         raise ConfigError(
             f"<configuration> has no attribute {', '.join(unknown)}; it has {', '.join(SETTINGS)}"
         )
-    return SETTINGS | given
+    settings = SETTINGS | given
+    try:
+        Limits(stall_s=float(settings["stall_s"]))
+    except ValueError:
+        raise ConfigError(
+            f"<configuration>: stall_s is {settings['stall_s']!r}, expected seconds"
+        ) from None
+    return settings

@@ -19,7 +19,7 @@ ORDER = {
     "gadgets": [
         {"errors"},
         {"mrd"},
-        {"files", "mask"},
+        {"files", "mask", "limits"},
         {"pulseq"},
         {"pipeline"},
         {"steps"},

@@ -9,6 +9,7 @@ from contextlib import suppress
 import zmq
 
 from ..errors import GadgetsError
+from ..limits.waiting import prepare
 from ..mask.curve_keys import ServerKeys
 from ..mask.zmq_thread import SocketThread, open_socket
 from ..mrd.messages import Close, read_message, write_message
@@ -103,7 +104,7 @@ class MrdSink:
                 self._read(self._sock)
 
     def _read(self, sock: socket.socket) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        prepare(sock)
         read = SocketReader(sock)
         try:
             while True:

@@ -1,13 +1,57 @@
 """A host's health over HTTP, on loopback: /healthz, /readyz and /metrics."""
 
 import http.server
+import os
+import socket
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
+AGAIN_S = 0.05
 PLAIN = "text/plain; charset=utf-8"
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    """Keeps a descriptor in reserve: a host that has none left shall still say so."""
+
+    def __init__(self, address: tuple[str, int], handler: Any) -> None:
+        self._reserve: int | None = None
+        self._lock = threading.Lock()
+        super().__init__(address, handler)  # closes itself where the port is taken
+        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Take a connection, with the reserve where nothing else is left."""
+        try:
+            return super().get_request()
+        except OSError:
+            with self._lock:
+                if self._reserve is None:
+                    time.sleep(AGAIN_S)  # it would be asked again at once, and for ever
+                    raise
+                os.close(self._reserve)
+                self._reserve = None
+            return super().get_request()
+
+    def close_request(self, request: Any) -> None:
+        """End a connection, and take its descriptor in reserve where there is none."""
+        super().close_request(request)
+        with self._lock, suppress(OSError):
+            if self._reserve is None:
+                self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def server_close(self) -> None:
+        """Close everything."""
+        super().server_close()
+        with self._lock:
+            if self._reserve is not None:
+                os.close(self._reserve)
+                self._reserve = None
 
 
 class StatusServer:
@@ -46,7 +90,7 @@ class StatusServer:
             def log_message(self, *arguments: object) -> None:
                 """Say nothing: a probe comes every few seconds."""
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server = _Server(("127.0.0.1", port), Handler)
         self.port: int = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, name="status", daemon=True).start()
 

@@ -38,6 +38,8 @@ class Metrics:
 
         self.sessions = counter("sessions", "Connections, those that only asked included")
         self.open = Gauge("mnet_sessions_open", "Connections now", registry=registry)
+        self.refused = counter("sessions_refused", "Connections beyond the limit of sessions")
+        self.unrecorded = counter("scans_unrecorded", "Scans not recorded, or not to their end")
         self.acquisitions = counter("acquisitions", "Readouts received")
         self.masks = counter("masks_predicted", "Masks predicted, or tried to")
         self.sent = counter("masks_sent", "Masks handed to the mask channel")

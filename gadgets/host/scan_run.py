@@ -6,13 +6,14 @@ sent, besides masks to a client that asked for them in this stream.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from ..errors import GadgetError, ProtocolError
 from ..files.noise_store import NoiseStore
 from ..files.record_writer import Record
+from ..limits.settings import Limits
 from ..mask.in_band import in_band_link
 from ..mask.messages import IN_BAND_HELLO
 from ..mask.recon_end import ReconLink
@@ -51,6 +52,7 @@ class Services:
     noise: NoiseStore | None = None
     connections: Connections = field(default_factory=Connections)
     mask_first: MaskFirst = field(default_factory=MaskFirst)
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,7 @@ class ScanRun:
     xml: str  # of the pipeline, as the worker builds it again
     header: bytes
     geometry: Geometry
+    used: Mapping[str, Any]  # what the record says made it
     hello: str | None  # what the client says of the masks it takes, beside the header
     remark: Callable[[str], None]
     ledger: Ledger = field(default_factory=Ledger)
@@ -96,12 +99,13 @@ class ScanRun:
                 self._hand_on(item, worker)
             if worker is not None:
                 worker.finish()
+            connection.check_taken()
             if connection.cut:
                 raise ProtocolError(f"the connection ended without CLOSE: {connection.cut}")
         except BaseException as failure:
             error = f"{type(failure).__name__}: {failure}"
             if worker is not None:
-                worker.abandon()
+                worker.drop()
             if isinstance(failure, Exception):
                 connection.fail(failure)
             raise
@@ -123,7 +127,11 @@ class ScanRun:
         return self.services.masks.open(token, self._observe)
 
     def _arrived(self, message: Message | Burst) -> TypeGuard[Acquisition | Burst | Waveform]:
-        """Note what was read, and say whether it goes on; ProtocolError if it cannot be there."""
+        """Note what was read, and say whether it goes on.
+
+        ProtocolError for what cannot be there, PeerGone if nobody takes what becomes of it.
+        """
+        self.connection.check_taken()
         self.services.mask_first.wait()
         if isinstance(message, Text):
             self.remark(message.text)
@@ -169,6 +177,7 @@ class ScanRun:
             self.ledger.sent(image)
             self.meter.image(image)
             self.connection.send(image)
+            self.connection.check_taken()
 
     def _observe(self, direction: str, header: dict[str, Any]) -> None:
         """Note a message of the mask channel."""
@@ -181,5 +190,4 @@ class ScanRun:
         tell(self.ledger, counts)
         if self.connection.record is not None:
             found = summary(self.geometry, self.ledger, counts, started, error)
-            used = {"pipeline": self.xml, "own_gadgets": dict(self.stream.own)}
-            self.connection.record.finish(found | used)
+            self.connection.record.finish({**found, **self.used})

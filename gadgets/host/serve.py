@@ -7,6 +7,7 @@ reconstruction in the worker.
 
 import gc
 import logging
+import select
 import socket
 import threading
 import time
@@ -20,7 +21,11 @@ from typing import Self
 
 from ..errors import ConfigError
 from ..files.noise_store import NoiseStore
+from ..files.record_folder import RecordFolder, Unrecorded
 from ..files.record_writer import Record
+from ..limits.admission import Admission, make_room_for_files
+from ..limits.settings import Limits
+from ..limits.waiting import prepare
 from ..mask.binder import MaskService
 from ..mask.curve_keys import ServerKeys
 from ..mrd.items import Image
@@ -30,18 +35,21 @@ from ..pipeline.chain import split
 from ..pipeline.models import Models
 from ..pipeline.own_files import read_folder
 from ..pipeline.own_gadgets import import_files
+from .connection import DEFAULT
 from .health_server import StatusServer
 from .host_info import answer
 from .logs import scan_id
 from .prometheus import Metrics
 from .scan_run import Services
-from .session import CLIENT, PARENT, Kind, serve
+from .session import CLIENT, PARENT, Kind, refuse, serve
 from .worker_handle import Worker, WorkerPool, WorkerScan
 
 log = logging.getLogger(__name__)
 WARM_PIPELINE = "adaptive_modl.xml"
 STOP_S = 30.0  # that running scans have to end when the host stops
 TOLD_S = 5.0  # until a session that was told of the end is over
+BACKLOG = 128  # connections that wait to be taken
+REFUSALS = 16  # connections at a time that are told why there is no session for them
 ACCEPT_AGAIN_S = 0.1  # after a failure: descriptors come free within a scan, and clients wait
 
 
@@ -51,8 +59,10 @@ class Host:
     `external_port` is for C++ Gadgetrons whose external node says `<connect port=.../>`. `noise` is
     the folder of noise measurements, `pipelines` one whose XML clients may name beside ours.
     `status_port` is for probes and metrics over HTTP, on loopback. `gadgets` is a folder of gadgets
-    that pipelines may name beside ours; ConfigError if it cannot be trusted or read. `stop_s` is
-    how long running scans may take to end once the host is to stop.
+    that pipelines may name beside ours; ConfigError if it cannot be trusted or read. `limits` say
+    what one client may take; ConfigError if the system has not the files for it. `unrecorded` says
+    what becomes of scans that cannot be recorded (`RecordFolder`); ConfigError if none can be.
+    `stop_s` is how long running scans may take to end once the host is to stop.
     """
 
     def __init__(
@@ -71,21 +81,31 @@ class Host:
         allow_inline: bool = False,
         status_port: int | None = None,
         stop_s: float = STOP_S,
+        limits: Limits = DEFAULT,
+        unrecorded: Unrecorded = "go-on",
     ) -> None:
+        make_room_for_files(limits.sessions)
+        self._limits = limits
+        self._admission = Admission(limits.sessions)
+        self._refusals = threading.Semaphore(REFUSALS)
+        self._deaf: dict[str, str] = {}  # why a listener cannot take connections, by its name
         if pipelines is not None and not pipelines.is_dir():
             raise ConfigError(f"pipelines: {pipelines} is no folder")
+        if records is not None:
+            RecordFolder(records).require_writable()
         self._own = () if gadgets is None else read_folder(gadgets)
         self._catalogue = OURS
-        self._listener = socket.create_server((address, port), backlog=16)
+        self._listener = socket.create_server((address, port), backlog=BACKLOG)
         self.port: int = self._listener.getsockname()[1]
         self._parents: socket.socket | None = None
         self.external_port: int | None = None
         if external_port is not None:
-            self._parents = socket.create_server((address, external_port), backlog=16)
+            self._parents = socket.create_server((address, external_port), backlog=BACKLOG)
             self.external_port = self._parents.getsockname()[1]
         self._masks = MaskService(mask_endpoint, keys=mask_keys)
         self.mask_endpoint = self._masks.endpoint
         self.records = records
+        self._records: RecordFolder | None = None
         self._device = device
         self._warm = threading.Event()
         self._warm_error: Exception | None = None
@@ -95,11 +115,13 @@ class Host:
         self._stopping = False
         self._stop_s = stop_s
         self.metrics = metrics = Metrics()
+        if records is not None:
+            self._records = RecordFolder(records, unrecorded, metrics.unrecorded.inc)
         self._services = Services(
             models=self._models,
             masks=self._masks,
             open_worker=self._open_worker,
-            new_record=partial(new_record, records),
+            new_record=partial(new_record, self._records),
             answer=answer,
             wait_warm=self._warm_session,
             allow_inline=allow_inline,
@@ -107,8 +129,9 @@ class Host:
             catalogue=self._known,
             noise=None if noise is None else NoiseStore(noise),
             metrics=metrics,
+            limits=limits,
         )
-        metrics.watch("ready", "1 if masks can be predicted", lambda: float(not self._unready))
+        metrics.watch("ready", "1 if a scan would get its masks", lambda: float(not self.unready()))
         metrics.watch("queue_items", "Items queued for the worker", self._queued)
         metrics.watch("keys_refused", "Handshakes refused", lambda: float(self._masks.refused))
         self._status: StatusServer | None = None
@@ -156,8 +179,9 @@ class Host:
         return self._catalogue
 
     def unready(self) -> str:
-        """Say why masks cannot be predicted (yet), "" once they can."""
-        return self._unready
+        """Say why a scan would get no masks now, "" where it would."""
+        deaf = next(iter(self._deaf.values()), "")
+        return self._unready or deaf or (self._records.trouble() if self._records else "")
 
     def close(self) -> None:
         """Take no more scans, let running ones end, and stop the worker and the mask channel.
@@ -191,25 +215,58 @@ class Host:
 
     def _accept(self, listener: socket.socket, kind: Kind) -> None:
         """Take connections until the host closes; one that fails is no reason to take no more."""
-        failing = False
+        who = kind.manner.peer
         while True:
             try:
                 sock, peer = listener.accept()
             except OSError as error:
                 if self._stopping:
                     return
-                if not failing:
+                if who not in self._deaf:
                     log.error("no connection can be taken, but we go on trying: %s", error)
-                failing = True
+                self._deaf[who] = f"no connection of a {who} can be taken: {error}"
                 time.sleep(ACCEPT_AGAIN_S)
+                if not _waits(listener):  # whoever it was has given up
+                    self._deaf.pop(who, None)
                 continue
-            failing = False
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self._deaf.pop(who, None)
             log.info("connection from %s", peer[0])
+            self._take(sock, kind)
+
+    def _take(self, sock: socket.socket, kind: Kind) -> None:
+        """Have a connection served on a thread of its own, or refused in words."""
+        welcome = self._admission.enter()
+        if not welcome:
+            self.metrics.refused.inc()
+            log.warning("refused: there are %d sessions already", self._limits.sessions)
+        try:
+            prepare(sock)
             threading.Thread(
-                target=serve, args=(sock, self._services, kind), name="session", daemon=True
+                target=self._session if welcome else self._refuse,
+                args=(sock, kind),
+                name="session",
+                daemon=True,
             ).start()
+        except (OSError, RuntimeError) as error:  # it left already; no thread can be started
+            log.error("a connection is dropped: %s", error)
+            sock.close()
+            if welcome:
+                self._admission.leave()
+
+    def _session(self, sock: socket.socket, kind: Kind) -> None:
+        try:
+            serve(sock, self._services, kind)
+        finally:
+            self._admission.leave()
+
+    def _refuse(self, sock: socket.socket, kind: Kind) -> None:
+        """Say why, to so many at a time; others learn it from the end of their connection."""
+        with sock:
+            if self._refusals.acquire(blocking=False):
+                try:
+                    refuse(sock, kind, self._limits)
+                finally:
+                    self._refusals.release()
 
     def _load(self) -> None:
         """Import torch, load weights and run everything once."""
@@ -257,15 +314,15 @@ class Host:
         return self.pool.get().open(xml, header, on_image)
 
 
-def new_record(records: Path | None) -> Record | None:
-    """Start the record of a scan below a folder; None without one, or where that is impossible.
+def _waits(listener: socket.socket) -> bool:
+    """Say whether a connection waits to be taken."""
+    ready = select.poll()
+    ready.register(listener, select.POLLIN)
+    return bool(ready.poll(0))
 
-    As where a disk fills up in mid-scan, the scan then goes on.
-    """
+
+def new_record(records: RecordFolder | None) -> Record | None:
+    """Start the record of this thread's scan; None without a folder, and as `RecordFolder.new`."""
     if records is None:
         return None
-    try:
-        return Record.create(records, f"{time.strftime('%Y%m%d-%H%M%S')}-{scan_id.get()}")
-    except OSError as error:
-        log.error("this scan is not recorded: %s", error)
-        return None
+    return records.new(f"{time.strftime('%Y%m%d-%H%M%S')}-{scan_id.get()}")

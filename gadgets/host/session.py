@@ -11,18 +11,21 @@ the input is then read to its end, and CLOSE comes last.
 
 import logging
 import socket
+import time
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ..errors import ConfigError, GadgetError, GadgetsError, ProtocolError
+from ..limits.settings import Limits
 from ..mrd.geometry import Geometry
 from ..mrd.items import Image
 from ..mrd.messages import Close, Error, Header, Message, Text, describe
 from ..pipeline.build import configure, parse_stream
 from . import fire_dialect
 from .choice import Chosen, OnlyKeep, before_stream, choose, choose_node
-from .connection import Manner, MrdConnection
+from .connection import LINGER_S, Manner, MrdConnection
 from .logs import new_scan
 from .prometheus import Meter
 from .scan_run import ScanRun, Services
@@ -49,7 +52,7 @@ def serve(
 
     `ahead` are messages that somebody else has read from the socket already.
     """
-    connection = MrdConnection(sock, kind.manner, services.answer, ahead)
+    connection = MrdConnection(sock, kind.manner, services.answer, ahead, services.limits)
     meter = Meter(services.metrics)
     new_scan()
     meter.begin()
@@ -75,6 +78,18 @@ def serve(
     return connection.unsent
 
 
+def refuse(sock: socket.socket, kind: Kind, limits: Limits) -> None:
+    """Tell a connection that the host has sessions enough, and end it."""
+    short = replace(limits, stall_s=min(limits.stall_s, LINGER_S))
+    connection = MrdConnection(sock, kind.manner, lambda key: "", limits=short)
+    connection.refuse(
+        ConfigError(
+            f"the host serves {limits.sessions} sessions, and no more at a time "
+            "(mnet serve --max-sessions): try again when one has ended"
+        )
+    )
+
+
 def _begin(
     connection: MrdConnection, services: Services, kind: Kind, meter: Meter
 ) -> ScanRun | None:
@@ -93,7 +108,8 @@ def _begin(
     if not isinstance(header, Header):
         raise ProtocolError(f"{describe(header)} before the MRD header")
     geometry = Geometry.parse(header.xml)
-    connection.record = services.new_record()
+    used = {"pipeline": xml, "own_gadgets": dict(stream.own)}
+    _record(connection, services, used | {"measurement_id": geometry.measurement_id})
     connection.keep(header)
     services.wait_warm()
 
@@ -110,16 +126,28 @@ def _begin(
         xml=xml,
         header=header.xml,
         geometry=geometry,
+        used=used,
         hello=chosen.hello,
         remark=remark,
     )
 
 
+def _record(connection: MrdConnection, services: Services, about: dict[str, Any]) -> None:
+    """Have what follows recorded, if the host keeps records; GadgetsError where it must and cannot.
+
+    The summary is there before the first line, so that a scan that is cut off can be made good.
+    """
+    connection.record = services.new_record()
+    if connection.record is not None:
+        connection.record.begin({"started": time.time()} | about)
+
+
 def _keep(connection: MrdConnection, services: Services, *, must: bool) -> None:
     """Keep what comes in a record, if the host keeps any, and make no image."""
-    connection.record = services.new_record()
+    _record(connection, services, {"pipeline": ""})
     if connection.record is None and must:
         raise ConfigError("savedataonly needs a host that keeps records: mnet serve --records")
+    connection.expect_lines()
     connection.read_to_end()
 
 

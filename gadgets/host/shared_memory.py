@@ -35,6 +35,17 @@ Json = dict[str, Any]
 Arrays = list[NDArray[Any]]
 
 
+class NoFileError(OSError):
+    """The arrays of a message were lost, because this process may open no file more.
+
+    `kind` and `body` are the rest of the message; the pipe goes on.
+    """
+
+    def __init__(self, kind: str, body: Json) -> None:
+        super().__init__("no file descriptor is left for the arrays of a message")
+        self.kind, self.body = kind, body
+
+
 class SharedMemoryPipe:
     """One end of a socket pair; sending is safe from any thread, receiving is for one."""
 
@@ -67,7 +78,10 @@ class SharedMemoryPipe:
                 os.close(file)
 
     def receive(self) -> tuple[str, Json, Arrays]:
-        """Wait for one message; raises EOFError or OSError when the other end is gone."""
+        """Wait for one message.
+
+        Raises EOFError or OSError when the other end is gone, NoFileError for this message alone.
+        """
         prefix, files, _, _ = socket.recv_fds(self._sock, _PREFIX.size, 1)
         try:
             if not prefix:
@@ -76,8 +90,11 @@ class SharedMemoryPipe:
             length, n_files = _PREFIX.unpack(prefix)
             message = json.loads(self._exactly(length))
             if len(files) != n_files:  # the kernel drops what does not fit the process's table
-                raise OSError("no file descriptor is left for the arrays of a message")
-            memory = mmap.mmap(files[0], 0) if files else b""  # lives as long as an array on it
+                raise NoFileError(message["kind"], message["body"])
+            try:
+                memory = mmap.mmap(files[0], 0) if files else b""  # lives as long as arrays on it
+            except OSError as error:
+                raise NoFileError(message["kind"], message["body"]) from error
         finally:
             for file in files:
                 os.close(file)

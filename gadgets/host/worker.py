@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NoReturn
 
+from ..errors import GadgetError
 from ..mrd.geometry import Geometry
 from ..mrd.items import Frame, Image, Item
 from ..pipeline.build import parse
@@ -30,7 +31,7 @@ from ..pipeline.own_files import SourceFile
 from ..pipeline.own_gadgets import import_files
 from ..pipeline.scan import Scan
 from . import logs
-from .shared_memory import Json, SharedMemoryPipe, pack, unpack
+from .shared_memory import Json, NoFileError, SharedMemoryPipe, pack, unpack
 
 log = logging.getLogger(__name__)
 
@@ -104,8 +105,16 @@ class Job:
         self._pipe, self._body, self._models, self._turns = pipe, body, models, turns
         self._catalogue = catalogue
         self._name = name = body["scan"]
-        self.queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()  # bounded by the front
-        threading.Thread(target=self._run, name=f"scan-{name}", daemon=True).start()
+        # bounded by the front; an error in the place of an item that was lost
+        self.queue: queue.SimpleQueue[Item | GadgetError | None] = queue.SimpleQueue()
+        self.dropped = False  # nobody takes the images
+        self._thread = threading.Thread(target=self._run, name=f"scan-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def over(self) -> bool:
+        """Whether the scan has ended here."""
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         logs.scan_id.set(self._name)
@@ -114,7 +123,7 @@ class Job:
             heavy = split(parse(self._body["xml"], self._catalogue))[1]
             with self._turns:
                 for item in chain(heavy, scan, self._feed()):
-                    if isinstance(item, Image):
+                    if isinstance(item, Image) and not self.dropped:
                         body, arrays = pack(item)
                         self._pipe.send("image", {"scan": self._name, **body}, arrays)
             self._pipe.send("done", {"scan": self._name, "counts": dict(scan.counts)})
@@ -123,6 +132,9 @@ class Job:
             self._pipe.send("error", {"scan": self._name, "text": _text(error)})
             while self.queue.get() is not None:
                 self._taken()  # the front may be waiting for room
+        finally:
+            while not self.queue.empty():  # what was dropped holds open files
+                self.queue.get()
 
     def _feed(self) -> Iterator[Item]:
         turn_over = True
@@ -137,7 +149,9 @@ class Job:
                     self._turns.take()
             else:
                 item = self.queue.get()
-            if item is None:
+            if isinstance(item, GadgetError):
+                raise item
+            if item is None or self.dropped:
                 return
             yield item
             turn_over = isinstance(item, Frame)
@@ -155,15 +169,25 @@ def serve(pipe: SharedMemoryPipe, device: str) -> None:
     while True:
         try:
             kind, body, arrays = pipe.receive()
+        except NoFileError as error:  # of one scan: the others go on
+            job = jobs.get(error.body.get("scan", ""))
+            if job is not None:
+                job.queue.put(GadgetError(str(error)))
+            continue
         except (EOFError, ConnectionError):
             return
         name = body.get("scan", "")
         if kind == "open":
+            for over in [known for known, job in jobs.items() if job.over]:
+                del jobs[over]
             jobs[name] = Job(pipe, body, models, catalogue, turns)
         elif kind == "item":
             jobs[name].queue.put(unpack(body, arrays))
         elif kind == "close":
-            jobs.pop(name).queue.put(None)
+            jobs[name].queue.put(None)
+        elif kind == "drop" and name in jobs:
+            jobs[name].dropped = True
+            jobs[name].queue.put(None)
         elif kind == "warm":
             with turns:
                 pipe.send("warm", {"error": _warm(models, body, catalogue)})

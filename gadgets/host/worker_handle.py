@@ -18,11 +18,11 @@ from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any
 
-from ..errors import GadgetError
+from ..errors import GadgetError, GadgetsError
 from ..mrd.items import Image, Item
 from ..pipeline.own_files import SourceFile
 from .logs import scan_id
-from .shared_memory import Arrays, Json, SharedMemoryPipe, pack, unpack
+from .shared_memory import Arrays, Json, NoFileError, SharedMemoryPipe, pack, unpack
 
 log = logging.getLogger(__name__)
 IN_FLIGHT = 24  # items of one scan in the queue: back-pressure beyond, some eight slices
@@ -42,7 +42,7 @@ class WorkerScan:
         self.name = name
         self.inbox: queue.SimpleQueue[tuple[str, Json, Arrays]] = queue.SimpleQueue()
         self.counts: dict[str, int] = {}
-        self.error = ""
+        self.failure: GadgetsError | None = None
         self.room = threading.Semaphore(IN_FLIGHT)
         self.over = threading.Event()
         self._worker = worker
@@ -65,7 +65,7 @@ class WorkerScan:
         Raises
         ------
         GadgetError
-            If the worker failed on this scan, or died.
+            If the worker failed on this scan, or died; PeerGone where nobody takes the images.
         """
         while not self.room.acquire(timeout=0.5):
             self.check()
@@ -86,10 +86,18 @@ class WorkerScan:
             self._closed = True
             self._worker.send("close", {"scan": self.name})
 
+    def drop(self) -> None:
+        """Reconstruct nothing more of this scan, whatever was put into it."""
+        self._closed = True
+        try:
+            self._worker.send("drop", {"scan": self.name})
+        except GadgetsError as error:
+            log.warning("the worker cannot be told to drop a scan: %s", error)
+
     def check(self) -> None:
-        """Raise GadgetError if the scan has failed."""
-        if self.error:
-            raise GadgetError(self.error)
+        """Raise what the scan has failed with."""
+        if self.failure is not None:
+            raise self.failure
 
     def _deliver(self) -> None:
         """Take in what the worker says of this scan, up to its end."""
@@ -97,9 +105,12 @@ class WorkerScan:
             kind, body, arrays = self.inbox.get()
             try:
                 self._take(kind, body, arrays)
+            except GadgetsError as error:
+                self._fail(error)
             except Exception as error:  # whoever takes the images failed: so does this scan
                 log.exception("scan %s: an image could not be handed on", self.name)
-                self._fail(f"an image could not be handed on: {type(error).__name__}: {error}")
+                text = f"an image could not be handed on: {type(error).__name__}: {error}"
+                self._fail(GadgetError(text))
 
     def _take(self, kind: str, body: Json, arrays: Arrays) -> None:
         if kind == "taken":
@@ -113,10 +124,10 @@ class WorkerScan:
             self.counts = body["counts"]
             self.over.set()
         elif kind == "error":
-            self._fail(body["text"])
+            self._fail(GadgetError(body["text"]))
 
-    def _fail(self, text: str) -> None:
-        self.error = text
+    def _fail(self, failure: GadgetsError) -> None:
+        self.failure = failure
         self.over.set()
         self.room.release()
 
@@ -239,6 +250,10 @@ class Worker:
         while True:
             try:
                 kind, body, arrays = self._pipe.receive()
+            except NoFileError as error:  # of one scan: the others go on
+                kind, arrays = "error", []
+                body = error.body | {"text": str(error)}
+                log.error("%s", error)
             except (EOFError, OSError):
                 return
             self._heard = True
@@ -252,7 +267,8 @@ class Worker:
                 self.proven |= not self._warm_error
                 self._warm.set()
             elif scan is not None:
-                scan.inbox.put((kind, body, arrays))
+                # Copies, for what is mapped is an open file, until a client takes it.
+                scan.inbox.put((kind, body, [array.copy() for array in arrays]))
                 self.proven |= kind == "done"
                 if kind in ("done", "error"):
                     self._scans.pop(scan.name)

@@ -282,3 +282,4 @@ _KINDS: dict[int, _Kind] = {
     1028: _Kind("FEEDBACK", Feedback, _read_feedback, _write_feedback),
 }
 _IDS = {kind.type: number for number, kind in _KINDS.items()}
+IDS = frozenset(_KINDS)  # of the messages that are read here

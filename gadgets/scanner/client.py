@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from ..errors import GadgetsError, ProtocolError
+from ..limits.waiting import prepare
 from ..mrd.items import Acquisition, Image, Waveform
 from ..mrd.messages import Close, ConfigFile, Header, Message, Text, message_buffers, read_message
 from ..mrd.sockets import SocketReader, put_all
@@ -23,7 +24,7 @@ class MrdClient:
     def __init__(self, host: str, port: int, *, timeout_s: float = 30.0) -> None:
         self._sock = socket.create_connection((host, port), timeout=timeout_s)
         self._sock.settimeout(None)
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        prepare(self._sock)
         self.images: list[Image] = []
         self.errors: list[str] = []
         self._reader = threading.Thread(target=self._read, name="images", daemon=True)

@@ -6,10 +6,10 @@ noise, a readout that stands for it goes ahead, for hosts that do not have it. A
 that were merged is played likewise, with the hello in its header.
 """
 
-import json
+import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -19,8 +19,8 @@ from ..errors import HeaderError
 from ..files.fastmri import FirstAxis
 from ..files.noise_readout import as_readout
 from ..files.noise_store import from_json
-from ..files.record_writer import MASKS, NOISE
-from ..files.scan_record import is_record
+from ..files.record_writer import NOISE
+from ..files.scan_record import is_record, read_masks
 from ..files.source import NOTHING, Source, open_source
 from ..host.child_host import Address
 from ..mask.in_band import read_hello
@@ -32,6 +32,8 @@ from ..mrd.header_layouts import is_imaging
 from ..mrd.header_xml import with_user_parameter
 from ..mrd.items import Image
 from .client import MrdClient
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +65,7 @@ def replay(
         If the host reports an error.
     """
     source = open_source(path, first_axis=first_axis, group=group, header=header)
-    hello, recorded = _of_record(path) if is_record(path) else (None, {})
+    hello, recorded = of_record(path) if is_record(path) else (None, {})
     if hello is None and address.mask_endpoint:
         hello, recorded = _of_two_parts(source)
     xml = source.header
@@ -94,17 +96,18 @@ def replay(
     )
 
 
-def _of_record(path: Path) -> tuple[Hello | None, dict[Scope, tuple[int, ...]]]:
-    """Return the hello with a new token, and the masks by scope."""
+def of_record(path: Path) -> tuple[Hello | None, dict[Scope, tuple[int, ...]]]:
+    """Return the hello with a new token, and the masks by scope; what cannot be is passed over."""
     hello: Hello | None = None
     masks: dict[Scope, tuple[int, ...]] = {}
-    for message in _messages(path / MASKS):
-        if message["kind"] == "hello" and message.get("role") == "sequence":
-            names = [field.name for field in fields(Hello)]
-            known = {name: _tuple(message[name]) for name in names if name in message}
-            hello = Hello(**{**known, "scan_token": str(uuid.uuid4())})
-        elif message["kind"] == "mask":
-            masks[Scope(**message["scope"])] = tuple(message["counters"])
+    for message in read_masks(path):
+        try:
+            if message["kind"] == "hello" and message.get("role") == "sequence":
+                hello = _hello(message)
+            elif message["kind"] == "mask":
+                masks[Scope(**message["scope"])] = tuple(message["counters"])
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("%s: a %s is damaged: %s", path, message["kind"], error)
     return hello, masks
 
 
@@ -129,10 +132,10 @@ def _of_two_parts(source: Source) -> tuple[Hello | None, dict[Scope, tuple[int, 
     return hello, {scope: tuple(sorted(counters)) for scope, counters in lines.items()}
 
 
-def _messages(path: Path) -> Iterator[dict[str, Any]]:
-    if path.exists():
-        for line in path.read_text().splitlines():
-            yield json.loads(line)["message"]
+def _hello(message: dict[str, Any]) -> Hello:
+    names = [field.name for field in fields(Hello)]
+    known = {name: _tuple(message[name]) for name in names if name in message}
+    return Hello(**{**known, "scan_token": str(uuid.uuid4())})
 
 
 def _tuple(value: Any) -> Any:

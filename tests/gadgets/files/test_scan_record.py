@@ -14,6 +14,7 @@ import pytest
 
 from gadgets.errors import ConfigError, ProtocolError
 from gadgets.files.convert import convert
+from gadgets.files.record_folder import RecordFolder
 from gadgets.files.record_writer import MASKS, MESSAGES, SUMMARY, Record
 from gadgets.files.scan_record import is_record, read_record
 from gadgets.files.source import open_source
@@ -90,7 +91,12 @@ def test_masks_and_summary_are_json_and_an_old_summary_is_replaced(tmp_path: Pat
     (record.folder / SUMMARY).write_text("old")
     record.finish({"model": "abc"})
     summary = json.loads((record.folder / SUMMARY).read_text())
-    assert summary == {"model": "abc", "record_stopped": ""}
+    assert summary == {
+        "state": "ended",
+        "model": "abc",
+        "record_stopped": "",
+        "persisted_scan_counter": None,
+    }
     record.close()  # harmless
 
 
@@ -145,10 +151,10 @@ def test_a_scan_that_cannot_be_recorded_goes_on_without(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
-    assert new_record(tmp_path / "file") is None
+    assert new_record(RecordFolder(tmp_path / "file")) is None
     assert "this scan is not recorded" in caplog.text
     assert new_record(None) is None
-    record = new_record(tmp_path / "records")
+    record = new_record(RecordFolder(tmp_path / "records"))
     assert record is not None
     record.close()
 
@@ -167,7 +173,7 @@ def test_a_disk_full_from_the_start_leaves_neither_descriptor_nor_folder(
 
     monkeypatch.setattr(os, call, full)
     before = len(os.listdir("/proc/self/fd"))
-    assert [new_record(tmp_path) for _ in range(8)] == [None] * 8
+    assert [new_record(RecordFolder(tmp_path)) for _ in range(8)] == [None] * 8
     assert len(os.listdir("/proc/self/fd")) == before
     assert list(tmp_path.iterdir()) == []
 
@@ -184,7 +190,7 @@ def test_a_record_cut_anywhere_gives_its_whole_messages(
     assert ("damaged or cut" in caplog.text) == (kept not in (8, 1042))
 
 
-def test_reading_ends_at_a_damaged_message_with_a_warning(
+def test_reading_goes_on_behind_a_damaged_message_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     record = recorded(tmp_path)
@@ -193,7 +199,8 @@ def test_reading_ends_at_a_damaged_message_with_a_warning(
     data[-400] ^= 1  # within the last acquisition, which is before the close
     path.write_bytes(data)
     with caplog.at_level(logging.WARNING):
-        assert as_bytes(record.folder) == [write_message(message) for message in scan()[:-2]]
+        expected = [write_message(message) for message in scan()]
+        assert as_bytes(record.folder) == [*expected[:-2], expected[-1]]
     assert "message 8 is damaged" in caplog.text
 
 

@@ -106,7 +106,11 @@ def test_settings_of_a_node_are_checked(tmp_path: Path) -> None:
         "mask_keys": "",
         "device": "cuda:1",
         "gadgets": "",
+        "stall_s": "30",
     }
+    with pytest.raises(ConfigError, match="stall_s is 'long', expected seconds"):
+        read_settings(node_document(QUICK, {"stall_s": "long"}))
+    assert OneScan(node_document(QUICK, {"stall_s": "4"})).services().limits.stall_s == 4
     with pytest.raises(ConfigError, match="no attribute mask_endpiont; it has mask_endpoint"):
         read_settings(node_document(QUICK, {"mask_endpiont": "tcp://127.0.0.1:1"}))
     away = OneScan(node_document(QUICK, {"mask_endpoint": "tcp://10.0.0.1:9004"}))

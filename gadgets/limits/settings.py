@@ -1,0 +1,22 @@
+"""The limits of a host, with the values that it has where nobody says otherwise."""
+
+from dataclasses import dataclass, fields
+
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one client may take of a host; ConfigError for what leaves nothing."""
+
+    sessions: int = 32  # connections at the same time; another one is refused in words
+    header_s: float = 60.0  # of silence until a session without MRD header ends
+    scan_s: float = 900.0  # of silence until a scan ends: sequences pause
+    stall_s: float = 30.0  # without taking a byte until a peer counts as gone, and its scan ends
+
+    def __post_init__(self) -> None:
+        """Refuse what is not above zero."""
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if not value > 0:
+                raise ConfigError(f"limit {one.name}: expected more than 0, got {value}")
