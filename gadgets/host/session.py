@@ -19,7 +19,8 @@ from ..errors import ConfigError, GadgetError, GadgetsError, ProtocolError
 from ..mrd.geometry import Geometry
 from ..mrd.items import Image
 from ..mrd.messages import Close, Error, Header, Message, Text, describe
-from ..pipeline.build import configure, parse_stream
+from ..pipeline.build import configure, parse, parse_stream
+from ..pipeline.client_weights import check_weights
 from . import fire_dialect
 from .choice import Chosen, OnlyKeep, before_stream, choose, choose_node
 from .connection import Manner, MrdConnection
@@ -85,6 +86,8 @@ def _begin(
     catalogue = services.catalogue()
     xml = configure(chosen.xml, chosen.parameters, catalogue)
     stream = parse_stream(xml, catalogue)
+    if chosen.inline or chosen.parameters:
+        check_weights(stream.gadgets, () if chosen.inline else parse(chosen.xml, catalogue))
     header = before_stream(connection)
     if isinstance(header, Close):
         return None
