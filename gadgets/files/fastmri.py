@@ -21,9 +21,10 @@ from ..errors import HeaderError, ProtocolError
 from ..mrd.geometry import Geometry
 from ..mrd.header_layouts import ACQUISITION_HEADER, Flag
 from ..mrd.header_values import with_values
-from ..mrd.header_xml import header_xml, without_patient
+from ..mrd.header_xml import header_xml
 from ..mrd.items import Acquisition, Bool, Complex, Ints, Waveform
 from .hdf5 import opened, subject_of
+from .identity import without_identity
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +168,7 @@ def _header(file: h5py.File, shape: Shape, first_axis: FirstAxis) -> tuple[bytes
 def _stored_header(file: h5py.File, shape: Shape) -> tuple[bytes, Geometry]:
     if "ismrmrd_header" not in file:
         raise HeaderError("expected /ismrmrd_header, got none")
-    xml = without_patient(bytes(file["ismrmrd_header"][()]))
+    xml = without_identity(bytes(file["ismrmrd_header"][()]))
     stored = Geometry.parse(xml)
     if stored.encoded[:2] != shape[2:]:
         raise HeaderError(

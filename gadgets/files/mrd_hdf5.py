@@ -133,11 +133,19 @@ def write_mrd(
     header: bytes,
     acquisitions: Iterable[Acquisition],
     waveforms: Iterable[Waveform] = (),
+    *,
+    private: bool = False,
 ) -> None:
-    """Write raw data; the file appears under its name only when it is whole."""
+    """Write raw data; the file appears under its name only when it is whole.
+
+    A private file can be read by its owner alone, from its first byte.
+    """
     path = Path(path)
     part = path.with_name(path.name + ".part")
     try:
+        if private:
+            part.unlink(missing_ok=True)  # of a write that was killed, with another mode perhaps
+            os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with h5py.File(part, "w") as file:
             group = file.create_group("dataset")
             group.create_dataset("xml", (1,), _TEXT)[0] = header.rstrip(b"\0")

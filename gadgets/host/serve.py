@@ -22,6 +22,7 @@ from ..files.noise_store import NoiseStore
 from ..files.record_writer import Record
 from ..mask.binder import MaskService
 from ..mask.curve_keys import ServerKeys
+from ..mask.gate import is_loopback
 from ..mrd.items import Image
 from ..pipeline.build import load, parse
 from ..pipeline.catalogue import OURS, Catalogue
@@ -48,7 +49,9 @@ class Host:
     `external_port` is for C++ Gadgetrons whose external node says `<connect port=.../>`. `noise` is
     the folder of noise measurements, `pipelines` one whose XML clients may name beside ours.
     `status_port` is for probes and metrics over HTTP, on loopback. `gadgets` is a folder of gadgets
-    that pipelines may name beside ours; ConfigError if it cannot be trusted or read.
+    that pipelines may name beside ours; ConfigError if it cannot be trusted or read. An `address`
+    that is not loopback is refused, with a ConfigError, unless `guarded` says that a firewall or a
+    tunnel decides who reaches it: MRD knows no keys.
     """
 
     def __init__(
@@ -66,7 +69,9 @@ class Host:
         device: str = "auto",
         allow_inline: bool = False,
         status_port: int | None = None,
+        guarded: bool = False,
     ) -> None:
+        require_guarded(address, guarded=guarded)
         if pipelines is not None and not pipelines.is_dir():
             raise ConfigError(f"pipelines: {pipelines} is no folder")
         self._own = () if gadgets is None else read_folder(gadgets)
@@ -241,6 +246,16 @@ class Host:
         if self.pool is None:
             raise RuntimeError("no worker: the host is not warm")
         return self.pool.get().open(xml, header, on_image)
+
+
+def require_guarded(address: str, *, guarded: bool) -> None:
+    """Raise ConfigError for an address that others reach and that nothing guards."""
+    if not (guarded or address == "localhost" or is_loopback(address)):
+        raise ConfigError(
+            f"MRD on {address}: expected a loopback address (127.0.0.1), because MRD knows no keys "
+            "and whoever reaches the port may send scans. Where a firewall or a tunnel admits the "
+            "scanner alone, say so with --address-is-guarded (docs/security.md)"
+        )
 
 
 def new_record(records: Path | None) -> Record | None:

@@ -26,9 +26,9 @@ def weights_properties(kind: type[Any]) -> frozenset[str]:
 
 
 def check_weights(chosen: Iterable[Gadget], own: Iterable[Gadget]) -> None:
-    """Refuse weights that are neither packaged nor in the pipeline `own` that a client started from.
+    """Refuse weights that are neither packaged nor named by `own`, which a client started from.
 
-    Raises ConfigError with the names that there are, and never says whether there is such a file.
+    Raises ConfigError with the names that there are; it never says whether there is such a file.
     """
     known = packaged() | {name for _, name in _named(own)}
     for what, name in _named(chosen):

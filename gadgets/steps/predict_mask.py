@@ -242,7 +242,8 @@ class PredictMask(Gadget):
             key.slice,
             counters.size,
             1e3 * mask.seconds,
-            ": ".join(part for part in (reason, mask.choice) if part),
+            # what follows a colon may quote the client
+            ": ".join(part for part in (reason.partition(":")[0], mask.choice) if part),
         )
         return mask
 
