@@ -240,6 +240,32 @@ def test_an_exception_is_one_line_of_json_and_a_child_process_logs_alike() -> No
     assert childs["pid"] != ours["pid"]
 
 
+def test_a_log_that_gadgetron_has_set_up_leaves_messages_of_exceptions_out_too() -> None:
+    child = (
+        "import logging, threading; from gadgets.host import logs\n"
+        "logging.basicConfig(format='[ext.] %(message)s')\n"
+        "logs.guard()\n"
+        "try: int('Jane')\n"
+        "except ValueError: logging.exception('failed')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True)
+    assert done.stderr.startswith("[ext.] failed\nTraceback, messages left out")
+    assert done.stderr.endswith("ValueError\n")
+    assert "invalid literal" not in done.stderr
+
+
+def test_an_exception_that_ends_a_thread_is_logged_without_its_message() -> None:
+    child = (
+        "import logging, threading; from gadgets.host import logs\n"
+        "logs.configure(logging.INFO)\n"
+        "one = threading.Thread(target=lambda: int(' '.join(['Jane', 'Doe'])))\n"
+        "one.start(); one.join()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True)
+    assert "a thread failed" in done.stderr
+    assert "Jane Doe" not in done.stderr
+
+
 def get(port: int, path: str) -> tuple[int, str]:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as response:
