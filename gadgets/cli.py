@@ -161,7 +161,8 @@ def _parser() -> argparse.ArgumentParser:
         "convert",
         _convert,
         "Convert an MRD stream, fastMRI HDF5, Siemens twix or a scan record to MRD HDF5.",
-        "The kind is told by content. What fastMRI and twix headers say of a patient is left out.\n"
+        "The kind is told by content. What a header says of a patient, a place or a day is left\n"
+        "out, and only you can read what is written.\n"
         "Twix needs pip install mnet-gadgets[twix].\n\n"
         "example: mnet convert meas_MID00358_gre.dat gre.h5",
     )
@@ -174,6 +175,11 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE.seq",
         help="header and counters from the Pulseq file that the scan was measured with",
+    )
+    convert.add_argument(
+        "--with-identity",
+        action="store_true",
+        help="keep what the header says of a patient; fastMRI's and twix's never do",
     )
     _vendor_kit(add)
     sequence.add(add("sequence", sequence.run, sequence.SUMMARY, sequence.MORE))
@@ -266,6 +272,12 @@ def _vendor_kit(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _host_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", default="127.0.0.1", help="where MRD clients may connect")
+    parser.add_argument(
+        "--address-is-guarded",
+        action="store_true",
+        help="a firewall or a tunnel decides who reaches --address; needed where that is not "
+        "loopback, for MRD knows no keys",
+    )
     parser.add_argument("--port", type=int, default=9002, help="0 takes a free one")
     parser.add_argument("--mask-endpoint", default="tcp://127.0.0.1:9004")
     parser.add_argument("--mask-keys", type=Path, help="KEYS/host of `mnet keys`: use CURVE")
@@ -401,6 +413,7 @@ def _serve(options: argparse.Namespace) -> int:
             stop_s=options.stop_s,
             limits=limits_of(options),
             unrecorded=options.unrecorded,
+            guarded=options.address_is_guarded,
         )
     except (OSError, ValueError, zmq.ZMQError) as error:
         raise ConfigError(
@@ -708,6 +721,7 @@ def _convert(options: argparse.Namespace) -> int:
         **_reading(options),
         overwrite=options.overwrite,
         described=described,
+        with_identity=options.with_identity,
     )
     print(said)
     return 0

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
+from .host import logs
 from .host.choice import node_configuration
 from .host.scan_run import Services
 from .host.session import PARENT, serve
@@ -53,9 +54,11 @@ def pipeline(connection: Any) -> None:
 
     Raises
     ------
-    Exception
-        Whatever failed, after the parent was told and its input was read to the end.
+    SystemExit
+        If anything failed, after the parent was told and its input was read to the end. The message
+        quotes what the client said, so it goes to the parent and not into Gadgetron's log.
     """
+    logs.guard()
     sock: socket.socket = connection.socket.socket
     prepare(sock)
     connection.socket.close = lambda: None  # the session says CLOSE, at the right moment
@@ -63,7 +66,7 @@ def pipeline(connection: Any) -> None:
     ahead = ConfigScript(raw.config), Header(raw.header)
     failure = serve(sock, OneScan(raw.config).services(), PARENT, ahead)
     if failure is not None:
-        raise failure
+        raise SystemExit(1)
 
 
 class OneScan:

@@ -11,8 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from .recon.modl import MoDL
 from .recon.unet import UNetReconstructor
@@ -60,16 +62,20 @@ def save_weights(model: nn.Module, path: Path, card: dict[str, Any]) -> None:
 def read_card(name: str) -> dict[str, Any]:
     """Read the card of packaged weights (`name`), or of a file (a path without its suffix).
 
-    Raises WeightsError where it is missing or not JSON.
+    Raises WeightsError where it is missing, or no JSON object.
     """
     path = _path(name).with_suffix(".json")
     try:
-        card: dict[str, Any] = json.loads(path.read_text())
+        card = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         known = sorted(p.stem for p in folder().glob("*.json"))
         raise WeightsError(f"no weights {name!r}: {path} is missing; packaged: {known}") from None
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from None
+    except (ValueError, RecursionError) as error:  # no JSON, or no text
         raise WeightsError(f"{path} is not JSON: {error}") from None
+    if not isinstance(card, dict):
+        raise WeightsError(f"{path}: expected a JSON object, got a {type(card).__name__}")
     return card
 
 
@@ -79,8 +85,8 @@ def load_weights(name: str) -> tuple[nn.Module, dict[str, Any]]:
     Raises
     ------
     WeightsError
-        If a file is missing, the hash differs, the tensors do not fit the architecture, or the
-        card has a guard that is none.
+        If a file is missing, the hash differs, the tensors do not fit the architecture or are not
+        finite, or the card has a guard that is none.
     """
     card = read_card(name)
     path = _path(name).with_suffix(".safetensors")
@@ -88,17 +94,34 @@ def load_weights(name: str) -> tuple[nn.Module, dict[str, Any]]:
         data = path.read_bytes()
     except FileNotFoundError:
         raise WeightsError(f"{path} is missing beside its card") from None
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from None
     digest = hashlib.sha256(data).hexdigest()
     if digest != card.get("sha256"):
         raise WeightsError(f"{path} has sha256 {digest}, its card says {card.get('sha256')}")
     try:
+        tensors = load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path} is no safetensors file: {error}") from error
+    wrong = sorted(key for key, value in tensors.items() if not _finite(value))
+    if wrong:
+        raise WeightsError(f"{path}: expected finite weights, got NaN or infinity in {wrong[:5]}")
+    try:
         kind = ARCHITECTURES[card["architecture"]["class"]]
         model = kind(**card["architecture"]["config"])
-        model.load_state_dict(load(data))
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise WeightsError(f"{path} does not fit its card: {error}") from error
+        model.load_state_dict(tensors)
+    # what a configuration that is not an object, or holds what cannot be, was seen to raise
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+        raise WeightsError(
+            f"{path} does not fit its card: {type(error).__name__}: {error}"
+        ) from error
     guard_of(card, str(path.with_suffix(".json")))
     return model.eval().requires_grad_(False), card
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Say whether all values are; a network of NaN answers everything with NaN."""
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 
 def guard_of(card: dict[str, Any], name: str) -> Guard | None:
@@ -107,7 +130,7 @@ def guard_of(card: dict[str, Any], name: str) -> Guard | None:
         return None
     try:
         return Guard.from_json(card["guard"])
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise WeightsError(f"{name}: {error}; training.guard makes guards") from None
 
 

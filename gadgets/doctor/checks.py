@@ -17,7 +17,7 @@ from ..errors import ConfigError, GadgetsError
 from ..files.noise_store import default_folder
 from ..files.record_writer import DEFAULT_CAP
 from ..mask.curve_keys import ServerKeys
-from ..mask.gate import require_safe
+from ..mask.gate import is_loopback, require_safe
 from ..pipeline.catalogue import OURS, Catalogue
 from ..pipeline.own_gadgets import own_gadgets
 from .machine import Finding, cores, disk, packages, ports, torch_and_gpu
@@ -137,12 +137,13 @@ def keys(options: argparse.Namespace) -> Iterator[Finding]:
     else:
         who = "this machine only" if ours is None else f"{len(ours.clients())} keys on the list"
         yield Finding("ok", "keys", f"mask channel: {who}")
-    try:
-        require_safe(f"tcp://{options.address}:{options.port}", None)
-    except ValueError:
-        fix = "MRD has no keys: let a firewall admit the scanner alone, or use 127.0.0.1 and ssh -L"
+    if not is_loopback(options.address):
+        fix = (
+            "MRD has no keys: let a firewall admit the scanner alone, then --address-is-guarded; "
+            "or use 127.0.0.1 and ssh -L"
+        )
         text = f"{options.address}: whoever reaches this address may send scans"
-        yield Finding("warning", "address", text, fix)
+        yield Finding("warning" if options.address_is_guarded else "error", "address", text, fix)
 
 
 def _allow_list(allowed: Path) -> Iterator[Finding]:

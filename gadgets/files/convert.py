@@ -6,6 +6,7 @@ from pathlib import Path
 from ..errors import ConfigError
 from ..mrd.geometry import Geometry
 from .fastmri import FirstAxis
+from .identity import without_identity
 from .mrd_hdf5 import write_mrd
 from .source import NOTHING, Source, open_source
 
@@ -19,14 +20,18 @@ def convert(
     header: Mapping[str, str] = NOTHING,
     overwrite: bool = False,
     described: Callable[[Source], Source] | None = None,
+    with_identity: bool = False,
 ) -> str:
     """Write what a data argument holds as MRD HDF5 and say in a sentence what was done.
 
     `header` replaces what the source's header has wrong. With `overwrite` an existing target is
     replaced once the new file is whole. `described` gives raw data the header and the counters of
-    the sequence that measured them; nothing is then taken from their own. Raises what `open_source`
-    raises, HeaderError where a header that was changed cannot be, and ConfigError where the target
-    exists or is the source.
+    the sequence that measured them; nothing is then taken from their own. The target is its owner's
+    alone, and does not say whose scan it is (`gadgets.files.identity`) unless `with_identity` asks
+    for it.
+
+    Raises what `open_source` raises, HeaderError where the header is none or one that was changed
+    cannot be, and ConfigError where the target exists or is the source.
     """
     source_path, target_path = Path(source_path), Path(target_path)
     if source_path.resolve() == target_path.resolve():
@@ -46,10 +51,12 @@ def convert(
         source = described(source)
     if header or described is not None:
         Geometry.parse(source.header)  # refuses a centre outside the limits
-    write_mrd(target_path, source.header, source.acquisitions, source.waveforms)
+    xml = source.header if with_identity else without_identity(source.header)
+    write_mrd(target_path, xml, source.acquisitions, source.waveforms, private=True)
     slices = {int(line.header["slice"]) for line in source.acquisitions}
     return (
         f"{source_path} ({source.kind}) -> {target_path} (MRD HDF5): "
         f"{len(source.acquisitions)} acquisitions in {len(slices)} slices, "
-        f"{len(source.waveforms)} waveforms"
+        f"{len(source.waveforms)} waveforms; "
+        + ("with what its header says of the patient" if with_identity else "without identity")
     )

@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import HeaderError, ProtocolError
-from ..mrd.geometry import Geometry
+from ..mrd.geometry import LARGEST, Geometry
 from ..mrd.header_layouts import ACQUISITION_HEADER, Flag
 from ..mrd.header_values import with_values
-from ..mrd.header_xml import header_xml, without_patient
+from ..mrd.header_xml import header_xml
 from ..mrd.items import Acquisition, Bool, Complex, Ints, Waveform
-from .hdf5 import opened, subject_of
+from .hdf5 import dataset, has, one_text, subject_of
+from .hdf5_process import Json, Piece, read_apart
+from .identity import without_identity
 
 log = logging.getLogger(__name__)
 
@@ -54,19 +56,23 @@ class FastmriFile:
     _headers: NDArray[np.void]  # (lines,)
 
     @classmethod
-    def of(
-        cls,
-        path: Path,
-        file: h5py.File,
-        first_axis: FirstAxis,
-        values: Mapping[str, str],
-    ) -> "FastmriFile":
-        """Look at an open file, which holds `/kspace`; ProtocolError where it does not fit.
+    def of(cls, path: Path, first_axis: FirstAxis, values: Mapping[str, str]) -> "FastmriFile":
+        """Look at a file that holds `/kspace`; ProtocolError, which names it, if it does not fit.
 
         `values` replace those of the header that is used.
         """
+        try:
+            return cls._of(path, _Stored.of(path), first_axis, values)
+        except ProtocolError as error:
+            text = str(error)
+            raise ProtocolError(text if str(path) in text else f"{path}: {text}") from error
+
+    @classmethod
+    def _of(
+        cls, path: Path, file: "_Stored", first_axis: FirstAxis, values: Mapping[str, str]
+    ) -> "FastmriFile":
         coils_last = _coils_last(file)
-        shape = _shape(file["kspace"], coils_last)
+        shape = _shape(file, coils_last)
         if coils_last:
             log.warning("%s: kspace is taken for [slice, kx, ky, coil], as its header says", path)
         header, assumed = _header(file, shape, first_axis)
@@ -79,7 +85,7 @@ class FastmriFile:
         return cls(
             path=path,
             header=header,
-            subject=subject_of(file, path),
+            subject=file.subject,
             assumed=assumed,
             first_axis=first_axis,
             _coils_last=coils_last,
@@ -98,11 +104,11 @@ class FastmriFile:
         headers = self._headers if numbers is None else self._headers[numbers]
         columns = Geometry.parse(self.header).row(headers["kspace_encode_step_1"])
         places = headers[self.first_axis].tolist()
-        with opened(self.path) as file:
-            kspace = {
-                place: _one(file["kspace"], place, self._coils_last)
-                for place in sorted(set(places))
-            }
+        wanted = sorted(set(places))
+        _, arrays = read_apart(
+            self.path, f"{__name__}:images", places=wanted, coils_last=self._coils_last
+        )
+        kspace = dict(zip(wanted, arrays, strict=True))
         return [
             Acquisition(header=header, data=kspace[place][:, :, column])
             for header, place, column in zip(headers, places, columns, strict=True)
@@ -113,29 +119,91 @@ class FastmriFile:
         return []
 
 
-def _coils_last(file: h5py.File) -> bool:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stored:
+    """What a file says before its k-space is read."""
+
+    path: Path
+    shape: tuple[int, ...]  # of /kspace
+    dtype: str
+    kind: str  # of the numbers, as NumPy's dtype.kind
+    subject: str
+    header: bytes | None
+    masks: Mapping[str, NDArray[Any]]
+
+    @classmethod
+    def of(cls, path: Path) -> "_Stored":
+        found, (header, *masks) = read_apart(path, f"{__name__}:look")
+        return cls(
+            path=path,
+            shape=tuple(found["shape"]),
+            dtype=found["dtype"],
+            kind=found["kind"],
+            subject=found["subject"],
+            header=header.tobytes() or None,
+            masks=dict(zip(found["masks"], masks, strict=True)),
+        )
+
+
+def look(file: h5py.File) -> tuple[Json, list[Piece]]:
+    """Give what an open file says before its k-space is read: a header, and masks."""
+    stored = dataset(file, "kspace")
+    names = [name for name in ("mask_acquired", "mask") if has(file, name)]
+    header = one_text(file, "ismrmrd_header") if has(file, "ismrmrd_header") else b""
+    masks = [np.asarray(dataset(file, name)[()], bool) for name in names]
+    said = {
+        "shape": list(stored.shape),
+        "dtype": str(stored.dtype),
+        "kind": stored.dtype.kind,
+        "subject": subject_of(file),
+        "masks": names,
+    }
+    return said, [np.frombuffer(header, np.uint8), *masks]
+
+
+def images(file: h5py.File, places: list[int], coils_last: bool) -> tuple[Json, list[Piece]]:
+    """Give some places of the first axis, each (coils, kx, ky)."""
+    stored = dataset(file, "kspace")
+    return {}, [_one(stored, place, coils_last) for place in places]
+
+
+def filled(file: h5py.File) -> tuple[Json, list[Piece]]:
+    """Mark the columns (ky,) that hold anything."""
+    stored = dataset(file, "kspace")
+    hold = np.zeros(stored.shape[-1], bool)
+    for place in range(stored.shape[0]):  # a whole scan may not fit into memory
+        hold |= _one(stored, place).any(axis=(0, 1))
+    return {}, [hold]
+
+
+def _coils_last(file: _Stored) -> bool:
     """Say whether the header's matrix and coils fit the array only with the coils at its end."""
-    stored = file["kspace"]
-    if stored.ndim != 4 or "ismrmrd_header" not in file:
+    if len(file.shape) != 4 or file.header is None:
         return False
     try:
-        geometry = Geometry.parse(bytes(file["ismrmrd_header"][()]))
+        geometry = Geometry.parse(file.header)
     except HeaderError:
         return False
     matrix, n_coils = geometry.encoded[:2], geometry.n_coils
-    return bool(stored.shape[2:] != matrix and stored.shape[1:] == (*matrix, n_coils))
+    return bool(file.shape[2:] != matrix and file.shape[1:] == (*matrix, n_coils))
 
 
-def _shape(stored: h5py.Dataset, coils_last: bool) -> Shape:
-    if stored.ndim not in (3, 4) or stored.dtype.kind != "c" or 0 in stored.shape:
+def _shape(file: _Stored, coils_last: bool) -> Shape:
+    shape = file.shape
+    if len(shape) not in (3, 4) or file.kind != "c" or 0 in shape:
         raise ProtocolError(
             "kspace: expected complex [slice, coil, kx, ky] or [slice, kx, ky], got "
-            f"{stored.dtype} {list(stored.shape)}"
+            f"{file.dtype} {list(shape)}"
+        )
+    if max(shape) > LARGEST:
+        raise ProtocolError(
+            f"kspace: expected at most {LARGEST} slices, coils, samples and columns, got "
+            f"{list(shape)}"
         )
     if coils_last:
-        n_first, n_x, n_ky, n_coils = stored.shape
+        n_first, n_x, n_ky, n_coils = shape
         return n_first, n_coils, n_x, n_ky
-    n_first, *coils, n_x, n_ky = stored.shape
+    n_first, *coils, n_x, n_ky = shape
     return n_first, coils[0] if coils else 1, n_x, n_ky
 
 
@@ -147,7 +215,7 @@ def _one(stored: h5py.Dataset, place: int, coils_last: bool = False) -> Complex:
     return kspace if kspace.ndim == 3 else kspace[None]
 
 
-def _header(file: h5py.File, shape: Shape, first_axis: FirstAxis) -> tuple[bytes, tuple[str, ...]]:
+def _header(file: _Stored, shape: Shape, first_axis: FirstAxis) -> tuple[bytes, tuple[str, ...]]:
     """Return the header to use, and what was assumed where the stored one is of no use."""
     loops = {"n_slices": 1, "n_repetitions": 1, f"n_{first_axis}s": shape[0]}
     try:
@@ -157,17 +225,17 @@ def _header(file: h5py.File, shape: Shape, first_axis: FirstAxis) -> tuple[bytes
             f"no usable header, {error}: assuming 1 mm per sample and no readout oversampling, and "
             "that all columns were acquired from the first to the last that hold anything"
         )
-        return _nominal(file["kspace"], shape, loops), (note,)
+        return _nominal(file.path, shape, loops), (note,)
     fits = stored.n_coils == shape[1] and all(
         getattr(stored, name) == count for name, count in loops.items()
     )
     return xml if fits else _recounted(stored, shape[1], loops), ()
 
 
-def _stored_header(file: h5py.File, shape: Shape) -> tuple[bytes, Geometry]:
-    if "ismrmrd_header" not in file:
+def _stored_header(file: _Stored, shape: Shape) -> tuple[bytes, Geometry]:
+    if file.header is None:
         raise HeaderError("expected /ismrmrd_header, got none")
-    xml = without_patient(bytes(file["ismrmrd_header"][()]))
+    xml = without_identity(file.header)
     stored = Geometry.parse(xml)
     if stored.encoded[:2] != shape[2:]:
         raise HeaderError(
@@ -195,15 +263,13 @@ def _recounted(stored: Geometry, n_coils: int, loops: dict[str, int]) -> bytes:
     )
 
 
-def _nominal(stored: h5py.Dataset, shape: Shape, loops: dict[str, int]) -> bytes:
-    n_first, n_coils, n_x, n_ky = shape
-    hold = np.zeros(n_ky, bool)
-    for place in range(n_first):  # a whole scan may not fit into memory
-        hold |= _one(stored, place).any(axis=(0, 1))
-    filled = np.flatnonzero(hold)
-    if filled.size == 0:
+def _nominal(path: Path, shape: Shape, loops: dict[str, int]) -> bytes:
+    _, n_coils, n_x, n_ky = shape
+    _, (hold,) = read_apart(path, f"{__name__}:filled")
+    columns = np.flatnonzero(hold)
+    if columns.size == 0:
         raise ProtocolError("kspace holds nothing but zeros")
-    first, last = int(filled[0]), int(filled[-1])  # the zeros outside are padding
+    first, last = int(columns[0]), int(columns[-1])  # the zeros outside are padding
     if not first <= n_ky // 2 <= last:
         raise ProtocolError(
             f"kspace: expected the centre, column {n_ky // 2}, among the columns that hold "
@@ -222,14 +288,12 @@ def _nominal(stored: h5py.Dataset, shape: Shape, loops: dict[str, int]) -> bytes
     )
 
 
-def _acquired(file: h5py.File, n_ky: int) -> Bool:
+def _acquired(file: _Stored, n_ky: int) -> Bool:
     acquired = np.ones(n_ky, bool)
-    for name in ("mask_acquired", "mask"):
-        if name in file:
-            mask: NDArray[Any] = file[name][()]
-            if mask.ndim == 0 or mask.shape[-1] != n_ky:
-                raise ProtocolError(f"{name}: expected {n_ky} columns, got shape {mask.shape}")
-            acquired &= mask.reshape(-1, n_ky).any(axis=0)
+    for name, mask in file.masks.items():
+        if mask.ndim == 0 or mask.shape[-1] != n_ky:
+            raise ProtocolError(f"{name}: expected {n_ky} columns, got shape {mask.shape}")
+        acquired &= mask.reshape(-1, n_ky).any(axis=0)
     return acquired
 
 
@@ -262,5 +326,5 @@ def _line_headers(
 def channel_mask(n_coils: int) -> NDArray[np.uint64]:
     """Set the bits of the first channels, of 1024."""
     bits = np.zeros(16 * 64, np.uint8)
-    bits[:n_coils] = 1
+    bits[:n_coils] = 1  # the header has no bits for more
     return np.packbits(bits, bitorder="little").view("<u8")

@@ -4,12 +4,13 @@ Raw data live in a group, mostly ``/dataset``, as ``xml``, ``data`` and ``wavefo
 ``/GROUP/image_<series>`` as ``data`` (image, channel, z, y, x), ``header`` and ``attributes``.
 Rows are read and written many at a time: one by one costs 26 times as much. A whole file is read
 in one go; who wants one image at a time reads the headers first, and then the lines of each.
+Functions of an open file are tasks of `gadgets.files.hdf5_process`, which give JSON and arrays.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +22,8 @@ from ..errors import ProtocolError
 from ..mrd.header_layouts import ACQUISITION_HEADER, IMAGE_HEADER, WAVEFORM_HEADER
 from ..mrd.image_attributes import meta_from_xml, meta_to_xml
 from ..mrd.items import Acquisition, Image, Ints, Waveform
-from .hdf5 import opened, subject_of
+from .hdf5 import dataset, has, one_text, subject_of
+from .hdf5_process import Json, Piece, read_apart
 
 _BLOCK = 512  # rows written at a time
 _TEXT = h5py.string_dtype("ascii")  # what C++ readers expect
@@ -67,65 +69,122 @@ class MrdFile:
     assumed: ClassVar[tuple[str, ...]] = ()  # in place of a header; an MRD file has one
 
     @classmethod
-    def of(cls, path: Path, file: h5py.File, group: str = "dataset") -> "MrdFile":
-        """Look at a group of an open file, which holds `xml`; ProtocolError if no raw data."""
-        if "data" not in file[group]:
-            raise ProtocolError(f"/{group} has an MRD header (xml), but no acquisitions (data)")
-        data = file[group]["data"]
-        if data.dtype.names != _ACQUISITION_ROW.names:
-            raise ProtocolError(
-                f"/{group}/data: expected fields {_ACQUISITION_ROW.names}, got {data.dtype}"
-            )
-        if not data.shape or data.size != data.shape[0]:  # some writers make it (lines, 1)
-            raise ProtocolError(f"/{group}/data: expected one row per line, got {data.shape}")
-        if data.size == 0:
-            raise ProtocolError(f"/{group}/data has no acquisitions")
-        header = np.asarray(file[group]["xml"][()], object).reshape(-1)[0]
-        return cls(
-            path=path,
-            group=group,
-            header=header.encode() if isinstance(header, str) else bytes(header),
-            subject=subject_of(file, path),
-        )
+    def of(cls, path: Path, group: str = "dataset") -> "MrdFile":
+        """Look at a group of a file, which holds `xml`; ProtocolError if no raw data."""
+        found, (header,) = read_apart(path, f"{__name__}:look", group=group)
+        return cls(path=path, group=group, header=header.tobytes(), subject=found["subject"])
 
     def headers(self) -> NDArray[np.void]:
         """Read all headers (lines,), ACQUISITION_HEADER records in file order."""
-        with opened(self.path) as file:
-            return _line_headers(file[self.group]["data"].fields("head")[()].reshape(-1))
+        _, (headers,) = read_apart(self.path, f"{__name__}:line_headers", group=self.group)
+        return headers.view(ACQUISITION_HEADER)
 
     def lines(self, numbers: Ints | None = None) -> list[Acquisition]:
         """Read the lines of some numbers, which ascend; all lines where none are given."""
-        with opened(self.path) as file:
-            rows = file[self.group]["data"][() if numbers is None else numbers].reshape(-1)
-            order = range(len(rows)) if numbers is None else numbers.tolist()
-            kinds = file[self.group]["data"].dtype
-            columns = (
-                _line_headers(rows["head"]),
-                [_numbers(one, kinds["data"]) for one in rows["data"]],
-                [_numbers(one, kinds["traj"]) for one in rows["traj"]],
-            )
+        wanted = None if numbers is None else numbers.tolist()
+        _, arrays = read_apart(self.path, f"{__name__}:lines", group=self.group, numbers=wanted)
+        headers, data, ends, trajectories, trajectory_ends = arrays
+        order = range(len(ends)) if wanted is None else wanted
+        columns = (
+            headers.view(ACQUISITION_HEADER),
+            _cut(data, ends),
+            _cut(trajectories, trajectory_ends),
+        )
+        try:
             return [_acquisition(*line) for line in zip(order, *columns, strict=True)]
+        except ProtocolError as error:
+            raise ProtocolError(f"{self.path}: {error}") from error
 
     def waveforms(self) -> list[Waveform]:
         """Read all waveforms, in file order."""
-        with opened(self.path) as file:
-            if "waveforms" not in file[self.group]:
-                return []
-            rows = file[self.group]["waveforms"][()].reshape(-1)
-            pairs = zip(_headers(rows["head"], WAVEFORM_HEADER), rows["data"], strict=True)
+        _, arrays = read_apart(self.path, f"{__name__}:waveforms", group=self.group)
+        headers, data, ends = arrays
+        pairs = zip(headers.view(WAVEFORM_HEADER), _cut(data, ends), strict=True)
+        try:
             return [_waveform(i, *pair) for i, pair in enumerate(pairs)]
+        except ProtocolError as error:
+            raise ProtocolError(f"{self.path}: {error}") from error
 
 
-def groups(file: h5py.File) -> list[str]:
-    """List the groups of an open file that hold an MRD header, whatever their names."""
+def contents(file: h5py.File) -> tuple[Json, list[Piece]]:
+    """List what is in an open file: its members, and the groups that hold an MRD header."""
     found: list[str] = []
 
-    def visit(name: str, node: Any) -> None:
-        if isinstance(node, h5py.Group) and isinstance(node.get("xml"), h5py.Dataset):
+    def visit(name: str, node: Any) -> None:  # follows no links
+        if isinstance(node, h5py.Group) and has(node, "xml"):
             found.append(name)
 
     file.visititems(visit)
-    return found
+    return {"members": sorted(file.keys()), "groups": found}, []
+
+
+def look(file: h5py.File, group: str) -> tuple[Json, list[Piece]]:
+    """Give the MRD header of a group whose lines can be read, and whose scan it is."""
+    header = np.frombuffer(one_text(file[group], "xml"), np.uint8)
+    _table(file[group], "data", _ACQUISITION_ROW)
+    return {"subject": subject_of(file)}, [header]
+
+
+def line_headers(file: h5py.File, group: str) -> tuple[Json, list[Piece]]:
+    """Give all headers of lines, as bytes."""
+    table = _table(file[group], "data", _ACQUISITION_ROW)
+    return {}, [_bytes(_line_headers(table.fields("head")[()].reshape(-1)))]
+
+
+def lines(file: h5py.File, group: str, numbers: Sequence[int] | None) -> tuple[Json, list[Piece]]:
+    """Give headers, data and trajectories of lines, laid end to end, and where each one ends."""
+    table = _table(file[group], "data", _ACQUISITION_ROW)
+    rows = table[() if numbers is None else np.array(numbers, int)].reshape(-1)
+    headers = _bytes(_line_headers(rows["head"]))
+    pieces: list[Piece] = [headers]
+    for name in ("data", "traj"):
+        values = [_numbers(one, table.dtype[name]) for one in rows[name]]
+        pieces += [values, _ends(values)]
+    return {}, pieces
+
+
+def waveforms(file: h5py.File, group: str) -> tuple[Json, list[Piece]]:
+    """Give headers and data of waveforms as `lines` does; none where the group has none."""
+    if not has(file[group], "waveforms"):
+        rows = np.zeros(0, _WAVEFORM_ROW)
+    else:
+        stored = dataset(file[group], "waveforms")
+        if stored.dtype.names != _WAVEFORM_ROW.names:
+            raise ProtocolError(
+                f"{stored.name}: expected fields {_WAVEFORM_ROW.names}, got {stored.dtype}"
+            )
+        rows = stored[()].reshape(-1)
+    values = [np.asarray(one, "<u4") for one in rows["data"]]
+    headers = _bytes(_headers(rows["head"], WAVEFORM_HEADER))
+    return {}, [headers, values or np.zeros(0, "<u4"), _ends(values)]
+
+
+def _table(group: h5py.Group, name: str, row: np.dtype[Any]) -> h5py.Dataset:
+    """Return a table of at least one row with these fields, one row per line."""
+    if not has(group, name):
+        raise ProtocolError(f"{group.name} has an MRD header (xml), but no acquisitions (data)")
+    table = dataset(group, name)
+    if table.dtype.names != row.names:
+        raise ProtocolError(f"{table.name}: expected fields {row.names}, got {table.dtype}")
+    if not table.shape or table.size != table.shape[0]:  # some writers make it (lines, 1)
+        raise ProtocolError(f"{table.name}: expected one row per line, got {table.shape}")
+    if table.size == 0:
+        raise ProtocolError(f"{table.name} has no acquisitions")
+    return table
+
+
+def _bytes(records: NDArray[np.void]) -> NDArray[np.uint8]:
+    return np.frombuffer(records.tobytes(), np.uint8)
+
+
+def _cut(flat: NDArray[Any], ends: Ints) -> list[NDArray[Any]]:
+    """Undo laying end to end."""
+    places = [0, *ends.tolist()]
+    return [flat[start:end] for start, end in pairwise(places)]
+
+
+def _ends(values: Sequence[NDArray[Any]]) -> Ints:
+    return np.cumsum([one.size for one in values], dtype=np.int64)
 
 
 def write_mrd(
@@ -133,11 +192,19 @@ def write_mrd(
     header: bytes,
     acquisitions: Iterable[Acquisition],
     waveforms: Iterable[Waveform] = (),
+    *,
+    private: bool = False,
 ) -> None:
-    """Write raw data; the file appears under its name only when it is whole."""
+    """Write raw data; the file appears under its name only when it is whole.
+
+    A private file can be read by its owner alone, from its first byte.
+    """
     path = Path(path)
     part = path.with_name(path.name + ".part")
     try:
+        if private:
+            part.unlink(missing_ok=True)  # of a write that was killed, with another mode perhaps
+            os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with h5py.File(part, "w") as file:
             group = file.create_group("dataset")
             group.create_dataset("xml", (1,), _TEXT)[0] = header.rstrip(b"\0")
@@ -173,16 +240,41 @@ def write_images(path: Path, images: Iterable[Image], group: str) -> None:
 
 
 def read_images(path: Path) -> list[Image]:
-    """Read every image of a file, whatever its group, by group and series."""
-    images: list[Image] = []
+    """Read every image of a file, whatever its group, by group and series.
+
+    Raises ProtocolError where the file is damaged.
+    """
+    found, arrays = read_apart(Path(path), f"{__name__}:image_series")
+    images = []
+    for attributes, headers, data in zip(
+        found["attributes"], arrays[::2], arrays[1::2], strict=True
+    ):
+        rows = zip(headers.view(IMAGE_HEADER), data, attributes, strict=True)
+        images += [
+            Image(header=header, data=pixels, meta=meta_from_xml(text.encode()))
+            for header, pixels, text in rows
+        ]
+    return images
+
+
+def image_series(file: h5py.File) -> tuple[Json, list[Piece]]:
+    """Give the texts of every series of images, and headers and pixels by turns."""
+    attributes: list[list[str]] = []
+    arrays: list[Piece] = []
 
     def visit(name: str, node: Any) -> None:
         if isinstance(node, h5py.Group) and {"data", "header", "attributes"} <= set(node):
-            images.extend(_read_series(node))
+            data = dataset(node, "data")[()]
+            for plain, stored in _COMPLEX.items():
+                if data.dtype == stored:
+                    data = data.view(plain)
+            texts = dataset(node, "attributes")[()]
+            attributes.append([t if isinstance(t, str) else bytes(t).decode() for t in texts])
+            headers = _headers(dataset(node, "header")[()], IMAGE_HEADER)
+            arrays.extend([_bytes(headers), data])
 
-    with h5py.File(path, "r") as file:
-        file.visititems(visit)
-    return images
+    file.visititems(visit)
+    return {"attributes": attributes}, arrays
 
 
 def _line_headers(stored: NDArray[np.void]) -> NDArray[np.void]:
@@ -281,14 +373,3 @@ def _write_series(group: h5py.Group, images: list[Image]) -> None:
     group["data"] = data.view(_COMPLEX[data.dtype]) if data.dtype.kind == "c" else data
     group["header"] = headers
     group.create_dataset("attributes", (len(metas),), _TEXT)[:] = metas
-
-
-def _read_series(group: h5py.Group) -> Iterator[Image]:
-    data = group["data"][()]
-    for plain, stored in _COMPLEX.items():
-        if data.dtype == stored:
-            data = data.view(plain)
-    headers = _headers(group["header"][()], IMAGE_HEADER)
-    for header, pixels, meta in zip(headers, data, group["attributes"][()], strict=True):
-        text = meta.encode() if isinstance(meta, str) else bytes(meta)
-        yield Image(header=header, data=pixels, meta=meta_from_xml(text))

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-import h5py
-
 from ..errors import ConfigError, ProtocolError
 from ..mrd.geometry import Geometry
 from ..mrd.items import Acquisition, Waveform
@@ -14,9 +12,10 @@ from ..mrd.messages import Header
 from .amend import amended
 from .fastmri import FastmriFile, FirstAxis
 from .foreign import foreign
-from .hdf5 import opened
+from .hdf5 import is_hdf5
+from .hdf5_process import read_apart
 from .kspace_file import InMemory, KspaceFile
-from .mrd_hdf5 import MrdFile, groups, read_images, write_images, write_mrd
+from .mrd_hdf5 import MrdFile, read_images, write_images, write_mrd
 from .mrd_stream import LOOK, MrdStreamFile, is_pipe, is_stream, read_header, read_items, reader
 from .scan_record import is_record, read_record
 from .twix import is_twix, read_twix
@@ -100,7 +99,7 @@ def open_kspace(
     """
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
-    if not path.is_dir() and not is_pipe(path) and h5py.is_hdf5(path):
+    if not path.is_dir() and not is_pipe(path) and is_hdf5(path):
         file = _from_hdf5(path, first_axis, group, header)
     else:
         file = _opened(path)
@@ -132,16 +131,15 @@ def _opened(path: Path) -> KspaceFile:
 def _from_hdf5(
     path: Path, first_axis: FirstAxis, group: str | None, header: Mapping[str, str]
 ) -> KspaceFile:
-    with opened(path) as file:
-        if group is None and "kspace" in file:
-            return FastmriFile.of(path, file, first_axis, header)
-        found = groups(file)
-        if not found:
-            raise ProtocolError(f"expected {EXPECTED}, got HDF5 with {sorted(file)}")
-        chosen = found[0] if group is None and len(found) == 1 else (group or "").strip("/")
-        one = MrdFile.of(path, file, chosen) if chosen in found else None
-    if one is not None:
-        return one
+    there, _ = read_apart(path, "gadgets.files.mrd_hdf5:contents")
+    if group is None and "kspace" in there["members"]:
+        return FastmriFile.of(path, first_axis, header)
+    found = there["groups"]
+    if not found:
+        raise ProtocolError(f"{path}: expected {EXPECTED}, got HDF5 with {there['members']}")
+    chosen = found[0] if group is None and len(found) == 1 else (group or "").strip("/")
+    if chosen in found:
+        return MrdFile.of(path, chosen)
     listed = ", ".join(found)
     if group is None:
         raise ConfigError(f"{path} holds {len(found)} scans: name one with --group, of {listed}")

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from mnet.sequence.tissue import Tissue, columns
 
 from ..errors import ConfigError
-from .hdf5 import opened
+from .hdf5 import dataset, has
+from .hdf5_process import Json, Piece, read_apart
 
 GROUP = "tissues"
 
@@ -61,19 +62,33 @@ def read_tissues(path: Path) -> TissueMaps:
     """
     if path.is_dir():
         raise ConfigError(_none(path))
-    with opened(path) as file:
-        if GROUP not in file:
-            raise ConfigError(_none(path))
-        group = file[GROUP]
-        rows = zip(group["names"].asstr()[()], group["density_t1_t2"][()], strict=True)
+    found, arrays = read_apart(path, f"{__name__}:look")
+    if not arrays:
+        raise ConfigError(_none(path))
+    columns, fractions, coils = arrays
+    try:
+        rows = list(zip(found["names"], columns, strict=True))
         return TissueMaps(
             tissues=tuple(
                 Tissue(name=str(name), density=float(d), t1_ms=float(t1), t2_ms=float(t2))
                 for name, (d, t1, t2) in rows
             ),
-            fractions=group["fractions"][()],
-            coils=group["coils"][()],
+            fractions=fractions,
+            coils=coils,
         )
+    except (ValueError, TypeError, IndexError) as error:
+        raise ConfigError(f"{path}: tissue maps do not fit together: {error}") from error
+
+
+def look(file: h5py.File) -> tuple[Json, list[Piece]]:
+    """Give the names of tissues, and columns, fractions and coils; nothing where there are none."""
+    if not has(file, GROUP):
+        return {}, []
+    group = file[GROUP]
+    names = [text.decode() for text in dataset(group, "names")[()].tolist()]
+    return {"names": names}, [
+        dataset(group, name)[()] for name in ("density_t1_t2", "fractions", "coils")
+    ]
 
 
 def _none(path: Path) -> str:

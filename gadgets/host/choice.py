@@ -36,6 +36,7 @@ class Chosen:
     module: str = ""  # its name, where the client chose it by name
     settings: str = ""  # the client's text of parameters
     hello: str | None = None  # and what it says there of the masks it takes
+    inline: bool = False  # the client wrote the XML itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,7 @@ def choose(
             "pipelines sent by a client are refused: name one of the host's own, or start "
             "the host with --allow-inline-config"
         )
-    return Chosen(xml=text)
+    return Chosen(xml=text, inline=True)
 
 
 def choose_node(connection: MrdConnection) -> Chosen:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ..errors import GadgetsError
+from ..errors import GadgetsError, place_of
 from ..files.record_writer import Record
 from ..limits.settings import Limits
 from ..limits.waiting import wait_for_input, wait_for_room
@@ -163,7 +163,8 @@ class MrdConnection:
             return
         self.failed = True
         self._failure = text = words_of(error)
-        log.log(logging.WARNING if isinstance(error, PeerGone) else logging.ERROR, "%s", text)
+        level = logging.WARNING if isinstance(error, PeerGone) else logging.ERROR
+        log.log(level, "the %s was told of a failure: %s", self._manner.peer, place_of(error))
         self.send(self._manner.complaint(text, error))
 
     def fail(self, error: BaseException) -> None:

@@ -28,6 +28,7 @@ from ..limits.settings import Limits
 from ..limits.waiting import prepare
 from ..mask.binder import MaskService
 from ..mask.curve_keys import ServerKeys
+from ..mask.gate import is_loopback
 from ..mrd.items import Image
 from ..pipeline.build import load, parse
 from ..pipeline.catalogue import OURS, Catalogue
@@ -59,7 +60,9 @@ class Host:
     `external_port` is for C++ Gadgetrons whose external node says `<connect port=.../>`. `noise` is
     the folder of noise measurements, `pipelines` one whose XML clients may name beside ours.
     `status_port` is for probes and metrics over HTTP, on loopback. `gadgets` is a folder of gadgets
-    that pipelines may name beside ours; ConfigError if it cannot be trusted or read. `limits` say
+    that pipelines may name beside ours; ConfigError if it cannot be trusted or read. An `address`
+    that is not loopback is refused, with a ConfigError, unless `guarded` says that a firewall or a
+    tunnel decides who reaches it: MRD knows no keys. `limits` say
     what one client may take; ConfigError if the system has not the files for it. `unrecorded` says
     what becomes of scans that cannot be recorded (`RecordFolder`); ConfigError if none can be.
     `stop_s` is how long running scans may take to end once the host is to stop.
@@ -83,7 +86,9 @@ class Host:
         stop_s: float = STOP_S,
         limits: Limits = DEFAULT,
         unrecorded: Unrecorded = "go-on",
+        guarded: bool = False,
     ) -> None:
+        require_guarded(address, guarded=guarded)
         make_room_for_files(limits.sessions)
         self._limits = limits
         self._admission = Admission(limits.sessions)
@@ -319,6 +324,16 @@ def _waits(listener: socket.socket) -> bool:
     ready = select.poll()
     ready.register(listener, select.POLLIN)
     return bool(ready.poll(0))
+
+
+def require_guarded(address: str, *, guarded: bool) -> None:
+    """Raise ConfigError for an address that others reach and that nothing guards."""
+    if not (guarded or address == "localhost" or is_loopback(address)):
+        raise ConfigError(
+            f"MRD on {address}: expected a loopback address (127.0.0.1), because MRD knows no keys "
+            "and whoever reaches the port may send scans. Where a firewall or a tunnel admits the "
+            "scanner alone, say so with --address-is-guarded (docs/security.md)"
+        )
 
 
 def new_record(records: RecordFolder | None) -> Record | None:

@@ -22,7 +22,8 @@ from ..limits.settings import Limits
 from ..mrd.geometry import Geometry
 from ..mrd.items import Image
 from ..mrd.messages import Close, Error, Header, Message, Text, describe
-from ..pipeline.build import configure, parse_stream
+from ..pipeline.build import configure, parse, parse_stream
+from ..pipeline.client_weights import check_weights
 from . import fire_dialect
 from .choice import Chosen, OnlyKeep, before_stream, choose, choose_node
 from .connection import LINGER_S, Manner, MrdConnection
@@ -102,6 +103,8 @@ def _begin(
     catalogue = services.catalogue()
     xml = configure(chosen.xml, chosen.parameters, catalogue)
     stream = parse_stream(xml, catalogue)
+    if chosen.inline or chosen.parameters:
+        check_weights(stream.gadgets, () if chosen.inline else parse(chosen.xml, catalogue))
     header = before_stream(connection)
     if isinstance(header, Close):
         return None

@@ -20,6 +20,7 @@ from typing import Self
 
 import zmq
 
+from ..errors import place_of
 from .codec import Codec, MaskProtocolError
 from .curve_keys import ServerKeys
 from .messages import (
@@ -244,7 +245,7 @@ class MaskService:
         try:
             message = self._codec.decode(rest)
         except MaskProtocolError as error:
-            log.warning("mask channel: dropped a message: %s", error)
+            log.warning("mask channel: dropped a message: %s, %s", error.reason, place_of(error))
             self._deliver([_error(peer, error.reason, error.detail)])
             return
         self._deliver(self._binder.receive(peer, message, curve_key))

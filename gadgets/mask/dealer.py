@@ -4,6 +4,7 @@ import logging
 
 import zmq
 
+from ..errors import place_of
 from .codec import Codec, MaskProtocolError
 from .gate import Socket
 from .messages import Message
@@ -24,5 +25,5 @@ def decode(codec: Codec, frames: list[bytes]) -> Message | MaskProtocolError:
     try:
         return codec.decode(frames)
     except MaskProtocolError as error:
-        log.warning("mask channel: dropped a message: %s", error)
+        log.warning("mask channel: dropped a message: %s, %s", error.reason, place_of(error))
         return error

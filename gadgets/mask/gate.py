@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 def require_safe(endpoint: str, keys: Keys | None) -> None:
     """Raise ValueError unless the endpoint stays on this machine or CURVE guards it."""
-    if endpoint.startswith("ipc://") or _is_loopback(endpoint):
+    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    if endpoint.startswith("ipc://") or (endpoint.startswith("tcp://") and is_loopback(host)):
         return
     if keys is None or not endpoint.startswith("tcp://"):
         raise ValueError(
@@ -42,10 +43,10 @@ def require_safe(endpoint: str, keys: Keys | None) -> None:
         )
 
 
-def _is_loopback(endpoint: str) -> bool:
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+def is_loopback(host: str) -> bool:
+    """Say whether an IP address can be reached from this machine alone."""
     try:
-        return endpoint.startswith("tcp://") and ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:  # a name or a wildcard
         return False
 

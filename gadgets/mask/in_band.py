@@ -13,7 +13,7 @@ import logging
 import struct
 from collections.abc import Callable
 
-from ..errors import GadgetsError
+from ..errors import GadgetsError, place_of
 from ..mrd.messages import Feedback
 from .codec import MAGIC, Codec, pack_bitmap
 from .messages import IN_BAND_HELLO, SCHEMA_ID, Hello, MaskMessage, Message, Welcome
@@ -84,7 +84,7 @@ def in_band_link(
             hello = read_hello(text, token)
         except ValueError as error:
             reason = f"{IN_BAND_HELLO}: {error}"
-            log.error("no masks are sent: %s", reason)
+            log.error("no masks are sent, %s is refused: %s", IN_BAND_HELLO, place_of(error))
 
     def post(message: Message) -> None:
         if not isinstance(message, MaskMessage):

@@ -145,7 +145,7 @@ class ReconLink:
         """Take in one message from the binder."""
         with self._lock:
             if isinstance(message, ErrorMessage):
-                log.error("mask channel: %s: %s", message.reason, message.detail)
+                log.error("mask channel: our message was dropped: %s", message.reason)
                 self._unpair(f"the mask channel dropped our message: {message.detail}")
             elif getattr(message, "scan_token", None) == self._token and not self._closed:
                 self._take(message)

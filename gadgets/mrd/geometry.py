@@ -225,7 +225,8 @@ def parse(xml: bytes | str) -> Element:
     """Give the root of a header, its names without namespaces; HeaderError if it is none."""
     try:
         root = ElementTree.fromstring(xml.rstrip(b"\0" if isinstance(xml, bytes) else "\0"))  # type: ignore[arg-type]
-    except (ElementTree.ParseError, UnicodeError, LookupError) as error:
+    # also encodings that the parser does not take, such as utf-7 and idna
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise HeaderError(f"the MRD header is no XML: {error}; it begins {xml[:60]!r}") from error
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]

@@ -28,16 +28,6 @@ def with_user_parameter(xml: bytes | str, name: str, value: str) -> bytes:
     return serialise(root)
 
 
-def without_patient(xml: bytes) -> bytes:
-    """Remove what a header says of the patient and the study; one that says nothing stays as is."""
-    root = parse(xml)
-    personal = [root.find(name) for name in ("subjectInformation", "studyInformation")]
-    found = [element for element in personal if element is not None]
-    for element in found:
-        root.remove(element)
-    return serialise(root) if found else xml
-
-
 def header_xml(
     *,
     encoded: Sequence[int],

@@ -40,7 +40,7 @@ def meta_from_xml(xml: bytes) -> dict[str, str]:
         return {}
     try:
         root = ElementTree.fromstring(xml)
-    except (ElementTree.ParseError, LookupError) as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise ProtocolError(f"image attributes are no XML: {error}; got {xml[:60]!r}") from error
     if root.tag != "ismrmrdMeta":
         raise ProtocolError(f"image attributes: expected <ismrmrdMeta>, got <{root.tag}>")

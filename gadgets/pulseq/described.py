@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..files.source import Source
+from ..mask.mask_file import N_LINES
 from ..mrd.geometry import LARGEST, find, parse, serialise
 from ..mrd.header_layouts import Flag
 from ..mrd.header_xml import header_xml
 from ..mrd.items import Acquisition
-from ..mask.mask_file import N_LINES
 from .write import pypulseq_module
 
 Ints = NDArray[np.int64]

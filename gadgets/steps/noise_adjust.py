@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ..errors import GadgetError
+from ..errors import GadgetError, place_of
 from ..files.noise_store import Noise, Unusable, matched, to_json
 from ..mrd.header_layouts import Flag, flags_of
 from ..mrd.items import Acquisition, Burst, Complex, Item
@@ -65,7 +65,7 @@ def _matrix(
             _store(covariance, dwell_noise, scan)
         except GadgetError as error:  # this scan has what it needs
             scan.counts["noise measurements that could not be stored"] += 1
-            log.warning("%s", error)
+            log.warning("the noise is not stored: %s", place_of(error))
     else:
         return None
     dwell = float(line.header["sample_time_us"])
@@ -85,11 +85,24 @@ def _stored(n_coils: int, scan: Scan) -> Noise | None:
             raise Unusable("it is not stored here")
         if len(labels) != n_coils:
             raise Unusable(f"the header labels {len(labels)} of {n_coils} coils")
-        return matched(noise, labels)
+        return _matched(noise, labels)
     except Unusable as reason:  # as in Gadgetron the scan goes on, though not in silence
         scan.counts["scans without the noise that they refer to"] += 1
         log.warning("the noise measurement that the header names is not used: %s", reason)
         return None
+
+
+def _matched(noise: Noise, labels: Sequence[str]) -> Noise:
+    """Return the noise of these coils; Unusable says numbers alone: labels are a header's."""
+    try:
+        return matched(noise, labels)
+    except Unusable as error:
+        n_others = len(set(labels) - set(noise.labels))
+        raise Unusable(
+            f"{n_others} of the scan's {len(labels)} coil labels are not among the "
+            f"{len(noise.labels)} of the stored noise, {len(labels) - len(set(labels))} are there "
+            "twice"
+        ) from error
 
 
 def _store(covariance: Complex, dwell_us: float, scan: Scan) -> None:

@@ -25,6 +25,7 @@ from ..mrd.geometry import Geometry
 from ..mrd.header_layouts import ImageKey, flags_of, image_key, is_imaging
 from ..mrd.items import Acquisition, Burst, Complex, Ints, Item, Mask, PreScan
 from ..pipeline.gadget import Gadget
+from ..pipeline.models import WeightsName
 from ..pipeline.scan import Scan
 from .readout import to_hybrid
 
@@ -78,7 +79,7 @@ class PredictMask(Gadget):
 
     # who obeys a mask: the sequence, this gadget by dropping lines, or nobody
     mode: Literal["prospective", "retrospective", "shadow"] = "prospective"
-    sampler: str = "mnet_select"  # name of deployed weights
+    sampler: WeightsName = "mnet_select"  # name of deployed weights
     acceleration: float = 4.0  # lines over lines measured, where no sequence says hello; at least 1
     basis: Literal["acquirable", "encoded"] = "acquirable"  # lines that the acceleration divides
     # calibration lines at most, where no sequence says hello; 0: about a third of all. Six to eight
@@ -243,7 +244,8 @@ class PredictMask(Gadget):
             key.slice,
             counters.size,
             1e3 * mask.seconds,
-            ": ".join(part for part in (reason, mask.choice) if part),
+            # what follows a colon may quote the client
+            ": ".join(part for part in (reason.partition(":")[0], mask.choice) if part),
         )
         return mask
 

@@ -17,7 +17,7 @@ from mnet.recon.modl import MoDL
 from ..errors import GadgetError
 from ..mrd.items import Complex, Frame, Item
 from ..pipeline.gadget import Gadget
-from ..pipeline.models import Models
+from ..pipeline.models import Models, WeightsName
 from ..pipeline.scan import Scan
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Reconstruct(Gadget):
 
     # unrolled network, iterative SENSE, compressed sensing, or the transform of what arrived
     method: Literal["modl", "cg_sense", "l1_wavelet", "zero_filled"] = "modl"
-    weights: str = "modl"  # name of deployed weights, for `modl`
+    weights: WeightsName = "modl"  # name of deployed weights, for `modl`
     precision: Literal["auto", "float32"] = "auto"  # auto: bfloat16 convolutions if in hardware
     # 0 or more: Tikhonov weight of `cg_sense`, where not given 0.02; weight of the wavelet
     # coefficients of `l1_wavelet`, 0.002

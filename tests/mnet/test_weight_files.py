@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -117,6 +118,66 @@ def test_a_card_of_another_architecture_is_refused(change, tmp_path):
     card["architecture"].update(change)
     path.write_text(json.dumps(card))
     with pytest.raises(WeightsError, match="does not fit its card"):
+        load_weights(str(tmp_path / "modl"))
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '"modl"', "[" * 5000, "\udcff"])
+def test_a_card_that_is_no_object_is_refused(text, tmp_path):
+    save_weights(MoDL(4, 1, 2), tmp_path / "modl", {})
+    (tmp_path / "modl.json").write_text(text, errors="surrogateescape")
+    with pytest.raises(WeightsError, match=r"modl\.json.*JSON"):
+        load_weights(str(tmp_path / "modl"))
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        None,
+        3,
+        [],
+        "MoDL",
+        {},
+        {"class": [], "config": {}},
+        {"class": "MoDL", "config": []},
+        {"class": "MoDL", "config": {"n_channels": "4"}},
+        {"class": "MoDL", "config": {"n_channels": -1}},
+    ],
+)
+def test_an_architecture_that_is_none_is_refused(architecture, tmp_path):
+    save_weights(MoDL(4, 1, 2), tmp_path / "modl", {})
+    card = json.loads((tmp_path / "modl.json").read_text())
+    (tmp_path / "modl.json").write_text(json.dumps({**card, "architecture": architecture}))
+    with pytest.raises(WeightsError, match="does not fit its card"):
+        load_weights(str(tmp_path / "modl"))
+
+
+@pytest.mark.parametrize("guard", [None, 3, [], {}, {"limits": None}])
+def test_a_guard_that_is_none_is_refused(guard, tmp_path):
+    save_weights(MoDL(4, 1, 2), tmp_path / "modl", {"guard": guard})
+    with pytest.raises(WeightsError, match=r"modl\.json.*guard"):
+        load_weights(str(tmp_path / "modl"))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff" * 8, b"\x02\0\0\0\0\0\0\0{}x", b"\x04\0\0\0\0\0\0\0null"]
+)
+def test_a_tensor_file_that_is_none_is_refused_though_its_hash_is_right(data, tmp_path):
+    save_weights(MoDL(4, 1, 2), tmp_path / "modl", {})
+    card = json.loads((tmp_path / "modl.json").read_text())
+    (tmp_path / "modl.safetensors").write_bytes(data)
+    card["sha256"] = hashlib.sha256(data).hexdigest()
+    (tmp_path / "modl.json").write_text(json.dumps(card))
+    with pytest.raises(WeightsError, match=r"modl\.safetensors"):
+        load_weights(str(tmp_path / "modl"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value, tmp_path):
+    model = MoDL(4, 1, 2)
+    with torch.no_grad():
+        next(model.parameters())[(0,) * next(model.parameters()).ndim] = value
+    save_weights(model, tmp_path / "modl", {})
+    with pytest.raises(WeightsError, match="expected finite weights"):
         load_weights(str(tmp_path / "modl"))
 
 

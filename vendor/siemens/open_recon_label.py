@@ -77,7 +77,8 @@ def label(options: argparse.Namespace) -> dict[str, Any]:
 def dockerfile(image: str, document: dict[str, Any]) -> str:
     """Return the lines that put the label on an image; Open Recon runs it as root."""
     text = base64.b64encode(json.dumps(document).encode()).decode()
-    command = ["mnet", "serve", "--address", "0.0.0.0", "--noise", "/tmp/noise"]
+    command = ["mnet", "serve", "--address", "0.0.0.0", "--address-is-guarded"]
+    command += ["--noise", "/tmp/noise"]
     return (
         f"FROM {image}\nUSER root\nHEALTHCHECK NONE\n"
         f'LABEL "{LABEL}"="{text}"\nENTRYPOINT []\nCMD {json.dumps(command)}\n'

@@ -4,6 +4,7 @@
 share=${MNET_SHARE:-/tmp/share}
 export TMPDIR="$share" HOME="$share"
 mkdir -p "$share/saved_data"
-mnet serve --address 0.0.0.0 --port 9002 \
+# The network between FIRE and the chroot is the scanner's own.
+mnet serve --address 0.0.0.0 --address-is-guarded --port 9002 \
     --records "$share/saved_data" --noise "$share/noise" \
     >"${1:-/dev/null}" 2>&1 &

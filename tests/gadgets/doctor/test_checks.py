@@ -25,6 +25,7 @@ from mnet import weight_files
 def options(**given: object) -> Namespace:
     values: dict[str, object] = {
         "address": "127.0.0.1",
+        "address_is_guarded": False,
         "port": 0,
         "external": None,
         "mask_endpoint": "tcp://127.0.0.1:*",
@@ -222,7 +223,9 @@ def test_keys_that_others_can_read_or_add_are_found(tmp_path: Path) -> None:
 
 def test_an_endpoint_for_others_without_keys_is_an_error_and_an_open_mrd_port_a_warning() -> None:
     assert "mnet keys" in wrong(checks.keys(options(mask_endpoint="tcp://0.0.0.0:9004"))).fix
-    assert "firewall" in wrong(checks.keys(options(address="0.0.0.0")), "warning").fix
+    assert "--address-is-guarded" in wrong(checks.keys(options(address="0.0.0.0"))).fix
+    guarded = options(address="0.0.0.0", address_is_guarded=True)
+    assert "firewall" in wrong(checks.keys(guarded), "warning").fix
     assert fine(checks.keys(options(address="::1")))
 
 

@@ -1,5 +1,7 @@
 """`mnet convert`: what comes out, what stays behind, and what is not written."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +13,17 @@ import pytest
 
 from gadgets.errors import ConfigError
 from gadgets.files.convert import convert
+from gadgets.files.identity import without_identity
+from gadgets.files.record_writer import Record
 from gadgets.files.source import open_source
+from gadgets.mrd.geometry import Geometry
 from gadgets.mrd.items import Image
+from gadgets.mrd.messages import Close, Header, message_buffers
 from gadgets.pipeline.build import load, parse
 from gadgets.pipeline.chain import run
 from gadgets.pipeline.scan import Scan
+from tests.gadgets.helpers import synthetic
+from tests.gadgets.helpers.patient import PERSONAL, personal_header
 from tests.gadgets.helpers.synthetic import Array, crop, fft, ifft
 
 PIXEL = 0.6875  # mm
@@ -137,7 +145,63 @@ def test_what_a_fastmri_header_says_of_the_patient_stays_behind(tmp_path: Path) 
         assert word in given
         assert word not in written
     geometry = open_source(tmp_path / "raw.h5").geometry
-    assert (geometry.measurement_id, geometry.tr_ms) == ("41254_66775_66780_1", 6000)
+    assert re.fullmatch("hash-[0-9a-f]{16}", geometry.measurement_id)
+    assert geometry.tr_ms == 6000
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    """The record of a scan whose header names a patient everywhere that it can."""
+    scan = synthetic.scanned(n_slices=1, n_coils=2)
+    record = Record.create(tmp_path, "record")
+    for message in (Header(personal_header(scan.header)), *scan.lines(), Close()):
+        record.message(message_buffers(message))
+    record.close()
+    return tmp_path / "record"
+
+
+def test_what_is_converted_can_be_read_by_its_owner_alone_from_its_first_byte(
+    record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+    opened = h5py.File
+
+    def look(path: Path, *arguments: Any) -> h5py.File:
+        modes.append(os.stat(path).st_mode & 0o777)
+        return opened(path, *arguments)
+
+    (tmp_path / "raw.h5.part").write_text("of a conversion that was killed")
+    (tmp_path / "raw.h5").write_text("")
+    (tmp_path / "raw.h5").chmod(0o644)
+    monkeypatch.setattr("gadgets.files.mrd_hdf5.h5py.File", look)
+    convert(record, tmp_path / "raw.h5", overwrite=True)
+    monkeypatch.undo()
+    assert modes == [0o600]
+    assert (tmp_path / "raw.h5").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_record_is_converted_without_identity_unless_asked_for(
+    record: Path, tmp_path: Path
+) -> None:
+    convert(record, tmp_path / "bare.h5")
+    convert(record, tmp_path / "named.h5", with_identity=True)
+    bare, named = ((tmp_path / f"{name}.h5").read_bytes() for name in ("bare", "named"))
+    assert all(word.encode() in named for word in PERSONAL)
+    assert [word for word in PERSONAL if word.encode() in bare] == []
+    kept, before = (open_source(tmp_path / f"{name}.h5").geometry for name in ("bare", "named"))
+    assert kept.encoded == before.encoded
+    assert kept.user == {"mnet_scan_token": "token-1", "tSegments": "7"}
+
+
+def test_a_scan_without_identity_still_finds_its_noise_measurement() -> None:
+    scan = synthetic.scanned(measurement_id="PID-0815_1").header
+    dependency = b"<measurementDependency><dependencyType>Noise</dependencyType>"
+    dependency += b"<measurementID>PID-0815_1</measurementID></measurementDependency>"
+    end = b"</measurementInformation>"
+    both = Geometry.parse(without_identity(scan.replace(end, dependency + end)))
+    assert both.noise_dependency == both.measurement_id != "PID-0815_1"
+    once = without_identity(scan)
+    assert without_identity(once) == once
 
 
 def test_an_existing_target_is_kept_unless_told(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gadgets.errors import HeaderError, ProtocolError
+from gadgets.files.hdf5_process import read_apart
 from gadgets.files.source import (
     Source,
     open_kspace,
@@ -340,15 +341,16 @@ def test_of_a_fastmri_file_only_the_slices_asked_for_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = open_kspace(fastmri(tmp_path / "f.h5", padded_kspace(4), padded_header(n_slices=4)))
-    read, original = [], h5py.Dataset.__getitem__
+    read = []
 
-    def noted(self: h5py.Dataset, place: Any, **more: Any) -> Any:
-        read.append(place)
-        return original(self, place, **more)
+    def noted(path: Path, task: str, **arguments: Any) -> Any:
+        answer, arrays = read_apart(path, task, **arguments)
+        read.append((arguments["places"], len(arrays)))
+        return answer, arrays
 
-    monkeypatch.setattr(h5py.Dataset, "__getitem__", noted)
+    monkeypatch.setattr("gadgets.files.fastmri.read_apart", noted)
     assert len(file.lines(np.arange(8, 24))) == 16
-    assert read == [1, 2]
+    assert read == [([1, 2], 2)]
 
 
 def test_rows_with_an_axis_more_are_rows(tmp_path: Path) -> None:

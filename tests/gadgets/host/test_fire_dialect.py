@@ -132,6 +132,34 @@ def test_unknown_modules_and_parameters_are_refused(address: Address, scan: list
     assert "sharpness" in error(talk(address, ConfigFile("zero_filled"), scan[0], text, *scan[1:]))
 
 
+def test_a_client_does_not_learn_which_files_the_host_has(
+    address: Address, scan: list[Message], tmp_path: Path
+) -> None:
+    (tmp_path / "there.json").write_text("{}")
+    words = [
+        error(
+            talk(
+                address,
+                ConfigFile("adaptive_modl"),
+                scan[0],
+                Text(parameters(weights=str(tmp_path / name))),
+                *scan[1:],
+            )
+        ).replace(name, "")
+        for name in ("there", "absent")
+    ]
+    assert words[0] == words[1]
+    assert "expected one of mnet, " in words[0]
+
+
+def test_a_pipeline_that_a_client_writes_names_packaged_weights_alone(
+    address: Address, scan: list[Message]
+) -> None:
+    xml = configure(load("adaptive_modl.xml"), {"sampler": "/etc/passwd"})
+    words = error(talk(address, ConfigScript(xml.encode()), *scan))
+    assert "PredictMask.sampler is '/etc/passwd', expected one of mnet, " in words
+
+
 @pytest.mark.parametrize("late", [{"dtype": "ushort"}, {"config": "cg_sense"}, {"mnet_hello": {}}])
 def test_parameters_for_a_scan_that_has_begun_are_refused_not_passed_over(
     address: Address, scan: list[Message], late: dict[str, Any]

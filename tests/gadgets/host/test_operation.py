@@ -233,10 +233,37 @@ def test_an_exception_is_one_line_of_json_and_a_child_process_logs_alike() -> No
     )
     ours, childs = map(json.loads, done.stderr.splitlines())
     assert (ours["message"], ours["scan"], ours["level"]) == ("failed on purpose", "abc", "ERROR")
-    assert ours["exception"].endswith("ZeroDivisionError: division by zero")
+    assert ours["exception"].endswith("ZeroDivisionError")
+    assert "division by zero" not in done.stderr, "a message may quote what a client said"
     assert childs["message"] == "two\nlines"
     assert "scan" not in childs
     assert childs["pid"] != ours["pid"]
+
+
+def test_a_log_that_gadgetron_has_set_up_leaves_messages_of_exceptions_out_too() -> None:
+    child = (
+        "import logging, threading; from gadgets.host import logs\n"
+        "logging.basicConfig(format='[ext.] %(message)s')\n"
+        "logs.guard()\n"
+        "try: int('Jane')\n"
+        "except ValueError: logging.exception('failed')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True)
+    assert done.stderr.startswith("[ext.] failed\nTraceback, messages left out")
+    assert done.stderr.endswith("ValueError\n")
+    assert "invalid literal" not in done.stderr
+
+
+def test_an_exception_that_ends_a_thread_is_logged_without_its_message() -> None:
+    child = (
+        "import logging, threading; from gadgets.host import logs\n"
+        "logs.configure(logging.INFO)\n"
+        "one = threading.Thread(target=lambda: int(' '.join(['Jane', 'Doe'])))\n"
+        "one.start(); one.join()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True)
+    assert "a thread failed" in done.stderr
+    assert "Jane Doe" not in done.stderr
 
 
 def get(port: int, path: str) -> tuple[int, str]:

@@ -1,6 +1,7 @@
 """What a host does beside images: stored noise, info queries, a site's own pipelines."""
 
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +258,15 @@ def test_a_file_that_cannot_be_read_is_a_clear_error(tmp_path: Path, content: by
 def test_a_folder_that_is_none_stops_the_host_before_it_listens(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no folder"):
         Host(port=0, mask_endpoint="tcp://127.0.0.1:*", pipelines=tmp_path / "missing")
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "192.0.2.1", "::", "scanner.example"])
+def test_mrd_on_an_address_that_others_reach_is_refused_unless_it_is_guarded(address: str) -> None:
+    with pytest.raises(ConfigError, match="--address-is-guarded"):
+        Host(address=address, port=0, mask_endpoint="tcp://127.0.0.1:*")
+
+
+def test_a_host_whose_address_is_guarded_listens_to_others() -> None:
+    endpoint = "tcp://127.0.0.1:*"
+    with Host(address="0.0.0.0", port=0, mask_endpoint=endpoint, device="cpu", guarded=True) as one:
+        socket.create_connection(("127.0.0.1", one.port), timeout=60).close()

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gadgets.errors import GadgetsError, HeaderError
+from gadgets.errors import GadgetsError, HeaderError, ProtocolError
 from gadgets.mrd.geometry import SCAN_TOKEN, Geometry
 from gadgets.mrd.header_xml import header_xml, with_user_parameter
+from gadgets.mrd.image_attributes import meta_from_xml
 
 with warnings.catch_warnings():  # importing ismrmrd changes the warning filters
     import ismrmrd
@@ -239,3 +240,12 @@ def test_recorded_headers_of_a_real_host_parse(shared: Path) -> None:
         pytest.skip(f"no recorded headers in {folder}")
     for path in headers:
         assert Geometry.parse(path.read_bytes()).n_ky > 0, path
+
+
+@pytest.mark.parametrize("encoding", ["utf-7", "idna", "undefined", "punycode", "hex", "none-such"])
+def test_an_encoding_that_xml_does_not_take_is_an_error_of_ours(encoding: str) -> None:
+    text = f'<?xml version="1.0" encoding="{encoding}"?><ismrmrdHeader>\u00fc</ismrmrdHeader>'
+    with pytest.raises(HeaderError, match="no XML"):
+        Geometry.parse(text.encode("latin-1"))
+    with pytest.raises(ProtocolError, match="no XML"):
+        meta_from_xml(text.replace("ismrmrdHeader", "ismrmrdMeta").encode("latin-1"))

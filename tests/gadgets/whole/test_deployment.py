@@ -151,6 +151,7 @@ def test_fire_starts_a_host_that_logs_where_it_is_told(tmp_path: Path) -> None:
     tmpdir, *command = log.read_text().split()
     options = host_options(command)
     assert (options.address, options.port) == ("0.0.0.0", 9002)
+    assert options.address_is_guarded
     assert tmpdir == str(share)
     assert options.records == share / "saved_data"
     assert options.records.is_dir()
@@ -253,6 +254,7 @@ def test_open_recon_runs_a_host_on_the_port_of_its_label(
     open_recon.main(["--vendor", "Clinic", "--json"])
     document = json.loads(capsys.readouterr().out)
     assert (options.address, options.port) == ("0.0.0.0", document["reconstruction"]["port"])
+    assert options.address_is_guarded
     assert document["reconstruction"]["can_use_gpu"] is False
 
 
