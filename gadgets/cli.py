@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .commands import export, reading, show
 from .errors import ConfigError, GadgetsError, IncompleteError
 from .host import logs
 
@@ -149,6 +150,8 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--ky-center", metavar="COUNTER", help="short for --header ky_center=")
     convert.add_argument("--overwrite", action="store_true", help="replace an existing target")
     _vendor_kit(add)
+    for module in (export, show):
+        module.add(add)
     check = add(
         "doctor",
         _doctor,
@@ -167,23 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (serve, maskd):
         command.add_argument("--log-json", action="store_true", help="log JSON, one object a line")
     for command in (scan, replay, convert):
-        command.add_argument(
-            "--first-axis",
-            choices=["slice", "repetition"],
-            default="slice",
-            help="what the first axis of a fastMRI array counts",
-        )
-        command.add_argument(
-            "--group", help="which scan of an MRD HDF5 file, where it holds several"
-        )
-        command.add_argument(
-            "--header",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            help="replace what a header has wrong: ky_min, ky_max, ky_center, averages, encoded, "
-            "recon, encoded_fov, recon_fov, coils, trajectory or repeats",
-        )
+        reading.add(command)
     return parser
 
 
@@ -437,7 +424,7 @@ def _scan(options: argparse.Namespace) -> int:
     from .files.tissue_maps import read_tissues
     from .scanner.adaptive_scan import acquirable_rows, plan_lines
 
-    source = open_source(options.data, **_reading(options))
+    source = open_source(options.data, **reading.reading(options))
     try:
         acquirable = acquirable_rows(source)
         plan_lines(acquirable, options.acceleration, options.echo_train)
@@ -448,20 +435,6 @@ def _scan(options: argparse.Namespace) -> int:
         ) from error
     maps = read_tissues(options.data) if options.physics else None
     return _closed_loop(options, source, maps, options.data.name, acquirable)
-
-
-def _reading(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what `open_source` is told of a data argument."""
-    from .mrd.header_values import read_values
-
-    given = list(options.header)
-    if getattr(options, "ky_center", None) is not None:
-        given.append(f"ky_center={options.ky_center}")
-    return {
-        "first_axis": options.first_axis,
-        "group": options.group,
-        "header": read_values(given),
-    }
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -615,7 +588,7 @@ def _replay(options: argparse.Namespace) -> int:
     from .scanner.replay import replay
 
     with _host(options) as (address, _):
-        result = replay(options.data, address, options.config, **_reading(options))
+        result = replay(options.data, address, options.config, **reading.reading(options))
     if options.output:
         write_images(options.output, result.images, "mnet")
     print(f"{len(result.images)} images of {result.n_acquisitions} acquisitions")
@@ -648,7 +621,7 @@ def _convert(options: argparse.Namespace) -> int:
     said = convert(
         options.source,
         options.target,
-        **_reading(options),
+        **reading.reading(options),
         overwrite=options.overwrite,
     )
     print(said)
