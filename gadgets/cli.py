@@ -18,6 +18,7 @@ from .errors import ConfigError, GadgetsError, IncompleteError
 from .host import logs
 
 log = logging.getLogger(__name__)
+OUTPUT = "keep the images: a name in .h5, .nii.gz or .png, or a folder for DICOM"
 RAW = argparse.RawDescriptionHelpFormatter
 
 
@@ -120,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--mask-endpoint", help="of the running host, for records")
     replay.add_argument("--mask-keys", type=Path, help="our folder of keys, where it uses CURVE")
     replay.add_argument("--config", default="cg_sense.xml", help="pipeline of the host")
-    replay.add_argument("--output", type=Path, help="write the images to this HDF5 file")
+    replay.add_argument("--output", type=Path, help=OUTPUT)
     replay.add_argument("--records", type=Path, help="of the private host")
     replay.add_argument("--device", default="auto")
 
@@ -294,7 +295,7 @@ def _loop_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-report", action="store_true", help="skip report and comparison")
     parser.add_argument("--seeds", type=int, default=5, help="draws of the random samplers")
     parser.add_argument("--json", type=Path, help="write slices, summary and comparison here")
-    parser.add_argument("--output", type=Path, help="write the images to this HDF5 file")
+    parser.add_argument("--output", type=Path, help=OUTPUT)
     parser.add_argument("--records", type=Path, help="keep the private host's records here")
     parser.add_argument("--device", default="auto", help="of the private host")
 
@@ -473,7 +474,7 @@ def _closed_loop(
 ) -> int:
     from tqdm import tqdm
 
-    from .files.source import write_images
+    from .export.output import keep, planned
     from .scanner.adaptive_scan import Options, adaptive_scan
     from .scanner.scan_result import in_a_sentence
     from .scanner.sequence import Played
@@ -490,6 +491,7 @@ def _closed_loop(
         interleave=options.interleave,
         physics=_physics(options),
     )
+    output = planned(options.output)
     with (
         _host(options) as (address, records),
         tqdm(desc="slices", disable=options.quiet, unit="slice") as bar,
@@ -500,8 +502,8 @@ def _closed_loop(
             bar.set_postfix_str(played.answer)
 
         result = adaptive_scan(source, address, chosen, records, on_slice, maps, acquirable)
-    if options.output:
-        write_images(options.output, result.wire, "mnet")
+    if output is not None:
+        print(keep(output, result.wire, source.header))
     document = dict(result.json)
     if not options.no_report:
         from .scanner.comparison_report import write_comparison_report
@@ -584,14 +586,14 @@ def _host(options: argparse.Namespace) -> Iterator[tuple[Any, Path | None]]:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    from .files.source import write_images
+    from .export.output import keep, planned
     from .scanner.replay import replay
 
+    output = planned(options.output)
     with _host(options) as (address, _):
         result = replay(options.data, address, options.config, **reading.reading(options))
-    if options.output:
-        write_images(options.output, result.images, "mnet")
-    print(f"{len(result.images)} images of {result.n_acquisitions} acquisitions")
+    kept = keep(output, result.images, result.header)
+    print(f"{len(result.images)} images of {result.n_acquisitions} acquisitions, {kept}")
     if result.n_masks:
         print(f"{result.n_equal} of {result.n_masks} masks equal those of the record")
     return 0 if result.images and result.n_equal == result.n_masks else 1

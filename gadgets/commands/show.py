@@ -14,7 +14,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         "show",
         run,
         "Draw what a file holds, as a PNG or as a page of slices.",
-        "Raw data: which lines came, k-space (logarithm), images of all coils together and of each.\n"
+        "Raw data: which lines came, k-space (logarithm), all coils together, and each.\n"
         "Images: as they are, with the window that they come with.\n\n"
         "example: mnet show scan.h5                      # writes scan.html\n"
         "         mnet show images.h5 --output page.png",

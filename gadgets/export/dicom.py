@@ -210,7 +210,7 @@ def _real_world(one: Stored) -> "Dataset":
 
 
 def _count(dataset: "Dataset", image: Image, series: Series) -> None:
-    """Number echoes and repetitions, where there are several."""
+    """Tell the numbers of echo and repetition, where there are several."""
     last = {name: max(int(i.header[name]) for i in series.images) for name in _NUMBERED}
     if last["contrast"]:
         dataset.EchoNumbers = int(image.header["contrast"]) + 1

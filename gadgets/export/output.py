@@ -20,7 +20,7 @@ _SUFFIXES: tuple[tuple[str, Kind], ...] = (
     (".nii", "NIfTI"),
     (".png", "PNG"),
 )
-EXPECTED = "a name in .h5, .nii.gz or .png, or a folder for DICOM"
+_EXPECTED = "a name in .h5, .nii.gz or .png, or a folder for DICOM"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class Output:
         name = path.name.lower()
         kind = next((kind for suffix, kind in _SUFFIXES if name.endswith(suffix)), None)
         if kind is None and path.suffix and not path.is_dir():
-            raise ConfigError(f"--output {path}: no format {path.suffix!r}, expected {EXPECTED}")
+            raise ConfigError(f"--output {path}: no format {path.suffix!r}, expected {_EXPECTED}")
         if kind == "NIfTI":
             nifti.require()
         if kind is None:
@@ -69,3 +69,15 @@ class Output:
             made = dicom.write_dicom(self.path, images, technique=technique)
             return f"{len(made)} files in {self.path} (DICOM)"
         return f"{self.path} ({self.kind})"
+
+
+def planned(path: Path | None) -> Output | None:
+    """Look at where images shall go, before there are any; ConfigError as `Output.of`."""
+    return None if path is None else Output.of(path)
+
+
+def keep(output: Output | None, images: Sequence[Image], header: bytes) -> str:
+    """Write the images of a scan with this MRD header; return what became of them."""
+    if output is None:
+        return "not kept: --output says where to"
+    return f"kept in {output.write(images, header)}" if images else "nothing to keep"

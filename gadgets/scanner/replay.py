@@ -34,6 +34,7 @@ class Replayed:
     """What came back, and how the masks compare with those of a record."""
 
     n_acquisitions: int
+    header: bytes  # XML
     images: list[Image]
     n_masks: int = 0  # in the record
     n_equal: int = 0  # predicted again, line for line
@@ -81,6 +82,7 @@ def replay(
         images = client.finish()
     return Replayed(
         n_acquisitions=len(source.acquisitions),
+        header=source.header,
         images=images,
         n_masks=len(recorded),
         n_equal=equal,

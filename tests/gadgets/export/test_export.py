@@ -137,7 +137,7 @@ def test_nobody_is_named_but_whom_the_caller_names(tmp_path: Path) -> None:
     dataset = pydicom.dcmread(path)
     filled = {e.keyword for e in dataset if e.value and e.tag.group == 0x0010}
     assert not filled
-    assert not (dataset.StudyDate or dataset.StudyID or dataset.AccessionNumber)
+    assert not any(dataset.get(name) for name in ("StudyDate", "StudyID", "AccessionNumber"))
     who = Identity(patient_name="Müller^Jörg", patient_id="17", sex="M", study_uid="1.2.3")
     (path,) = write_dicom(tmp_path / "named", [image()], identity=who)
     dataset = pydicom.dcmread(path)
@@ -227,10 +227,9 @@ def test_the_command_writes_both_and_takes_the_technique_from_the_scan(tmp_path:
     )
     write_mrd(tmp_path / "scan.h5", header, one.lines(0))
     write_images(tmp_path / "i.h5", [image()], "mnet")
-    done = main(
-        ["export", str(tmp_path / "i.h5"), "--dicom", str(tmp_path / "d")]
-        + ["--nifti", str(tmp_path / "v.nii.gz"), "--scan", str(tmp_path / "scan.h5")]
-    )
+    command = ["export", str(tmp_path / "i.h5"), "--dicom", str(tmp_path / "d")]
+    command += ["--nifti", str(tmp_path / "v.nii.gz"), "--scan", str(tmp_path / "scan.h5")]
+    done = main(command)
     assert done == 0
     dataset = pydicom.dcmread(tmp_path / "d" / "1-0001.dcm")
     assert (float(dataset.RepetitionTime), float(dataset.EchoTime)) == (500, 12.5)
