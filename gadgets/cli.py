@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .commands import export, reading, show
+from .commands import before, export, reading, show, values
 from .errors import ConfigError, GadgetsError, IncompleteError
 from .host import logs
 
@@ -29,10 +29,11 @@ def main(arguments: list[str] | None = None) -> int:
     level = logging.WARNING if options.quiet else logging.INFO
     logs.configure(level, as_json=getattr(options, "log_json", False))
     try:
+        before.check(options)
         status: int = options.run(options)
     except KeyboardInterrupt:
         return 130
-    except (GadgetsError, FileNotFoundError, ConnectionError) as error:
+    except (GadgetsError, OSError) as error:
         print(f"mnet {options.command}: {error}", file=sys.stderr)
         return 1
     return status
@@ -51,7 +52,7 @@ class _Version(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = values.Parser(
         prog="mnet", description="MRI scans that adapt to the patient while they run."
     )
     parser.add_argument("--version", action=_Version, help="say which version this is, and exit")
@@ -172,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--log-json", action="store_true", help="log JSON, one object a line")
     for command in (scan, replay, convert):
         reading.add(command)
+    values.check_by_name(commands)
     return parser
 
 
@@ -556,18 +558,11 @@ def _host(options: argparse.Namespace) -> Iterator[tuple[Any, Path | None]]:
 
     if options.host:
         name, _, port = options.host.rpartition(":")
-        endpoint = options.mask_endpoint
-        if not name or not port.isdigit():
-            raise ConfigError(f"--host is {options.host!r}, expected HOST:PORT")
-        if options.command != "replay" and not endpoint:
-            raise ConfigError("--host needs --mask-endpoint too")
-        if options.pipelines or options.gadgets:
-            raise ConfigError("--pipelines and --gadgets are the host's: start that with them")
         yield (
             Address(
-                host=name,
+                host=name.strip("[]"),
                 port=int(port),
-                mask_endpoint=endpoint or "",
+                mask_endpoint=options.mask_endpoint or "",
                 mask_keys=ClientKeys.load(options.mask_keys) if options.mask_keys else None,
             ),
             options.records,
@@ -587,11 +582,13 @@ def _host(options: argparse.Namespace) -> Iterator[tuple[Any, Path | None]]:
 
 def _replay(options: argparse.Namespace) -> int:
     from .export.output import keep, planned
+    from .files.source import open_source
     from .scanner.replay import replay
 
     output = planned(options.output)
+    source = open_source(options.data, **reading.reading(options))
     with _host(options) as (address, _):
-        result = replay(options.data, address, options.config, **reading.reading(options))
+        result = replay(options.data, address, options.config, source=source)
     kept = keep(output, result.images, result.header)
     print(f"{len(result.images)} images of {result.n_acquisitions} acquisitions, {kept}")
     if result.n_masks:

@@ -28,7 +28,8 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         "Write finished images as DICOM files, or as NIfTI volumes.",
         "IMAGES is what replay and scan write with --output, or a Gadgetron's client. DICOM is MR\n"
         "Image Storage, one file an image, in a folder that is new or empty. Whose images they\n"
-        "are is what these options say and nothing else. Needs pip install mnet-gadgets[export].\n\n"
+        "are is what these options say and nothing else. Needs\n"
+        "pip install mnet-gadgets[export].\n\n"
         "example: mnet export images.h5 --dicom dicom --patient-id 1234\n"
         "         mnet export images.h5 --nifti volume.nii.gz",
     )

@@ -19,14 +19,14 @@ from ..files.noise_readout import as_readout
 from ..files.noise_store import from_json
 from ..files.record_writer import MASKS, NOISE
 from ..files.scan_record import is_record
-from ..files.source import NOTHING, open_source
+from ..files.source import NOTHING, Source, open_source
 from ..host.child_host import Address
 from ..mask.messages import Hello, Scope
 from ..mask.sequence_port import SequencePort
 from ..mrd.geometry import SCAN_TOKEN
 from ..mrd.header_xml import with_user_parameter
 from ..mrd.items import Image
-from .client import MrdClient
+from .client import MrdClient, answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,17 +48,20 @@ def replay(
     first_axis: FirstAxis = "slice",
     group: str | None = None,
     header: Mapping[str, str] = NOTHING,
+    source: Source | None = None,
 ) -> Replayed:
     """Send everything, wait for the images, and compare masks where there are any.
 
-    What `first_axis`, `group` and `header` say is for `open_source`.
+    What `first_axis`, `group` and `header` say is for `open_source`; `source` is what it gave,
+    where the caller has read the file already.
 
     Raises
     ------
     PeerError
-        If the host reports an error.
+        If the host reports an error, or nobody answers at the mask endpoint.
     """
-    source = open_source(path, first_axis=first_axis, group=group, header=header)
+    if source is None:
+        source = open_source(path, first_axis=first_axis, group=group, header=header)
     hello, recorded = _of_record(path) if is_record(path) else (None, {})
     xml = source.header
     if hello is not None:
@@ -71,6 +74,7 @@ def replay(
     with opened as port, MrdClient(address.host, address.port) as client:
         client.start(config, xml)
         if port is not None:
+            answered(port, address.mask_endpoint)
             port.wait_ready(60.0)
         if (path / NOISE).is_file():
             client.send(as_readout(from_json((path / NOISE).read_text("utf-8"))))
