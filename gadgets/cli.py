@@ -593,7 +593,9 @@ def _replay(options: argparse.Namespace) -> int:
     print(f"{len(result.images)} images of {result.n_acquisitions} acquisitions, {kept}")
     if result.n_masks:
         print(f"{result.n_equal} of {result.n_masks} masks equal those of the record")
-    return 0 if result.images and result.n_equal == result.n_masks else 1
+    if result.images and not result.n_shown:
+        print("mnet replay: only masks came back, and no image", file=sys.stderr)
+    return 0 if result.n_shown and result.n_equal == result.n_masks else 1
 
 
 def _stream(options: argparse.Namespace) -> int:

@@ -16,8 +16,8 @@ def check(options: argparse.Namespace) -> None:
     Raises
     ------
     ConfigError
-        If the pipeline or the format of the output is none, options contradict each other, keys cannot be read, or nobody
-        listens at the host.
+        If the pipeline or the format of the output is none, options contradict each other, keys
+        cannot be read, or nobody listens at the host.
     """
     if hasattr(options, "effective_echo"):
         _order(options)

@@ -15,8 +15,9 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..mrd.items import Image
+from ..steps.image_finish import PHASE
 from .placement import Floats, Placement
-from .series import PHASE, Series, Stored, series_of, stored
+from .series import Series, Stored, series_of, stored
 from .technique import Technique
 
 if TYPE_CHECKING:

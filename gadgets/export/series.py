@@ -8,13 +8,11 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..mrd.items import Image
+from ..steps.image_finish import MASK_ROLE, PHASE
 from .placement import named
 
 LOOPS = ("set", "phase", "contrast", "repetition")  # the outermost first
-COMPLEX_TYPES = "f", "c"
 FULL = 65535  # the largest stored value
-MASK = "SamplingMask"  # DataRole of images that show a mask and no body
-PHASE = 2  # image_type
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +34,7 @@ def series_of(images: Iterable[Image]) -> list[Series]:
     found: dict[int, list[Image]] = {}
     n_masks = 0
     for image in images:
-        if image.meta.get("DataRole") == MASK:
+        if image.meta.get("DataRole") == MASK_ROLE:
             n_masks += 1
             continue
         if image.data.ndim != 4 or image.data.shape[:2] != (1, 1):

@@ -26,6 +26,7 @@ from ..mask.sequence_port import SequencePort
 from ..mrd.geometry import SCAN_TOKEN
 from ..mrd.header_xml import with_user_parameter
 from ..mrd.items import Image
+from ..steps.image_finish import MASK_ROLE
 from .client import MrdClient, answered
 
 
@@ -38,6 +39,11 @@ class Replayed:
     images: list[Image]
     n_masks: int = 0  # in the record
     n_equal: int = 0  # predicted again, line for line
+
+    @property
+    def n_shown(self) -> int:
+        """How many images show something else than a mask."""
+        return sum(image.meta.get("DataRole") != MASK_ROLE for image in self.images)
 
 
 def replay(

@@ -46,13 +46,13 @@ class CoilMaps(Gadget):
                 maps[item.key.slice] = csm, meta | when
                 yield item
             elif isinstance(item, Frame):
-                _check_centre(scan, item)
+                off = _check_centre(scan, item)
                 known = maps.get(item.key.slice)
                 csm, meta = _from_frame(scan, item) if known is None else known
                 if meta.get("fov_folded") == "true" and item.key.slice not in folded:
                     folded.add(item.key.slice)
                     _warn_of_fold(scan, item.key.slice)
-                yield replace(item, csm=csm, meta={**item.meta, **meta})
+                yield replace(item, csm=csm, meta={**item.meta, **meta, **off})
             else:
                 yield item
 
@@ -61,15 +61,15 @@ class CoilMaps(Gadget):
         _estimate(scan, np.ones((2, 32, min(16, scan.geometry.n_ky)), np.complex64), 0)
 
 
-def _check_centre(scan: Scan, frame: Frame) -> None:
-    """Warn where the header's centre is wrong, as in converted partial-Fourier scans it may be.
+def _check_centre(scan: Scan, frame: Frame) -> dict[str, str]:
+    """Warn, and say in the image's meta, where the header's centre is wrong, as in converted partial-Fourier scans it may be.
 
     A wrong centre shifts k-space, so that calibration and masks are of the wrong lines; the image
     alone does not show it.
     """
     strongest = off_centre(np.square(np.abs(frame.kspace)).sum((0, 1)))
     if strongest is None:
-        return
+        return {}
     if not scan.counts[OFF_CENTRE]:
         log.warning(
             "slice %d: the strongest line is ky %d, but the header's center is %d; if that is "
@@ -79,6 +79,7 @@ def _check_centre(scan: Scan, frame: Frame) -> None:
             scan.geometry.center,
         )
     scan.counts[OFF_CENTRE] += 1
+    return {"strongest_ky": str(scan.geometry.counter(strongest))}
 
 
 def _warn_of_fold(scan: Scan, slice_: int) -> None:
