@@ -18,12 +18,13 @@ from .errors import ConfigError, GadgetsError, IncompleteError
 from .host import logs
 
 log = logging.getLogger(__name__)
+INTERRUPTED = 130  # 128 and SIGINT, as shells have it
 OUTPUT = "keep the images: a name in .h5, .nii.gz or .png, or a folder for DICOM"
 RAW = argparse.RawDescriptionHelpFormatter
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status, not zero on any failure."""
+    """Run one command; returns the exit status, not zero on any failure, 130 after Ctrl-C."""
     parser = _parser()
     options = parser.parse_args(arguments)
     level = logging.WARNING if options.quiet else logging.INFO
@@ -32,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
         before.check(options)
         status: int = options.run(options)
     except KeyboardInterrupt:
-        return 130
+        print(f"mnet {options.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except (GadgetsError, OSError) as error:
         print(f"mnet {options.command}: {error}", file=sys.stderr)
         return 1
@@ -74,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         _serve,
         "Run the embedded host.",
         "Takes MRD streams as Gadgetron does, runs the pipelines of xml_configs, and binds the\n"
-        "mask channel. Stop it with Ctrl-C.",
+        "mask channel. Stop it with Ctrl-C (status 130) or SIGTERM (0).",
     )
     serve.add_argument("--allow-inline-config", action="store_true")
     serve.add_argument("--announce", action="store_true", help="print ports as JSON when ready")
@@ -372,10 +374,7 @@ def _serve(options: argparse.Namespace) -> int:
                 "status_port": host.status_port,
             }
             print(json.dumps(ports), flush=True)
-        try:
-            stop.wait()
-        except KeyboardInterrupt:
-            log.info("stopping")
+        stop.wait()
     return 0
 
 

@@ -44,7 +44,8 @@ def private_host(
     command += ["--device", device, "--announce", "--quiet"]
     for name, folder in (("--pipelines", pipelines), ("--gadgets", gadgets)):
         command += [] if folder is None else [name, str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # in a session of its own, for Ctrl-C is ours: we end it, and it has nothing to say of it
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         line = process.stdout.readline() if process.stdout is not None else ""
         if not line:

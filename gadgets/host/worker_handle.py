@@ -124,7 +124,10 @@ class Worker:
         with theirs:
             command = [sys.executable, "-m", "gadgets.host.worker", str(theirs.fileno()), device]
             self._process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], env=WAITING | os.environ
+                command,
+                pass_fds=[theirs.fileno()],
+                env=WAITING | os.environ,
+                start_new_session=True,  # Ctrl-C is for the host, which ends the worker
             )
         self._pipe = SharedMemoryPipe(ours)
         self._scans: dict[str, WorkerScan] = {}

@@ -62,7 +62,9 @@ class CoilMaps(Gadget):
 
 
 def _check_centre(scan: Scan, frame: Frame) -> dict[str, str]:
-    """Warn, and say in the image's meta, where the header's centre is wrong, as in converted partial-Fourier scans it may be.
+    """Warn where the header's centre is wrong; return what the image's meta says of it.
+
+    It may be wrong in converted partial-Fourier scans.
 
     A wrong centre shifts k-space, so that calibration and masks are of the wrong lines; the image
     alone does not show it.
