@@ -16,27 +16,31 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from .commands import decide, merge, recover, sequence
+from .commands import before, decide, export, merge, reading, recover, sequence, show, values
 from .errors import ConfigError, GadgetsError, IncompleteError
 from .files.record_folder import UNRECORDED
 from .host import logs
 from .limits.options import add_limits, limits_of
 
 log = logging.getLogger(__name__)
+INTERRUPTED = 130  # 128 and SIGINT, as shells have it
+OUTPUT = "keep the images: a name in .h5, .nii.gz or .png, or a folder for DICOM"
 RAW = argparse.RawDescriptionHelpFormatter
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status, not zero on any failure."""
+    """Run one command; returns the exit status, not zero on any failure, 130 after Ctrl-C."""
     parser = _parser()
     options = parser.parse_args(arguments)
     level = logging.WARNING if options.quiet else logging.INFO
     logs.configure(level, as_json=getattr(options, "log_json", False))
     try:
+        before.check(options)
         status: int = options.run(options)
     except KeyboardInterrupt:
-        return 130
-    except (GadgetsError, FileNotFoundError, ConnectionError) as error:
+        print(f"mnet {options.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (GadgetsError, OSError) as error:
         print(f"mnet {options.command}: {error}", file=sys.stderr)
         return 1
     return status
@@ -55,7 +59,7 @@ class _Version(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = values.Parser(
         prog="mnet", description="MRI scans that adapt to the patient while they run."
     )
     parser.add_argument("--version", action=_Version, help="say which version this is, and exit")
@@ -77,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
         _serve,
         "Run the embedded host.",
         "Takes MRD streams as Gadgetron does, runs the pipelines of xml_configs, and binds the\n"
-        "mask channel. Stop it with Ctrl-C or SIGTERM: it takes no more scans, and running ones\n"
-        "have --stop-s seconds to end before they are told and ended.",
+        "mask channel. Stop it with Ctrl-C (status 130) or SIGTERM (0): it takes no more scans,\n"
+        "and running ones have --stop-s seconds to end before they are told and ended.",
     )
     serve.add_argument("--allow-inline-config", action="store_true")
     serve.add_argument(
@@ -140,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--mask-endpoint", help="of the running host, for records")
     replay.add_argument("--mask-keys", type=Path, help="our folder of keys, where it uses CURVE")
     replay.add_argument("--config", default="cg_sense.xml", help="pipeline of the host")
-    replay.add_argument("--output", type=Path, help="write the images to this HDF5 file")
+    replay.add_argument("--output", type=Path, help=OUTPUT)
     replay.add_argument("--records", type=Path, help="of the private host")
     replay.add_argument("--device", default="auto")
 
@@ -185,7 +189,8 @@ def _parser() -> argparse.ArgumentParser:
     sequence.add(add("sequence", sequence.run, sequence.SUMMARY, sequence.MORE))
     decide.add(add("decide", decide.run, decide.SUMMARY, decide.MORE))
     merge.add(add("merge", merge.run, merge.SUMMARY, merge.MORE))
-    recover.add(add)
+    for module in (recover, export, show):
+        module.add(add)
     check = add(
         "doctor",
         _doctor,
@@ -204,23 +209,8 @@ def _parser() -> argparse.ArgumentParser:
     for command in (serve, maskd):
         command.add_argument("--log-json", action="store_true", help="log JSON, one object a line")
     for command in (scan, replay, convert):
-        command.add_argument(
-            "--first-axis",
-            choices=["slice", "repetition"],
-            default="slice",
-            help="what the first axis of a fastMRI array counts",
-        )
-        command.add_argument(
-            "--group", help="which scan of an MRD HDF5 file, where it holds several"
-        )
-        command.add_argument(
-            "--header",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            help="replace what a header has wrong: ky_min, ky_max, ky_center, averages, encoded, "
-            "recon, encoded_fov, recon_fov, coils, trajectory or repeats",
-        )
+        reading.add(command)
+    values.check_by_name(commands)
     return parser
 
 
@@ -350,7 +340,7 @@ def _loop_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-report", action="store_true", help="skip report and comparison")
     parser.add_argument("--seeds", type=int, default=5, help="draws of the random samplers")
     parser.add_argument("--json", type=Path, help="write slices, summary and comparison here")
-    parser.add_argument("--output", type=Path, help="write the images to this HDF5 file")
+    parser.add_argument("--output", type=Path, help=OUTPUT)
     parser.add_argument("--records", type=Path, help="keep the private host's records here")
     parser.add_argument("--device", default="auto", help="of the private host")
 
@@ -430,10 +420,7 @@ def _serve(options: argparse.Namespace) -> int:
                 "status_port": host.status_port,
             }
             print(json.dumps(ports), flush=True)
-        try:
-            stop.get()
-        except KeyboardInterrupt:
-            log.info("stopping")
+        stop.get()
     return 0
 
 
@@ -500,7 +487,7 @@ def _scan(options: argparse.Namespace) -> int:
     from .files.tissue_maps import read_tissues
     from .scanner.adaptive_scan import acquirable_rows, plan_lines
 
-    source = open_source(options.data, **_reading(options))
+    source = open_source(options.data, **reading.reading(options))
     try:
         acquirable = acquirable_rows(source)
         plan_lines(acquirable, options.acceleration, options.echo_train)
@@ -511,20 +498,6 @@ def _scan(options: argparse.Namespace) -> int:
         ) from error
     maps = read_tissues(options.data) if options.physics else None
     return _closed_loop(options, source, maps, options.data.name, acquirable)
-
-
-def _reading(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what `open_source` is told of a data argument."""
-    from .mrd.header_values import read_values
-
-    given = list(options.header)
-    if getattr(options, "ky_center", None) is not None:
-        given.append(f"ky_center={options.ky_center}")
-    return {
-        "first_axis": options.first_axis,
-        "group": options.group,
-        "header": read_values(given),
-    }
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -563,7 +536,7 @@ def _closed_loop(
 ) -> int:
     from tqdm import tqdm
 
-    from .files.source import write_images
+    from .export.output import keep, planned
     from .scanner.adaptive_scan import Options, adaptive_scan
     from .scanner.scan_result import in_a_sentence
     from .scanner.sequence import Played
@@ -580,6 +553,7 @@ def _closed_loop(
         interleave=options.interleave,
         physics=_physics(options),
     )
+    output = planned(options.output)
     with (
         _host(options) as (address, records),
         tqdm(desc="slices", disable=options.quiet, unit="slice") as bar,
@@ -590,8 +564,8 @@ def _closed_loop(
             bar.set_postfix_str(played.answer)
 
         result = adaptive_scan(source, address, chosen, records, on_slice, maps, acquirable)
-    if options.output:
-        write_images(options.output, result.wire, "mnet")
+    if output is not None:
+        print(keep(output, result.wire, source.header))
     document = dict(result.json)
     if not options.no_report:
         from .scanner.comparison_report import write_comparison_report
@@ -644,18 +618,11 @@ def _host(options: argparse.Namespace) -> Iterator[tuple[Any, Path | None]]:
 
     if options.host:
         name, _, port = options.host.rpartition(":")
-        endpoint = options.mask_endpoint
-        if not name or not port.isdigit():
-            raise ConfigError(f"--host is {options.host!r}, expected HOST:PORT")
-        if options.command != "replay" and not endpoint:
-            raise ConfigError("--host needs --mask-endpoint too")
-        if options.pipelines or options.gadgets:
-            raise ConfigError("--pipelines and --gadgets are the host's: start that with them")
         yield (
             Address(
-                host=name,
+                host=name.strip("[]"),
                 port=int(port),
-                mask_endpoint=endpoint or "",
+                mask_endpoint=options.mask_endpoint or "",
                 mask_keys=ClientKeys.load(options.mask_keys) if options.mask_keys else None,
             ),
             options.records,
@@ -674,17 +641,21 @@ def _host(options: argparse.Namespace) -> Iterator[tuple[Any, Path | None]]:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    from .files.source import write_images
+    from .export.output import keep, planned
+    from .files.source import open_source
     from .scanner.replay import replay
 
+    output = planned(options.output)
+    source = open_source(options.data, **reading.reading(options))
     with _host(options) as (address, _):
-        result = replay(options.data, address, options.config, **_reading(options))
-    if options.output:
-        write_images(options.output, result.images, "mnet")
-    print(f"{len(result.images)} images of {result.n_acquisitions} acquisitions")
+        result = replay(options.data, address, options.config, source=source)
+    kept = keep(output, result.images, result.header)
+    print(f"{len(result.images)} images of {result.n_acquisitions} acquisitions, {kept}")
     if result.n_masks:
         print(f"{result.n_equal} of {result.n_masks} masks equal those of the record")
-    return 0 if result.images and result.n_equal == result.n_masks else 1
+    if result.images and not result.n_shown:
+        print("mnet replay: only masks came back, and no image", file=sys.stderr)
+    return 0 if result.n_shown and result.n_equal == result.n_masks else 1
 
 
 def _stream(options: argparse.Namespace) -> int:
@@ -718,7 +689,7 @@ def _convert(options: argparse.Namespace) -> int:
     said = convert(
         options.source,
         options.target,
-        **_reading(options),
+        **reading.reading(options),
         overwrite=options.overwrite,
         described=described,
         with_identity=options.with_identity,

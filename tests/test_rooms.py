@@ -24,7 +24,7 @@ ORDER = {
         {"pipeline"},
         {"steps"},
         {"host", "report", "two_scans"},
-        {"scanner", "doctor"},
+        {"scanner", "doctor", "export"},
         {"conformance"},
         {"commands"},
         {"external", "cli"},

@@ -49,7 +49,10 @@ def gadgets(folder: Path | None) -> Generator[Finding, None, Catalogue]:
     try:
         catalogue = own_gadgets(folder)
     except ConfigError as error:
-        fix = "correct the file, or let nobody else write there: chown, chmod go-w"
+        fix = (
+            "correct the file, or put it where nobody else may write: install -d -m 755 FOLDER, "
+            "then --gadgets FOLDER"
+        )
         yield Finding("error", "gadgets", str(error), fix)
         return OURS
     yield Finding("ok", "gadgets", f"{', '.join(catalogue.own)} of {folder}")

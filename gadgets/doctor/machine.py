@@ -5,6 +5,7 @@ import errno
 import importlib.metadata
 import os
 import re
+import shlex
 import shutil
 import socket
 import stat
@@ -186,7 +187,12 @@ def disk(check: str, folder: Path | None, least: int, comfortable: int) -> Itera
     about = f"{folder}: {free / 1e9:.1f} GB free"
     make_room = f"delete old ones or choose another --{check}; one scan may take up to 8.6 GB"
     if not os.access(there, os.W_OK | os.X_OK):
-        fix = f"chown {there} to the user that runs the host, or choose another --{check}"
+        # of a folder that is there, others may depend on the owner: one below it is ours alone
+        leaf = folder / "mnet" if there == folder.absolute() else folder
+        fix = (
+            f'sudo install -d -m 700 -o "$(id -un)" {shlex.quote(str(leaf))}, then --{check} '
+            f"{shlex.quote(str(leaf))}; or choose another"
+        )
         yield Finding("error", check, f"{there} cannot be written by this user", fix)
     elif free < least:
         yield Finding("error", check, f"{about}, less than {least / 1e9:.1f} GB", make_room)

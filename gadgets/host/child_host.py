@@ -45,8 +45,14 @@ def private_host(
     command += ["--while-stdin"]  # also where this process is killed
     for name, folder in (("--pipelines", pipelines), ("--gadgets", gadgets)):
         command += [] if folder is None else [name, str(folder)]
+    # in a session of its own, for Ctrl-C is ours: we end it, and it has nothing to say of it
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        start_new_session=True,
     )
     try:
         line = process.stdout.readline() if process.stdout is not None else ""

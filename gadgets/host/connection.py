@@ -43,6 +43,7 @@ class Manner:
 
     peer: str  # who that is
     complaint: Callable[[str, BaseException], Message]  # what tells a failure
+    remark: Callable[[str], Message] | None  # what tells of oddities; None: it takes no such thing
     check: Callable[[Message], None]  # raises ProtocolError for what must not be sent
     half_open: bool  # it takes messages also after its own have ended without CLOSE
     drain_s: float | None  # of silence until an erroneous scan's input is over; None: no limit
@@ -156,6 +157,11 @@ class MrdConnection:
         self.send(self._manner.complaint(words_of(error), error))
         self.cut = str(error)
         self.end(LINGER_S)
+
+    def remark(self, text: str) -> None:
+        """Tell what was odd about a scan, if the peer takes such messages."""
+        if text and self._manner.remark is not None:
+            self.send(self._manner.remark(text))
 
     def tell(self, error: BaseException) -> None:
         """Tell a failure, if none has been told."""

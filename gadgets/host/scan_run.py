@@ -7,7 +7,7 @@ sent, besides masks to a client that asked for them in this stream.
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 from ..errors import GadgetError, ProtocolError
@@ -23,12 +23,14 @@ from ..mrd.items import Acquisition, Burst, Image, Item, Waveform
 from ..mrd.messages import Message, Text, describe
 from ..pipeline.catalogue import OURS, Catalogue
 from ..pipeline.chain import Stream, chain, split
+from ..pipeline.imaging_space import imaging_space_first
 from ..pipeline.intake import intake
 from ..pipeline.mask_first import MaskFirst
 from ..pipeline.models import Models
 from ..pipeline.scan import Scan
 from .connection import Connections, MrdConnection
 from .prometheus import Meter, Metrics
+from .remarks import remarks
 from .summary import Ledger, summary, tell
 from .worker_handle import WorkerScan
 
@@ -89,12 +91,15 @@ class ScanRun:
         worker, started, error = None, time.time(), ""
         try:
             front, heavy = split(self.stream.gadgets)
-            if heavy:
-                worker = self._open_worker()
             for gadget in front:
                 gadget.warm(scan)
             link.warmed()
-            arrived = filter(self._arrived, connection.stream())
+            header, messages = imaging_space_first(self.header, connection.stream())
+            if header is not self.header:
+                scan = replace(scan, geometry=Geometry.parse(header))
+            if heavy:
+                worker = self._open_worker(header)
+            arrived = filter(self._arrived, messages)
             for item in chain(front, scan, intake(scan, arrived)):
                 self._hand_on(item, worker)
             if worker is not None:
@@ -114,8 +119,8 @@ class ScanRun:
             counts = dict(scan.counts) | ({} if worker is None else worker.counts)
             self._sum_up(counts, started, error)
 
-    def _open_worker(self) -> WorkerScan:
-        text = self.header.decode(errors="replace")
+    def _open_worker(self, header: bytes) -> WorkerScan:
+        text = header.decode(errors="replace")
         return self.services.open_worker(self.xml, text, self._send_image)
 
     def _link(self) -> ReconLink:
@@ -188,6 +193,8 @@ class ScanRun:
     def _sum_up(self, counts: dict[str, int], started: float, error: str) -> None:
         self.meter.counts(counts)
         tell(self.ledger, counts)
+        if not self.connection.failed:  # an error says more
+            self.connection.remark(remarks(self.ledger, counts, self.geometry))
         if self.connection.record is not None:
             found = summary(self.geometry, self.ledger, counts, started, error)
             self.connection.record.finish({**found, **self.used})

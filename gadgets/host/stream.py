@@ -19,6 +19,7 @@ from ..mrd.messages import Close, Header, Message, write_message
 from ..pipeline.build import parse_stream
 from ..pipeline.catalogue import OURS, Catalogue
 from ..pipeline.chain import chain
+from ..pipeline.imaging_space import imaging_space_first
 from ..pipeline.intake import intake
 from ..pipeline.models import Models
 from ..pipeline.scan import Scan
@@ -33,7 +34,7 @@ def run_stream(
     device: str = "cpu",
     catalogue: Catalogue = OURS,
 ) -> int:
-    """Run a pipeline on a stream; return how many images were written.
+    """Run a pipeline on a stream; return how many images were written, those of masks aside.
 
     Raises
     ------
@@ -43,7 +44,7 @@ def run_stream(
         As the host does.
     """
     stream = parse_stream(xml, catalogue)
-    header = read_header(read)
+    header, lines = imaging_space_first(read_header(read), read_items(read))
     scan = Scan(geometry=Geometry.parse(header), models=Models(device), device=device)
     ledger = Ledger()
 
@@ -51,7 +52,7 @@ def run_stream(
         write(write_message(message))
 
     put(Header(header))
-    for item in chain(stream.gadgets, scan, intake(scan, _noted(read_items(read), ledger))):
+    for item in chain(stream.gadgets, scan, intake(scan, _noted(lines, ledger))):
         if isinstance(item, Image):
             if Image not in stream.writes:
                 raise GadgetError("the pipeline made an image, but lists no ImageWriter")
@@ -61,7 +62,7 @@ def run_stream(
             put(item)
     put(Close())
     tell(ledger, dict(scan.counts))
-    return ledger.n_images
+    return ledger.n_images - ledger.n_mask_images
 
 
 def _noted(items: Iterator[Acquisition | Waveform], ledger: Ledger) -> Iterator[Item]:

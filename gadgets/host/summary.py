@@ -10,6 +10,7 @@ import numpy as np
 from ..mrd.geometry import Geometry
 from ..mrd.header_layouts import ImageKey, flags_of, image_key, is_imaging
 from ..mrd.items import Acquisition, Burst, Frame, Image, Item, Mask
+from ..steps.image_finish import MASK_ROLE
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ class Ledger:
     frames: list[Frame] = field(default_factory=list)
     recon_ms: dict[tuple[int, int], float] = field(default_factory=dict)
     n_images: int = 0
+    n_mask_images: int = 0  # of these, those that show a mask
 
     def line(self, line: Acquisition) -> None:
         """Note a line that arrived."""
@@ -57,6 +59,7 @@ class Ledger:
     def sent(self, image: Image) -> None:
         """Note and log that an image leaves."""
         self.n_images += 1
+        self.n_mask_images += image.meta.get("DataRole") == MASK_ROLE
         at = int(image.header["slice"]), int(image.header["repetition"])
         log.info("image of slice %d, repetition %d", *at)
 

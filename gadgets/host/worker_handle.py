@@ -236,7 +236,10 @@ class Worker:
         try:
             with theirs:
                 process = subprocess.Popen(
-                    command, pass_fds=[theirs.fileno()], env=WAITING | os.environ
+                    command,
+                    pass_fds=[theirs.fileno()],
+                    env=WAITING | os.environ,
+                    start_new_session=True,  # Ctrl-C is for the host, which ends the worker
                 )
         except OSError as error:
             self._pipe.close()

@@ -28,6 +28,7 @@ class SequenceInbox:
 
     def __init__(self, hello: Hello) -> None:
         self.hello = hello
+        self.answered = False  # anything came
         self.ready = False
         self.refused: str | None = None  # why no mask will come, if that is known
         self._inbox: dict[Scope, MaskMessage] = {}
@@ -37,6 +38,7 @@ class SequenceInbox:
 
     def receive(self, message: Message) -> Message | None:
         """Take in one message and return the reply it asks for."""
+        self.answered = True
         match message:
             case MaskMessage():
                 return self._answer(message)

@@ -38,6 +38,14 @@ class SequencePort:
         keys = self._gate.reason if self._gate else None
         return self._inbox.refused or (f"keys: {keys}" if keys else None)
 
+    def wait_answer(self, timeout_s: float) -> bool:
+        """Wait until the other side has said anything; False after the time or a wrong key."""
+        until = time.monotonic() + timeout_s
+        self._drain()
+        while not self._inbox.answered and self.refused is None and self._wait(until):
+            self._drain()
+        return self._inbox.answered
+
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait until a reconstruction is paired and warm; False after the time or a refusal."""
         until = time.monotonic() + timeout_s

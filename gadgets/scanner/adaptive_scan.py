@@ -129,7 +129,7 @@ def adaptive_scan(
     host received the calibration and the lines applied, and no others. Errors are those of
     `acquirable_rows` and `plan_lines`, before anything is sent, and those of the host.
     """
-    order = _echo_order(options)
+    order = echo_order(options)
     lines = _simulated(source, tissues, options)
     if lines is not None:
         acquirable = lines.acquirable
@@ -195,7 +195,8 @@ def _sequence(
     )
 
 
-def _echo_order(options: Options) -> EchoOrder:
+def echo_order(options: Options) -> EchoOrder:
+    """Return the order of lines in shots; ConfigError where options contradict each other."""
     try:
         return EchoOrder(
             rule=options.order or default_rule(options.echo_train),

@@ -1,5 +1,6 @@
 """The client's end of an MRD stream: send acquisitions, collect images and errors."""
 
+import logging
 import socket
 import threading
 from collections.abc import Iterable
@@ -9,13 +10,27 @@ from typing import Self
 
 from ..errors import GadgetsError, ProtocolError
 from ..limits.waiting import prepare
+from ..mask.sequence_port import SequencePort
 from ..mrd.items import Acquisition, Image, Waveform
 from ..mrd.messages import Close, ConfigFile, Header, Message, Text, message_buffers, read_message
 from ..mrd.sockets import SocketReader, put_all
 
+log = logging.getLogger(__name__)
+ANSWER_S = 2.0  # in which a binder says welcome, also one that has no reconstruction yet
+
 
 class PeerError(GadgetsError):
     """The host reported an error, or ended without saying so."""
+
+
+def answered(port: SequencePort, endpoint: str) -> None:
+    """Wait until somebody at the mask endpoint says anything; PeerError where nobody does."""
+    if not port.wait_answer(ANSWER_S):
+        why = f" ({port.refused})" if port.refused else ""
+        raise PeerError(
+            f"nobody answers on the mask channel at {endpoint}{why}: expected `mnet serve` or "
+            "`mnet maskd` there; see --mask-endpoint and --mask-keys"
+        )
 
 
 class MrdClient:
@@ -27,6 +42,7 @@ class MrdClient:
         prepare(self._sock)
         self.images: list[Image] = []
         self.errors: list[str] = []
+        self.said: list[str] = []  # by the host, and no error
         self._reader = threading.Thread(target=self._read, name="images", daemon=True)
         self._reader.start()
 
@@ -93,6 +109,9 @@ class MrdClient:
                     self.images.append(message)
                 elif isinstance(message, Text) and "ERROR" in message.text:
                     self.errors.append(message.text.strip())
+                elif isinstance(message, Text):
+                    self.said.append(message.text.strip())
+                    log.warning("the host says: %s", message.text.strip())
                 elif isinstance(message, Close):
                     return
         except (EOFError, OSError) as error:

@@ -31,7 +31,8 @@ from ..mrd.geometry import SCAN_TOKEN, parse, text
 from ..mrd.header_layouts import is_imaging
 from ..mrd.header_xml import with_user_parameter
 from ..mrd.items import Image
-from .client import MrdClient
+from ..steps.image_finish import MASK_ROLE
+from .client import MrdClient, answered
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +42,15 @@ class Replayed:
     """What came back, and how the masks compare with those of a record."""
 
     n_acquisitions: int
+    header: bytes  # XML
     images: list[Image]
     n_masks: int = 0  # in the record
     n_equal: int = 0  # predicted again, line for line
+
+    @property
+    def n_shown(self) -> int:
+        """How many images show something else than a mask."""
+        return sum(image.meta.get("DataRole") != MASK_ROLE for image in self.images)
 
 
 def replay(
@@ -54,17 +61,20 @@ def replay(
     first_axis: FirstAxis = "slice",
     group: str | None = None,
     header: Mapping[str, str] = NOTHING,
+    source: Source | None = None,
 ) -> Replayed:
     """Send everything, wait for the images, and compare masks where there are any.
 
-    What `first_axis`, `group` and `header` say is for `open_source`.
+    What `first_axis`, `group` and `header` say is for `open_source`; `source` is what it gave,
+    where the caller has read the file already.
 
     Raises
     ------
     PeerError
-        If the host reports an error.
+        If the host reports an error, or nobody answers at the mask endpoint.
     """
-    source = open_source(path, first_axis=first_axis, group=group, header=header)
+    if source is None:
+        source = open_source(path, first_axis=first_axis, group=group, header=header)
     hello, recorded = of_record(path) if is_record(path) else (None, {})
     if hello is None and address.mask_endpoint:
         hello, recorded = _of_two_parts(source)
@@ -79,6 +89,7 @@ def replay(
     with opened as port, MrdClient(address.host, address.port) as client:
         client.start(config, xml)
         if port is not None:
+            answered(port, address.mask_endpoint)
             port.wait_ready(60.0)
         if (path / NOISE).is_file():
             client.send(as_readout(from_json((path / NOISE).read_text("utf-8"))))
@@ -90,6 +101,7 @@ def replay(
         images = client.finish()
     return Replayed(
         n_acquisitions=len(source.acquisitions),
+        header=source.header,
         images=images,
         n_masks=len(recorded),
         n_equal=equal,

@@ -27,7 +27,7 @@ from ..mrd.geometry import SCAN_TOKEN, Geometry
 from ..mrd.header_layouts import Flag
 from ..mrd.header_xml import with_user_parameter
 from ..mrd.items import Acquisition, Image
-from .client import MrdClient
+from .client import MrdClient, answered
 from .lines import Lines, RecordedLines, SliceKey, SliceLines, slice_keys
 
 
@@ -102,6 +102,7 @@ def play(
         ) as port,
         MrdClient(address.host, address.port) as client,
     ):
+        answered(port, address.mask_endpoint)
         client.start(config, header)
         ready = port.wait_ready(sequence.ready_timeout_s)
         lines = RecordedLines(source.acquisitions, geometry) if lines is None else lines

@@ -44,12 +44,12 @@ class CoilMaps(Gadget):
                 known.learn(item)
                 yield item
             elif isinstance(item, Frame):
-                _check_centre(scan, item)
+                off = _check_centre(scan, item)
                 csm, meta = known.maps_of(item)
                 if meta.get("fov_folded") == "true" and item.key.slice not in folded:
                     folded.add(item.key.slice)
                     _warn_of_fold(scan, item.key.slice)
-                yield replace(item, csm=csm, meta={**item.meta, **meta})
+                yield replace(item, csm=csm, meta={**item.meta, **meta, **off})
             else:
                 yield item
 
@@ -129,15 +129,17 @@ def _has_the_lines_of(frame: Frame, prescan: PreScan | None, scan: Scan) -> bool
     return prescan is None or bool(frame.calibration[scan.geometry.row(prescan.counters)].all())
 
 
-def _check_centre(scan: Scan, frame: Frame) -> None:
-    """Warn where the header's centre is wrong, as in converted partial-Fourier scans it may be.
+def _check_centre(scan: Scan, frame: Frame) -> dict[str, str]:
+    """Warn where the header's centre is wrong; return what the image's meta says of it.
+
+    It may be wrong in converted partial-Fourier scans.
 
     A wrong centre shifts k-space, so that calibration and masks are of the wrong lines; the image
     alone does not show it.
     """
     strongest = off_centre(np.square(np.abs(frame.kspace)).sum((0, 1)))
     if strongest is None:
-        return
+        return {}
     if not scan.counts[OFF_CENTRE]:
         log.warning(
             "slice %d: the strongest line is ky %d, but the header's center is %d; if that is "
@@ -147,6 +149,7 @@ def _check_centre(scan: Scan, frame: Frame) -> None:
             scan.geometry.center,
         )
     scan.counts[OFF_CENTRE] += 1
+    return {"strongest_ky": str(scan.geometry.counter(strongest))}
 
 
 def _warn_of_fold(scan: Scan, slice_: int) -> None:

@@ -22,6 +22,7 @@ SERIES, SERIES_INCOMPLETE, SERIES_MASK = 1, 10, 20
 USHORT, FLOAT, CXFLOAT = 1, 5, 7
 MAGNITUDE, PHASE, COMPLEX = 1, 2, 5
 KINDS = {"magnitude": MAGNITUDE, "phase": PHASE, "complex": COMPLEX}
+MASK_ROLE = "SamplingMask"  # DataRole of images that show a mask
 FULL_SCALE = 4095.0  # what the calibration's brightest pixels become in ushort images
 PHASE_STEPS = 4096  # of the full circle in ushort images
 GADGETRON = {  # Gadgetron's own names of attributes, written beside the usual ones
@@ -137,6 +138,10 @@ def _describe(frame: Frame, kind: str) -> dict[str, str]:
         comments.append(f"fallback mask: {frame.meta.get('reason', '')}")
     if frame.meta.get("fov_folded") == "true":
         comments.append("object overflows the field of view along ky")
+    if "strongest_ky" in frame.meta:
+        comments.append(
+            f"strongest line is ky {frame.meta['strongest_ky']}, the header's center another"
+        )
     if comments:
         meta["ImageComments"] = "; ".join(comments)
     return meta | {f"mnet_{key}": value for key, value in frame.meta.items()}
@@ -234,8 +239,8 @@ def _mask_image(scan: Scan, mask: Mask, index: int) -> Image:
     header["slice"], header["repetition"] = mask.key.slice, mask.key.repetition
     header["image_index"], header["image_series_index"] = index, SERIES_MASK
     meta = {
-        "DataRole": "SamplingMask",
-        "GADGETRON_DataRole": "SamplingMask",
+        "DataRole": MASK_ROLE,
+        "GADGETRON_DataRole": MASK_ROLE,
         "SeriesDescription": "mnet_sampling_mask",
         "mnet_reason": mask.reason,
         "mnet_sent": str(mask.sent).lower(),

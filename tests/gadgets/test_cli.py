@@ -11,7 +11,7 @@ import pytest
 from gadgets.cli import main
 
 COMMANDS = ["serve", "maskd", "scan", "demo", "replay", "stream", "convert"]
-COMMANDS += ["keys", "conformance", "doctor"]
+COMMANDS += ["keys", "conformance", "export", "show", "doctor"]
 SLOW = ("torch", "zmq", "h5py", "numpy", "gadgets.conformance")
 RUN = f"""
 import json, sys

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import shlex
 import shutil
 import socket
 from argparse import Namespace
@@ -288,4 +289,17 @@ def test_a_folder_that_cannot_be_written_or_that_others_can_write_is_found(
     found = wrong(machine.disk("records", tmp_path, 0, 0), "warning")
     assert "other users" in found.text
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
-    assert "chown" in wrong(machine.disk("records", tmp_path, 0, 0)).fix
+    leaf = tmp_path / "mnet"
+    fix = wrong(machine.disk("records", tmp_path, 0, 0)).fix
+    assert fix.startswith(f'sudo install -d -m 700 -o "$(id -un)" {leaf}, then --records {leaf}')
+
+
+@pytest.mark.parametrize("folder", ["/var/lib/mnet/records", "/srv/my scans", "/"])
+def test_no_folder_of_the_system_shall_change_its_owner(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    fix = wrong(machine.disk("records", Path(folder), 0, 0)).fix
+    assert "chown" not in fix
+    made = shlex.split(fix.partition(",")[0])[-1]
+    assert made == ("/mnet" if folder == "/" else folder), "the leaf, and nothing above it"
