@@ -26,7 +26,7 @@ from .connection import Manner, MrdConnection
 from .logs import new_scan
 from .prometheus import Meter
 from .scan_run import ScanRun, Services
-from .summary import Ledger
+from .summary import Ledger, last_word
 
 log = logging.getLogger(__name__)
 DRAIN_S = 60.0  # of silence until an erroneous scan's input counts as over
@@ -39,7 +39,8 @@ class Kind:
 
     manner: Manner
     choose: Callable[[MrdConnection, Services], Chosen | OnlyKeep | None]
-    check: Callable[[Ledger], None]  # raises GadgetError for what only an error can tell
+    # what it is told at the end, "" for nothing; raises GadgetError for what only an error can tell
+    last_word: Callable[[Ledger], str]
 
 
 def serve(
@@ -58,7 +59,9 @@ def serve(
         scan = _begin(connection, services, kind, meter)
         if scan is not None:
             scan.run()
-            kind.check(scan.ledger)
+            word = kind.last_word(scan.ledger)
+            if word:
+                connection.send(Text(f"WARNING: {word}\n"))
     except Exception as error:  # the connection boundary: told to the peer, logged in full
         meter.failed(error)
         if not isinstance(error, GadgetsError):
@@ -140,15 +143,11 @@ def _check_survives(message: Message) -> None:
         raise ProtocolError(f"{type(message).__name__} is not taken from an external node")
 
 
-def _check_all_made(ledger: Ledger) -> None:
+def _error_or_nothing(ledger: Ledger) -> str:
     """Raise GadgetError where lines of an image are missing: a parent learns of it by no image."""
-    missing = ledger.missing()
-    if missing:
-        raise GadgetError(
-            f"lines are missing in {len(missing)} images, which were therefore not made; "
-            f"the first is of slice {missing[0].slice}, contrast {missing[0].contrast}, "
-            f"repetition {missing[0].repetition}"
-        )
+    if ledger.missing():
+        raise GadgetError(last_word(ledger))
+    return ""
 
 
 CLIENT = Kind(
@@ -160,7 +159,7 @@ CLIENT = Kind(
         drain_s=DRAIN_S,
     ),
     choose=_chosen_by_client,
-    check=lambda ledger: None,
+    last_word=last_word,
 )
 PARENT = Kind(
     manner=Manner(
@@ -171,5 +170,5 @@ PARENT = Kind(
         drain_s=None,
     ),
     choose=lambda connection, services: choose_node(connection),
-    check=_check_all_made,
+    last_word=_error_or_nothing,
 )

@@ -10,6 +10,7 @@ import numpy as np
 from ..mrd.geometry import Geometry
 from ..mrd.header_layouts import ImageKey, flags_of, image_key, is_imaging
 from ..mrd.items import Acquisition, Burst, Frame, Image, Item, Mask
+from ..steps.accumulate import AFTER, LOST
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ class Ledger:
     frames: list[Frame] = field(default_factory=list)
     recon_ms: dict[tuple[int, int], float] = field(default_factory=dict)
     n_images: int = 0
+    counts: dict[str, int] = field(default_factory=dict)  # of the scan, at its end
 
     def line(self, line: Acquisition) -> None:
         """Note a line that arrived."""
@@ -114,8 +116,24 @@ def summary(
     }
 
 
+def last_word(ledger: Ledger) -> str:
+    """Say what the images lack or why some are not there, "" where all is well."""
+    missing, words = ledger.missing(), []
+    if missing:
+        key = missing[0]
+        there = len(ledger.received.get((key.slice, key.repetition), ()))
+        words.append(
+            f"lines are missing in {len(missing)} images, which were therefore not made; the first "
+            f"is of slice {key.slice}, contrast {key.contrast}, repetition {key.repetition}, of "
+            f"which {there} lines came"
+        )
+    words += [f"{ledger.counts[what]} {what}" for what in (LOST, AFTER) if ledger.counts.get(what)]
+    return "; ".join(words)
+
+
 def tell(ledger: Ledger, counts: dict[str, int]) -> None:
     """Log what a scan was, and as a warning whatever of it did not become an image."""
+    ledger.counts = counts
     n_lines = sum(len(counters) for counters in ledger.received.values())
     odd = [f"{n} {what}" for what, n in sorted(counts.items()) if n]
     log.log(

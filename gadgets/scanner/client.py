@@ -1,5 +1,6 @@
 """The client's end of an MRD stream: send acquisitions, collect images and errors."""
 
+import logging
 import socket
 import threading
 from collections.abc import Iterable
@@ -11,6 +12,8 @@ from ..errors import GadgetsError, ProtocolError
 from ..mrd.items import Acquisition, Image, Waveform
 from ..mrd.messages import Close, ConfigFile, Header, Message, Text, message_buffers, read_message
 from ..mrd.sockets import SocketReader, put_all
+
+log = logging.getLogger(__name__)
 
 
 class PeerError(GadgetsError):
@@ -26,6 +29,7 @@ class MrdClient:
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.images: list[Image] = []
         self.errors: list[str] = []
+        self.warnings: list[str] = []  # of lines that are missing
         self._reader = threading.Thread(target=self._read, name="images", daemon=True)
         self._reader.start()
 
@@ -92,6 +96,9 @@ class MrdClient:
                     self.images.append(message)
                 elif isinstance(message, Text) and "ERROR" in message.text:
                     self.errors.append(message.text.strip())
+                elif isinstance(message, Text) and message.text.startswith("WARNING"):
+                    self.warnings.append(message.text.strip())
+                    log.warning("the host says: %s", message.text.strip())
                 elif isinstance(message, Close):
                     return
         except (EOFError, OSError) as error:
