@@ -301,7 +301,7 @@ static int answer_mask(Sequence *s, const Object *o, const uint8_t *payload, siz
 }
 
 static void receive(Sequence *s, zmq_msg_t *parts, int n_parts, size_t total) {
-    char schema[32], kind[16];
+    char schema[32], kind[16], reason[32];
     Object object = {.n = 0};
     if (total > MAX_MESSAGE || (n_parts > 1 && zmq_msg_size(&parts[1]) > MAX_HEADER)) {
         drop(s, "oversized", "over 64 KiB, or a header over 16 KiB");
@@ -328,6 +328,9 @@ static void receive(Sequence *s, zmq_msg_t *parts, int n_parts, size_t total) {
         const Span *ready = find(&object, "ready");
         good = ready != NULL;
         s->ready = good && *ready->at == 't';
+    } else if (good && !strcmp(kind, "error") && text(&object, "reason", reason, sizeof reason) &&
+               !strcmp(reason, "no-hello")) {
+        say_hello(s); /* the binder is a new one, or forgot us */
     } else if (good && (!strcmp(kind, "nack") || !strcmp(kind, "error") || !strcmp(kind, "bye"))) {
         s->ready = 0; /* no mask will come: the fallback serves [8] */
     } else if (good) {
@@ -537,6 +540,7 @@ static void announce(Sequence *s, int slice, int has_mask, const uint8_t bits[BI
 
 static void measure_slice(Sequence *s, int slice) {
     uint8_t bits[BITMAP];
+    say_hello(s); /* again: it tells a host that lost our connection that we are back [4] */
     for (int ky = CALIBRATION_FIRST; ky <= CALIBRATION_LAST; ky++)
         put_line(s, slice, ky, MASK_CALIBRATION | (ky == CALIBRATION_FIRST ? FIRST_IN_SLICE : 0));
     announce(s, slice, decide(s, slice, bits), bits);
@@ -560,6 +564,9 @@ static void open_channel(Sequence *s, const char *endpoint, const char *keys) {
     s->channel = zmq_socket(s->context, ZMQ_DEALER);
     zmq_setsockopt(s->channel, ZMQ_LINGER, &linger, sizeof linger);
     zmq_setsockopt(s->channel, ZMQ_MAXMSGSIZE, &limit, sizeof limit);
+    /* by which we are the same to the host when a connection breaks and comes back [1]; the token is
+       new at every start and random, and does not begin with a zero byte */
+    zmq_setsockopt(s->channel, ZMQ_ROUTING_ID, s->token, strlen(s->token));
     if (keys) { /* [9] */
         char secret[41], public[41], server[41];
         read_key(keys, "client.key", secret);

@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import socket
 import struct
 import sys
@@ -69,6 +70,8 @@ class Sequence:
         self.channel = self.context.socket(zmq.DEALER)
         self.channel.setsockopt(zmq.LINGER, 500)
         self.channel.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
+        # by which we are the same to the host when a connection breaks and comes back (1)
+        self.channel.setsockopt(zmq.IDENTITY, b"\x01" + os.urandom(16))
         if keys:  # section 9
             secret = (Path(keys) / "client.key").read_bytes().strip()
             self.channel.setsockopt(zmq.CURVE_SECRETKEY, secret)
@@ -128,6 +131,8 @@ class Sequence:
                 self.ready = header["ready"] is True
             elif kind == "mask":
                 self.answer(header, frames[2])
+            elif kind == "error" and header["reason"] == "no-hello":
+                self.hello()  # the binder is a new one, or forgot us
             elif kind in ("nack", "error", "bye"):
                 self.ready = False  # no mask will come: the fallback serves (8)
             elif kind != "heartbeat":
@@ -210,6 +215,7 @@ class Sequence:
             self.drain()
 
     def measure_slice(self, number):
+        self.hello()  # again: it tells a host that lost our connection that we are back (4)
         self.lines(number, CALIBRATION, calibration=True)
         message_id, counters, reason = self.decide((number, 0))
         self.announce(number, message_id, counters, reason)

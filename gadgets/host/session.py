@@ -175,10 +175,12 @@ def _check_all_made(ledger: Ledger) -> None:
     """Raise GadgetError where lines of an image are missing: a parent learns of it by no image."""
     missing = ledger.missing()
     if missing:
+        key = missing[0]
+        there = len(ledger.received.get((key.slice, key.repetition), ()))
         raise GadgetError(
-            f"lines are missing in {len(missing)} images, which were therefore not made; "
-            f"the first is of slice {missing[0].slice}, contrast {missing[0].contrast}, "
-            f"repetition {missing[0].repetition}"
+            f"lines are missing in {len(missing)} images, which were therefore not made; the first "
+            f"is of slice {key.slice}, contrast {key.contrast}, repetition {key.repetition}, of "
+            f"which {there} lines came"
         )
 
 

@@ -6,7 +6,8 @@ reconstructions in its own process take part without a socket.
 The rule of pairing: a pair is one sequence and one reconstruction with equal scan tokens, *ever*.
 A second peer of either role, even after the first has left, may be a restarted one for which the
 masks under way are wrong, so the token stays unpaired until all its peers are gone. A sequence
-that restarts must draw a new token.
+that restarts must draw a new token. A peer whose connection breaks and comes back is the same one
+by its ZeroMQ identity, which it draws at its start, and says its hello again.
 """
 
 import itertools
@@ -21,9 +22,12 @@ from typing import Self
 import zmq
 
 from ..errors import place_of
+from .allowance import RATE, Allowances
 from .codec import Codec, MaskProtocolError
 from .curve_keys import ServerKeys
+from .gate import worth_a_line
 from .messages import (
+    BROKEN,
     Ack,
     Applied,
     Bye,
@@ -42,7 +46,7 @@ from .recon_end import POLL_S, Observer, ReconLink
 from .zmq_thread import SocketThread, open_socket
 
 PROBE_S = 1.0
-MAX_PEERS = 256
+MAX_PEERS = 256  # over sockets: beyond, who waits longest without a partner makes room
 Peer = bytes | int  # a ROUTER identity, or the number of a reconstruction in this process
 Letter = tuple[Peer, Message]
 log = logging.getLogger(__name__)
@@ -55,6 +59,7 @@ class _Scan:
     sequences: dict[Peer, Hello] = field(default_factory=dict)
     recons: dict[Peer, bool] = field(default_factory=dict)  # warm?
     live: set[Peer] = field(default_factory=set)
+    gone: set[Peer] = field(default_factory=set)  # said bye
     keys: dict[type, str] = field(default_factory=dict)  # of the first of each role
     introduced: bool = False  # the recon knows the sequence's hello
     said: Welcome | None = None
@@ -64,7 +69,8 @@ class _Scan:
         if len(self.sequences) > 1 or len(self.recons) > 1:
             why = f"{len(self.sequences)} sequences and {len(self.recons)} reconstructions share it"
         elif not self.live & self.sequences.keys():
-            why = "no sequence has this scan token"
+            broken = self.sequences.keys() - self.gone
+            why = BROKEN if broken else "no sequence has this scan token"
         elif not self.live & self.recons.keys():
             why = "no reconstruction has this scan token"
         ready = not why and all(self.recons.values())
@@ -95,7 +101,7 @@ class Binder:
             case Heartbeat() | ErrorMessage():
                 return []
             case Bye():
-                return self.lost(peer)
+                return self._left(peer, message)
             case Welcome():
                 return [_error(peer, "role", "only the binder says welcome")]
         token = self._tokens.get(peer)
@@ -103,8 +109,17 @@ class Binder:
             return [_error(peer, "no-hello", "say hello first")]
         return self._forward(peer, self._scans[token], token, message)
 
+    def _left(self, peer: Peer, bye: Bye) -> list[Letter]:
+        scan = self._scans.get(self._tokens.get(peer, bye.scan_token))
+        if scan is None or peer not in scan.sequences.keys() | scan.recons.keys():
+            return self.lost(peer)
+        scan.gone.add(peer)
+        if peer in self._tokens:
+            return self.lost(peer)
+        return self._announce(bye.scan_token)  # it was lost before its bye was read
+
     def lost(self, peer: Peer) -> list[Letter]:
-        """Forget a peer that left or cannot be reached."""
+        """Forget a peer that left or cannot be reached; unless it said bye it may come back."""
         token = self._tokens.pop(peer, None)
         self._keys.pop(peer, None)
         if token is None:
@@ -119,13 +134,36 @@ class Binder:
         token = hello.scan_token
         if self._tokens.get(peer, token) != token:
             return [_error(peer, "conflict", "a peer has one scan token; connect anew for another")]
-        if peer not in self._tokens and len(self._tokens) >= MAX_PEERS:
-            return [_error(peer, "conflict", f"{MAX_PEERS} peers are connected already")]
+        room, moved = self._room_for(peer, hello)
+        if not room:
+            return [_error(peer, "conflict", f"{MAX_PEERS} peers are paired already")]
+        return moved + self._join(peer, hello, curve_key)
+
+    def _room_for(self, peer: Peer, hello: Hello | ReconHello) -> tuple[bool, list[Letter]]:
+        """Say if there is room, and what to tell of whoever made it: who has no partner longest.
+
+        A scan that one end runs already waits for nobody: its other end always gets in.
+        """
+        scan = self._scans.get(hello.scan_token)
+        others = () if scan is None else scan.recons if isinstance(hello, Hello) else scan.sequences
+        sockets = [one for one in self._tokens if isinstance(one, bytes)]
+        if isinstance(peer, int) or peer in self._tokens or others or len(sockets) < MAX_PEERS:
+            return True, []
+        for one in sockets:
+            token = self._tokens[one]
+            if self._scans[token].state(token).paired:
+                continue
+            told = _error(one, "conflict", "no partner came and others needed the room; try again")
+            return True, [told, *self.lost(one)]
+        return False, []
+
+    def _join(self, peer: Peer, hello: Hello | ReconHello, curve_key: str) -> list[Letter]:
+        token = hello.scan_token
         scan = self._scans.setdefault(token, _Scan())
         if scan.keys.setdefault(type(hello), curve_key) != curve_key:
             # Refused instead of unpairing both: who holds another key cannot be a restarted peer.
             return [_error(peer, "conflict", "this scan belongs to a client with another key")]
-        if peer in scan.sequences.keys() | scan.recons.keys() and peer not in scan.live:
+        if peer in scan.gone:
             return [_error(peer, "conflict", "a peer that left connects anew to come back")]
         other = scan.recons if isinstance(hello, Hello) else scan.sequences
         if peer in other or (isinstance(hello, Hello) and scan.sequences.get(peer, hello) != hello):
@@ -192,6 +230,9 @@ class MaskService:
     def __init__(self, endpoint: str, keys: ServerKeys | None = None) -> None:
         self._codec = Codec()
         self._binder = Binder()
+        self._allowances = Allowances()
+        self._hellos: dict[bytes, list[bytes]] = {}  # frames of each peer's last hello
+        self._dropped = 0  # messages
         self._links: dict[int, ReconLink] = {}
         self._numbers = itertools.count()
         self._next_probe = 0.0
@@ -242,13 +283,35 @@ class MaskService:
 
     def _receive(self, frames: list[bytes], curve_key: str) -> None:
         peer, *rest = frames
+        if not self._allowances.take(peer, sum(map(len, rest))):
+            much = MaskProtocolError("conflict", f"more than {RATE} bytes a second")
+            self._drop(peer, much)
+            return
+        if self._hellos.get(peer) == rest and peer in self._binder.tokens():
+            return  # said again in case that its connection broke
         try:
             message = self._codec.decode(rest)
         except MaskProtocolError as error:
-            log.warning("mask channel: dropped a message: %s, %s", error.reason, place_of(error))
-            self._deliver([_error(peer, error.reason, error.detail)])
+            self._drop(peer, error)
             return
         self._deliver(self._binder.receive(peer, message, curve_key))
+        tokens = self._binder.tokens()
+        if isinstance(message, Hello | ReconHello) and peer in tokens:
+            self._hellos = {one: said for one, said in self._hellos.items() if one in tokens}
+            self._hellos[peer] = rest
+
+    def _drop(self, peer: bytes, error: MaskProtocolError) -> None:
+        """Tell a peer that its message was dropped; whoever says nothing else fills no log."""
+        self._dropped += 1
+        if worth_a_line(self._dropped):
+            log.warning(
+                "mask channel: dropped a message, the %d. in all: %s, %s",
+                self._dropped,
+                error.reason,
+                place_of(error),
+            )
+        if worth_a_line(max(1, self._allowances.refused(peer))):
+            self._deliver([_error(peer, error.reason, error.detail)])
 
     def _from_link(self, number: int, message: Message) -> None:
         self._deliver(self._binder.receive(number, message))

@@ -28,6 +28,7 @@ from .messages import (
 MAGIC = b"AMSK1"
 MAX_MESSAGE = 64 * 1024  # bytes, all frames together
 MAX_HEADER = 16 * 1024  # bytes
+LARGEST_COUNTER = 65535
 
 
 class MaskProtocolError(ValueError):
@@ -44,6 +45,8 @@ _BITMAPS: Mapping[type, tuple[str, ...]] = {
     MaskMessage: ("counters",),
     Applied: ("counters",),
 }
+
+_SET = tuple(tuple(k for k in range(8) if byte >> k & 1) for byte in range(256))  # bits of a byte
 
 
 def pack_bitmap(counters: Iterable[int], ky_min: int, ky_max: int) -> bytes:
@@ -64,7 +67,7 @@ def unpack_bitmap(bits: bytes, ky_min: int, ky_max: int) -> tuple[int, ...]:
         raise ValueError(f"bitmap has {len(bits)} bytes for counters {ky_min}..{ky_max}")
     if n % 8 and bits[-1] >> (n % 8):
         raise ValueError(f"bitmap has bits set beyond counter {ky_max}")
-    return tuple(ky_min + k for k in range(n) if bits[k >> 3] >> (k & 7) & 1)
+    return tuple(ky_min + 8 * i + k for i, byte in enumerate(bits) if byte for k in _SET[byte])
 
 
 class Codec:
@@ -137,6 +140,9 @@ class Codec:
         if wrong is not None:  # jsonschema's own words would echo the peer's values into logs
             rule = f"{wrong.validator}: {wrong.validator_value}"
             raise ValueError(f"{'/'.join(tag)} header at {wrong.json_path} breaks {rule}")
+        counters = header.get("calibration", ())
+        if not all(type(c) is int and 0 <= c <= LARGEST_COUNTER for c in counters):
+            raise ValueError(f"calibration: expected counters from 0 to {LARGEST_COUNTER}")
         return kind
 
 
@@ -162,6 +168,9 @@ def _inlined(node: Any, definitions: Header) -> Any:
         return node
     named = definitions[node["$ref"].rpartition("/")[2]] if "$ref" in node else {}
     merged = {**named, **{key: child for key, child in node.items() if key != "$ref"}}
+    if merged.get("items") == {"$ref": "#/$defs/counter"}:
+        # `_validated` looks at counters itself: jsonschema takes 30 us for each of 2048
+        del merged["items"]
     return {key: _inlined(child, definitions) for key, child in merged.items()}
 
 

@@ -103,7 +103,7 @@ class Gate:
         if domain == ZAP_DOMAIN and curve_key in clients:
             log.info("mask channel: %s connects from %s", clients[curve_key], address.decode())
             return [version, request, b"200", b"OK", curve_key, b""]
-        if _worth_a_line(self.refused + 1):
+        if worth_a_line(self.refused + 1):
             log.warning(
                 "mask channel: refused a client at %s, public key %s...: not on the allow-list "
                 "(refusal %d)",
@@ -121,13 +121,13 @@ class Gate:
             return
         self.refused += 1
         self.reason = _FAILED[event]
-        if event != zmq.EVENT_HANDSHAKE_FAILED_AUTH and _worth_a_line(self.refused):
+        if event != zmq.EVENT_HANDSHAKE_FAILED_AUTH and worth_a_line(self.refused):
             log.warning(
                 "mask channel: handshake failed: %s (refusal %d)", self.reason, self.refused
             )
 
 
-def _worth_a_line(count: int) -> bool:
+def worth_a_line(count: int) -> bool:
     """Say whether to log the n-th refusal: a client that tries again and again fills no disk."""
     return count & (count - 1) == 0
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 SCHEMA_ID = "adaptive-mask/1"
 MAX_TEXT = 200  # characters of any free text, as in the schema
 IN_BAND_HELLO = "mnet_hello"  # how an MRD header, or a FIRE client's parameter, calls a hello
+BROKEN = "the sequence's connection broke"  # a welcome's reason: it may come back
 Header = dict[str, Any]
 NackReason = Literal["late", "stale", "foreign", "invalid", "unpaired", "disagreement"]
 ErrorReason = Literal["malformed", "oversized", "no-hello", "conflict", "role"]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from .messages import (
+    BROKEN,
     MAX_TEXT,
     Ack,
     Applied,
@@ -27,6 +28,8 @@ from .messages import (
 )
 
 RESEND_S = 0.05
+MAX_SCOPES = 4096  # of which it is kept what the sequence said that it applied
+MAX_ANSWERS = 8  # to one mask that are noted: every copy of it is answered
 POLL_S = 0.01  # how often to ask `due` while a mask is unanswered
 Observer = Callable[[str, Header], None]
 log = logging.getLogger(__name__)
@@ -67,11 +70,13 @@ class ReconLink:
         self._sequence_no = 0
         self._unanswered: dict[str, tuple[MaskMessage, float, float]] = {}  # deadline, next resend
         self._applied: dict[Scope, Applied] = {}
+        self._answers: dict[str, int] = {}  # how many, by the id of the mask
+        self._warm = False
 
     def begin(self) -> None:
         """Say hello; replies must be able to reach `receive` by now."""
         if self._token is not None:
-            self._post(ReconHello(scan_token=self._token, warm=False))
+            self._post(ReconHello(scan_token=self._token, warm=self._warm))
 
     def hello(self) -> Hello | None:
         """Return what the sequence declared, None while unpaired."""
@@ -80,8 +85,9 @@ class ReconLink:
 
     def warmed(self) -> None:
         """Say that the models are warm: `ready` goes out once paired too."""
-        if self._token is not None and not self._closed:
-            self._post(ReconHello(scan_token=self._token, warm=True))
+        self._warm = True
+        if not self._closed:
+            self.begin()
 
     def refuse(self, detail: str) -> None:
         """Tell the sequence that its hello and our configuration disagree: it will use fallbacks.
@@ -101,10 +107,12 @@ class ReconLink:
     def send(self, scope: Scope, counters: Sequence[int], *, model: str, reason: str) -> str:
         """Send a mask until it is answered or the deadline passes; returns its id at once.
 
-        Raises Unpaired, and ValueError for lines that are no mask of this scan.
+        Where the sequence's connection broke, the mask leaves as soon as it is back. Raises
+        Unpaired, and ValueError for lines that are no mask of this scan.
         """
         with self._lock:
-            hello = self._paired_with()
+            away = self._hello is not None and not self._closed and self._is_away()
+            hello = self._hello if away and self._hello else self._paired_with()
             wrong = check_mask(hello, counters) or check_scope(hello, scope)
             if wrong:
                 raise ValueError(f"mask for {scope} refused: {wrong}")
@@ -123,7 +131,9 @@ class ReconLink:
             now = self._clock()
             deadline = now + hello.deadline_ms / 1000
             self._unanswered[mask.message_id] = (mask, deadline, now + RESEND_S)
-            self._send(mask)
+            self._answers[mask.message_id] = 0
+            if not away:
+                self._send(mask)
             return mask.message_id
 
     def applied(self, scope: Scope) -> Applied | None:
@@ -147,6 +157,8 @@ class ReconLink:
             if isinstance(message, ErrorMessage):
                 log.error("mask channel: our message was dropped: %s", message.reason)
                 self._unpair(f"the mask channel dropped our message: {message.detail}")
+                if message.reason == "no-hello" and not self._closed:
+                    self.begin()  # the binder is a new one, or forgot us
             elif getattr(message, "scan_token", None) == self._token and not self._closed:
                 self._take(message)
 
@@ -154,7 +166,7 @@ class ReconLink:
         """Return the masks to send again now and forget those past their deadline."""
         with self._lock:
             alive = {i: entry for i, entry in self._unanswered.items() if now < entry[1]}
-            again = [mask for mask, _, at in alive.values() if at <= now]
+            again = [mask for mask, _, at in alive.values() if at <= now and self._state.paired]
             for mask in again:
                 alive[mask.message_id] = (mask, alive[mask.message_id][1], now + RESEND_S)
                 self._note("sent", mask)
@@ -171,20 +183,40 @@ class ReconLink:
             case Hello():
                 self._hello = message
             case Welcome():
+                if message == self._state:
+                    return
                 self._state = message
-                if not message.paired:
+                if message.paired:  # what waited for the sequence to come back is due
+                    waited = self._unanswered.items()
+                    self._unanswered = {i: (mask, until, 0.0) for i, (mask, until, _) in waited}
+                elif not self._is_away():
                     self._unanswered.clear()
             case Ack() | Nack():
-                if message.message_id is not None:
-                    self._unanswered.pop(message.message_id, None)
+                if not self._take_answer(message.message_id or ""):
+                    return
             case Applied():
-                self._applied.setdefault(message.scope, message)
+                if message.scope in self._applied or len(self._applied) >= MAX_SCOPES:
+                    return  # the first one holds; and no peer fills memory or record
+                self._applied[message.scope] = message
                 done = [i for i, (m, _, _) in self._unanswered.items() if m.scope == message.scope]
                 for message_id in done:
                     del self._unanswered[message_id]
             case Bye():
                 self._unpair("the mask channel closed")
         self._note("received", message)
+
+    def _take_answer(self, message_id: str) -> bool:
+        """Take in an ack or nack; False for one of a mask that we never sent, or of many."""
+        self._unanswered.pop(message_id, None)
+        n = self._answers.get(message_id)
+        if n is None or n >= MAX_ANSWERS:
+            return False
+        self._answers[message_id] = n + 1
+        return True
+
+    def _is_away(self) -> bool:
+        """Say that the sequence was there and may come back."""
+        return not self._state.paired and self._state.reason == BROKEN
 
     def _unpair(self, reason: str) -> None:
         self._state = replace(self._state, paired=False, ready=False, reason=reason)

@@ -56,6 +56,7 @@ class _RemoteLink(ReconLink):
         observe: Observer | None,
     ) -> None:
         self._codec = Codec()
+        self._again_at = time.monotonic() + IDLE_S
         self._opened = open_socket(zmq.DEALER, endpoint, keys)
         self._thread = SocketThread(
             self._opened, on_frames=self._on_frames, on_tick=self._on_tick, name="mask-recon"
@@ -84,6 +85,12 @@ class _RemoteLink(ReconLink):
             self.receive(message)
 
     def _on_tick(self) -> float:
-        for mask in self.due(time.monotonic()):
+        now = time.monotonic()
+        if (
+            now >= self._again_at and self.hello() is None
+        ):  # perhaps there was no room, or no binder
+            self._again_at = now + IDLE_S
+            self.begin()
+        for mask in self.due(now):
             self._transmit(mask)
         return POLL_S if self.waiting() else IDLE_S

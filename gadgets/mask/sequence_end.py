@@ -31,6 +31,7 @@ class SequenceInbox:
         self.answered = False  # anything came
         self.ready = False
         self.refused: str | None = None  # why no mask will come, if that is known
+        self._dropped = False  # what was refused is a message of ours, not the scan
         self._inbox: dict[Scope, MaskMessage] = {}
         self._highest: dict[Scope, int] = {}
         self._accepted: set[str] = set()
@@ -44,10 +45,17 @@ class SequenceInbox:
                 return self._answer(message)
             case Welcome():
                 self.ready = message.ready
+                if message.paired and self._dropped:
+                    self._dropped, self.refused = False, None
             case Nack():
                 self.ready, self.refused = False, f"{message.reason}: {message.detail}"
+            case ErrorMessage(reason="no-hello"):  # the binder is a new one, or forgot us
+                self.ready = False
+                return self.hello
             case ErrorMessage():
-                log.error("mask channel: %s: %s", message.reason, message.detail)
+                if not self._dropped:
+                    log.error("mask channel: %s: %s", message.reason, message.detail)
+                self._dropped = True
                 self.ready, self.refused = False, f"{message.reason}: {message.detail}"
             case Bye():
                 self.ready = False

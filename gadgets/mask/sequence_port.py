@@ -14,6 +14,8 @@ from .messages import Bye, ErrorMessage, Hello, MaskMessage, Message, Scope
 from .sequence_end import SequenceInbox
 from .zmq_thread import open_socket
 
+AGAIN_S = 0.25  # until the hello goes out again, where no answer came
+
 
 class SequencePort:
     """The sequence's end. One thread makes, uses and closes it; nothing runs in the background.
@@ -50,17 +52,19 @@ class SequencePort:
         """Wait until a reconstruction is paired and warm; False after the time or a refusal."""
         until = time.monotonic() + timeout_s
         self._drain()
-        while not self._inbox.ready and self.refused is None and self._wait(until):
+        while not self._inbox.ready and self.refused is None and self._wait_again(until):
             self._drain()
         return self._inbox.ready
 
     def poll(self, scope: Scope, until: float) -> MaskMessage | None:
         """Look for the mask of a scope until it is there or `time.monotonic()` passes `until`.
 
-        With `until` in the past it looks exactly once and does not wait.
+        With `until` in the past it looks exactly once and does not wait. The hello goes out again:
+        to a binder that holds us for gone, because our connection broke, it says that we are here.
         """
+        self._send(self._inbox.hello)
         self._drain()
-        while self._inbox.mask(scope) is None and self._wait(until):
+        while self._inbox.mask(scope) is None and self._wait_again(until):
             self._drain()
         return self._inbox.mask(scope)
 
@@ -104,10 +108,14 @@ class SequencePort:
     ) -> None:
         self.close()
 
-    def _wait(self, until: float) -> bool:
-        """Wait for anything to arrive; False once the instant has passed."""
-        left = until - time.monotonic()
-        return left > 0 and bool(self._poller.poll(max(1, int(left * 1000))))
+    def _wait_again(self, until: float) -> bool:
+        """Wait for anything to arrive, saying hello again now and then; False after the instant."""
+        while (left := until - time.monotonic()) > 0:
+            if self._poller.poll(max(1, int(min(left, AGAIN_S) * 1000))):
+                return True
+            if left > AGAIN_S:  # the last one may have been lost with a connection
+                self._send(self._inbox.hello)
+        return False
 
     def _drain(self) -> None:
         if self._gate is not None:

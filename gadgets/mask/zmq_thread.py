@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import socket
 import sys
 import threading
@@ -40,7 +41,7 @@ class ChannelSocket:
 
 
 def open_socket(kind: int, endpoint: str, keys: Keys | None = None) -> ChannelSocket:
-    """Bind a ROUTER or connect a DEALER with the contract's limits, identity unset.
+    """Bind a ROUTER or connect a DEALER with the contract's limits and an identity of its own.
 
     Raises ValueError for an endpoint that leaves this machine without keys, zmq.ZMQError for one
     that cannot be used.
@@ -58,8 +59,12 @@ def open_socket(kind: int, endpoint: str, keys: Keys | None = None) -> ChannelSo
     try:
         if kind == zmq.ROUTER:
             made.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a vanished peer is an error, not silence
+            made.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a connection that comes back is the new one
             made.bind(endpoint)
         else:
+            # Its own at every start, and the same when a connection breaks and comes back. With
+            # 16 random bytes nobody guesses it, and the first one must not be 0.
+            made.setsockopt(zmq.IDENTITY, b"\x01" + os.urandom(16))
             made.connect(endpoint)
     except zmq.ZMQError:
         if gate is not None:

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from ..errors import IncompleteError
 from .echo import centred
 from .geometry import Geometry
-from .items import Acquisition, Bool, Complex
+from .items import Acquisition, Bool, Complex, Ints
 from .kspace_buffer import KspaceBuffer
 
 # Of a receiver that gives whole numbers, a sample of one coil can be zero by chance.
 _FEW_ZEROS = 0.01
+_NEARLY_FULL = 0.75  # of the rows between the outermost ones
+_REGULAR = 0.8  # of the gaps are alike
 _STRONGER = 2.0  # by so much, in power, the centre must be missed: noise alone has no centre
 
 
@@ -38,6 +40,28 @@ def without_empty_edges(kspace: Complex, rows: Bool) -> Bool:
     inside = np.zeros_like(rows)
     inside[filled[0] : filled[-1] + 1] = True
     return rows & inside
+
+
+def lost_rows(there: Bool, wanted: Ints) -> int:
+    """Say how many rows of an image (ky,) seem to be lost; `wanted` are those of the limits.
+
+    Nothing in MRD says which lines a scan without a mask meant to measure, so only what stands out
+    counts: gaps in what is nearly fully sampled, few rows at its ends, wider gaps in a regular
+    undersampling. Partial Fourier is none, and of an irregular undersampling nothing is said.
+    """
+    rows = wanted[there[wanted]]
+    if rows.size < 4:
+        return 0
+    span, gaps = int(rows[-1] - rows[0]) + 1, np.diff(rows)
+    if rows.size >= _NEARLY_FULL * span:
+        ends = (int(rows[0] - wanted[0]), int(wanted[-1] - rows[-1]))
+        few = max(1, wanted.size // 32)
+        return span - rows.size + sum(end for end in ends if end <= few)
+    wide = gaps[gaps > 1]
+    step = int(np.bincount(wide).argmax())
+    if (wide == step).mean() < _REGULAR:
+        return 0
+    return int(sum(gap // step - 1 for gap in wide if gap % step == 0))
 
 
 def check_complete(kspace: Complex, rows: Bool, geometry: Geometry) -> None:

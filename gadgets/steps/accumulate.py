@@ -9,6 +9,7 @@ import numpy as np
 from mnet.masks.line_plan import Bool
 
 from ..mask.messages import Scope
+from ..mrd.complete import lost_rows
 from ..mrd.header_layouts import Flag, ImageKey, flags_of, image_key, is_imaging
 from ..mrd.items import Acquisition, Burst, Complex, Frame, Ints, Item, Mask, PreScan
 from ..mrd.kspace_buffer import KspaceBuffer
@@ -19,6 +20,9 @@ from .readout import to_hybrid
 
 log = logging.getLogger(__name__)
 OUTSIDE = "lines outside the encoding limits"
+INCOMPLETE = "incomplete frames"
+AFTER = "lines after their frame was complete"
+LOST = "lines that images seem to lack"
 
 
 @dataclass(slots=True)
@@ -36,7 +40,8 @@ class AccumulateFrame(Gadget):
     The mask in force is the one sent to the sequence, or its fallback, whichever the lines are of;
     where no mask is in force, a frame ends with its last-in-slice flag or with all lines of the
     encoding limits. Frames that never end are counted, and become images only with
-    `allow_incomplete`.
+    `allow_incomplete`. Where a frame ended with its flag and lines between or beside the others
+    seem to be lost, the image's meta says how many, `mnet_lines_lost`.
 
     Reference lines (flagged as calibration, not as imaging) are of no image. Where a slice has more
     of them around the centre than its PreScan has lines, they take their place for the coil maps,
@@ -86,6 +91,7 @@ class _Frames:
         self._reference: dict[int, dict[int, Complex]] = {}  # slice: row: (coils, x)
         self._apart: dict[int, dict[int, Complex]] = {}  # the same, of encoding spaces of their own
         self._limits = scan.geometry.limit_counters
+        self._most: dict[int, int] = {}  # rows of an image that a flag ended, by contrast
 
     def learn(self, item: Mask | PreScan) -> None:
         """Note what is known of a slice's mask."""
@@ -116,7 +122,7 @@ class _Frames:
         """Place a line; yield the frame that it completes."""
         key, counts = image_key(line.header), self._scan.counts
         if key in self._done:
-            counts["lines after their frame was complete"] += 1
+            counts[AFTER] += 1
         elif key.encoding != 0:
             if not self._keep_apart(line):
                 counts["lines of other encoding spaces"] += 1
@@ -143,7 +149,7 @@ class _Frames:
             candidates = _candidates(known.mask) or [self._limits]
             there = group.n > 0
             share = f"{int(there.sum())}/{min(rows.size for rows in candidates)}"
-            self._scan.counts["incomplete frames"] += 1
+            self._scan.counts[INCOMPLETE] += 1
             log.warning("slice %d is incomplete: %s lines", key.slice, share)
             if self._settings.allow_incomplete:
                 yield from self._finish(key, group, share)
@@ -238,6 +244,8 @@ class _Frames:
         meta |= _reference_meta(self._scan, mask, group)
         if incomplete:
             meta["incomplete"] = incomplete
+        elif not _candidates(known.mask):
+            meta |= self._lost(key, mask)
         if group.header is None:
             return
         yield Frame(
@@ -248,6 +256,20 @@ class _Frames:
             calibration=calibration & mask,
             meta=meta,
         )
+
+    def _lost(self, key: ImageKey, mask: Bool) -> dict[str, str]:
+        """Say what an image that a flag ended seems to lack, also beside earlier ones."""
+        n = int(mask.sum())
+        most = self._most[key.contrast] = max(n, self._most.get(key.contrast, 0))
+        lost = max(lost_rows(mask, self._scan.geometry.row(self._limits)), most - n)
+        if not lost:
+            return {}
+        if not self._scan.counts[LOST]:
+            log.warning(
+                "slice %d seems to lack %d lines, yet its last one is there", key.slice, lost
+            )
+        self._scan.counts[LOST] += lost
+        return {"lines_lost": str(lost)}
 
 
 def _candidates(mask: Mask | None) -> list[Ints]:

@@ -134,6 +134,8 @@ def _describe(frame: Frame, kind: str) -> dict[str, str]:
     comments = []
     if "incomplete" in frame.meta:
         comments.append(f"INCOMPLETE {frame.meta['incomplete']}")
+    if "lines_lost" in frame.meta:
+        comments.append(f"seems to lack {frame.meta['lines_lost']} lines")
     if frame.meta.get("fallback") == "true":
         comments.append(f"fallback mask: {frame.meta.get('reason', '')}")
     if frame.meta.get("fov_folded") == "true":

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from gadgets.mask.messages import Applied, Scope
+from gadgets.mrd.complete import lost_rows
 from gadgets.mrd.geometry import Geometry
 from gadgets.mrd.header_layouts import Flag, ImageKey, image_key
 from gadgets.mrd.items import Acquisition, Frame, Item, Mask, PreScan
 from gadgets.pipeline.chain import run
 from gadgets.pipeline.scan import Scan
-from gadgets.steps.accumulate import AccumulateFrame
+from gadgets.steps.accumulate import LOST, AccumulateFrame
 from gadgets.steps.readout import RemoveReadoutOversampling
 from tests.gadgets.helpers.synthetic import Scanned, acquisition, changed, fft, scanned
 
@@ -529,3 +530,42 @@ def test_reference_lines_of_a_space_of_their_own_serve_maps_where_their_field_of
     middle = slice(16 - 10, 16 + 10)
     error = np.abs(kx[:, middle] - expected[:, middle]).max()
     assert error < 0.05 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("rows", "lost"),
+    [
+        (range(64), 0),
+        ([r for r in range(64) if r not in (20, 41)], 2),
+        (range(63), 1),
+        (range(16, 64), 0),  # partial Fourier
+        ([r for r in range(16, 64) if r != 30], 1),
+        (sorted({*range(0, 64, 2), *range(24, 40)}), 0),
+        (sorted({*range(0, 64, 4), *range(24, 40)} - {8}), 1),
+        ([0, 1, 5, 7, 12, 13, 19, *range(28, 37), 41, 47, 48, 60], 0),  # irregular
+    ],
+)
+def test_what_stands_out_as_lost_is_counted_and_designs_are_not(rows: list[int], lost: int) -> None:
+    there = np.zeros(64, bool)
+    there[list(rows)] = True
+    assert lost_rows(there, np.arange(64)) == lost
+
+
+def test_an_image_that_a_flag_ended_says_what_it_lacks() -> None:
+    scan, lines = Scan(geometry=ONE.geometry), ONE.lines()
+    lines[-1] = changed(lines[-1], flags=Flag.LAST_IN_SLICE)
+    (frame,) = collect([*lines[:4], *lines[6:]], scan=scan)
+    assert frame.meta["lines_lost"] == "2"
+    assert scan.counts[LOST] == 2
+
+
+def test_an_image_with_fewer_lines_than_an_earlier_one_says_so() -> None:
+    two = scanned(n_slices=2)
+    rows = [3, 4, 9, *range(13, 20), 21, 27]
+    first = two.lines(0, rows)
+    second = two.lines(1, rows[1:])
+    for lines in (first, second):
+        lines[-1] = changed(lines[-1], flags=Flag.LAST_IN_SLICE)
+    a, b = collect([*first, *second], scan=Scan(geometry=two.geometry))
+    assert "lines_lost" not in a.meta
+    assert b.meta["lines_lost"] == "1"
