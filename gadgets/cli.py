@@ -254,6 +254,12 @@ def _host_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--status-port", type=int, help="/healthz, /readyz and /metrics over HTTP on 127.0.0.1"
     )
+    parser.add_argument(
+        "--monitor-port",
+        type=int,
+        help="a page on 127.0.0.1 that shows scans while they run: lines, masks and why, images, "
+        "errors; also what --status-port has. Needs pip install 'mnet-gadgets[monitor]'",
+    )
 
 
 def _folders(parser: argparse.ArgumentParser) -> None:
@@ -353,6 +359,7 @@ def _serve(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     keys = ServerKeys.load(options.mask_keys) if options.mask_keys else None
     try:
+        monitor = _monitor(options)
         host = Host(
             address=options.address,
             port=options.port,
@@ -366,6 +373,7 @@ def _serve(options: argparse.Namespace) -> int:
             device=options.device,
             allow_inline=options.allow_inline_config,
             status_port=options.status_port,
+            monitor=monitor,
         )
     except (OSError, ValueError, zmq.ZMQError) as error:
         raise ConfigError(
@@ -373,6 +381,8 @@ def _serve(options: argparse.Namespace) -> int:
         ) from error
     with host:
         log.info("MRD on %s:%d, masks on %s", options.address, host.port, host.mask_endpoint)
+        if monitor is not None:
+            log.info("see it work: http://127.0.0.1:%d/", monitor.port)
         if options.announce:
             host.wait_warm()
             ports = {
@@ -381,12 +391,22 @@ def _serve(options: argparse.Namespace) -> int:
                 "external_port": host.external_port,
                 "status_port": host.status_port,
             }
+            if monitor is not None:
+                ports["monitor_port"] = monitor.port
             print(json.dumps(ports), flush=True)
         try:
             stop.wait()
         except KeyboardInterrupt:
             log.info("stopping")
     return 0
+
+
+def _monitor(options: argparse.Namespace) -> Any:
+    if options.monitor_port is None:
+        return None
+    from .monitor.monitor import Monitor
+
+    return Monitor(options.monitor_port, options.status_port)
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ sent, besides masks to a client that asked for them in this stream.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -26,7 +26,7 @@ from ..pipeline.intake import intake
 from ..pipeline.models import Models
 from ..pipeline.scan import Scan
 from .connection import MrdConnection
-from .prometheus import Meter, Metrics
+from .prometheus import Meter, Metrics, Watch
 from .summary import Ledger, summary, tell
 from .worker_handle import WorkerScan
 
@@ -47,6 +47,7 @@ class Services:
     allow_inline: bool = False
     catalogue: Callable[[], Catalogue] = lambda: OURS  # the gadgets that a pipeline may name
     metrics: Metrics = field(default_factory=Metrics)
+    watch: Callable[[str], Watch] | None = None  # who looks on at a session, by its random id
     noise: NoiseStore | None = None
 
 
@@ -87,7 +88,10 @@ class ScanRun:
             for gadget in front:
                 gadget.warm(scan)
             link.warmed()
+            arrived: Iterator[Acquisition | Burst | Waveform]
             arrived = filter(self._arrived, connection.stream())
+            if self.meter.watch is not None:
+                arrived = self.meter.watch.passing(arrived)
             for item in chain(front, scan, intake(scan, arrived)):
                 self._hand_on(item, worker)
             if worker is not None:
@@ -99,6 +103,7 @@ class ScanRun:
             if worker is not None:
                 worker.abandon()
             if isinstance(failure, Exception):
+                self.meter.failed(failure)  # before the input is read to its end
                 connection.fail(failure)
             raise
         finally:

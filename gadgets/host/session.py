@@ -50,8 +50,8 @@ def serve(
     `ahead` are messages that somebody else has read from the socket already.
     """
     connection = MrdConnection(sock, kind.manner, services.answer, ahead)
-    meter = Meter(services.metrics)
-    new_scan()
+    session = new_scan()
+    meter = Meter(services.metrics, None if services.watch is None else services.watch(session))
     meter.begin()
     try:
         scan = _begin(connection, services, kind, meter)
@@ -93,6 +93,8 @@ def _begin(
     geometry = Geometry.parse(header.xml)
     connection.record = services.new_record()
     connection.keep(header)
+    if meter.watch is not None:
+        meter.watch.begun(geometry, chosen.module)
     services.wait_warm()
 
     def remark(text: str) -> None:

@@ -17,12 +17,12 @@ _HOT = np.array([(0, 0, 4), (75, 12, 107), (165, 44, 96), (237, 105, 37), (252, 
 
 def grey_png(image: Floats, white: float) -> str:
     """Return the data URI of an image (rows, columns), black at 0 and white at `white`."""
-    return png_uri(_png(_quantise(image, white)[..., None]))
+    return png_uri(png(_quantise(image, white)[..., None]))
 
 
 def heat_png(image: Floats, top: float) -> str:
     """Return the data URI of an error map (rows, columns) from 0 to `top`."""
-    return png_uri(_png(_ramp(256)[_quantise(image, top)]))
+    return png_uri(png(_ramp(256)[_quantise(image, top)]))
 
 
 def heat_css() -> str:
@@ -67,7 +67,7 @@ def _ramp(n: int) -> NDArray[np.uint8]:
     return ramp
 
 
-def _png(pixels: NDArray[np.uint8]) -> bytes:
+def png(pixels: NDArray[np.uint8]) -> bytes:
     """Encode pixels (rows, columns, 1 or 3): the three chunks that a PNG needs (RFC 2083)."""
     height, width, channels = pixels.shape
     rows = np.zeros((height, 1 + channels * width), dtype=np.uint8)  # a row begins with filter 0
