@@ -287,6 +287,12 @@ def _host_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--status-port", type=int, help="/healthz, /readyz and /metrics over HTTP on 127.0.0.1"
     )
+    parser.add_argument(
+        "--monitor-port",
+        type=int,
+        help="a page on 127.0.0.1 that shows scans while they run: lines, masks and why, images, "
+        "errors; also what --status-port has. Needs pip install 'mnet-gadgets[monitor]'",
+    )
 
 
 def _folders(parser: argparse.ArgumentParser) -> None:
@@ -387,6 +393,7 @@ def _serve(options: argparse.Namespace) -> int:
         threading.Thread(target=_at_end_of_stdin, args=(stop,), daemon=True).start()
     keys = ServerKeys.load(options.mask_keys) if options.mask_keys else None
     try:
+        monitor = _monitor(options)
         host = Host(
             address=options.address,
             port=options.port,
@@ -404,6 +411,7 @@ def _serve(options: argparse.Namespace) -> int:
             limits=limits_of(options),
             unrecorded=options.unrecorded,
             guarded=options.address_is_guarded,
+            monitor=monitor,
         )
     except (OSError, ValueError, zmq.ZMQError) as error:
         raise ConfigError(
@@ -411,6 +419,8 @@ def _serve(options: argparse.Namespace) -> int:
         ) from error
     with host:
         log.info("MRD on %s:%d, masks on %s", options.address, host.port, host.mask_endpoint)
+        if monitor is not None:
+            log.info("see it work: http://127.0.0.1:%d/", monitor.port)
         if options.announce:
             host.wait_warm()
             ports = {
@@ -419,6 +429,8 @@ def _serve(options: argparse.Namespace) -> int:
                 "external_port": host.external_port,
                 "status_port": host.status_port,
             }
+            if monitor is not None:
+                ports["monitor_port"] = monitor.port
             print(json.dumps(ports), flush=True)
         stop.get()
     return 0
@@ -438,6 +450,12 @@ def _at_end_of_stdin(stop: SimpleQueue[None]) -> None:
     while os.read(0, 4096):
         pass
     stop.put(None)
+def _monitor(options: argparse.Namespace) -> Any:
+    if options.monitor_port is None:
+        return None
+    from .monitor.monitor import Monitor
+
+    return Monitor(options.monitor_port, options.status_port)
 
 
 def _doctor(options: argparse.Namespace) -> int:

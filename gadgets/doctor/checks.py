@@ -37,6 +37,7 @@ def examine(options: argparse.Namespace) -> Iterator[Finding]:
         yield from weights(names)
         yield from models(device)
     yield from keys(options)
+    yield from monitor(options.monitor_port)
     yield from running(options)
     yield from disk("records", options.records, LEAST_FREE, DEFAULT_CAP)
     yield from disk("noise", options.noise or default_folder(), 0, 0)
@@ -149,6 +150,20 @@ def keys(options: argparse.Namespace) -> Iterator[Finding]:
         yield Finding("warning" if options.address_is_guarded else "error", "address", text, fix)
 
 
+def monitor(port: int | None) -> Iterator[Finding]:
+    """See whether the page that is asked for can be served."""
+    if port is None:
+        return
+    from ..monitor.monitor import require_extra
+
+    try:
+        require_extra()
+    except ConfigError as error:
+        yield Finding("error", "monitor", str(error), "pip install 'mnet-gadgets[monitor]'")
+    else:
+        yield Finding("ok", "monitor", f"the page can be served: http://127.0.0.1:{port}/")
+
+
 def _allow_list(allowed: Path) -> Iterator[Finding]:
     for path in [allowed, *allowed.glob("*.pub")]:
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -159,11 +174,12 @@ def _allow_list(allowed: Path) -> Iterator[Finding]:
 
 def running(options: argparse.Namespace) -> Iterator[Finding]:
     """Ask a host that runs already whether it is ready; else try the ports."""
-    answer = _ask(options.status_port)
+    port = options.status_port or options.monitor_port
+    answer = _ask(port)
     if answer is None:
         yield from ports(options)
     elif answer[0] == http.client.OK:
-        yield Finding("ok", "host", f"runs and is ready (port {options.status_port}); ports kept")
+        yield Finding("ok", "host", f"runs and is ready (port {port}); ports kept")
     else:
         text = f"runs, but is not ready: {answer[1]}"
         yield Finding("error", "host", text, "see its log, and the findings above")

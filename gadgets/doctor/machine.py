@@ -154,6 +154,8 @@ def ports(options: argparse.Namespace) -> Iterator[Finding]:
         ("--external", options.address, options.external),
         ("--status-port", "127.0.0.1", options.status_port),
     ]
+    if options.monitor_port != options.status_port:  # one server, which may have one port for both
+        wanted.append(("--monitor-port", "127.0.0.1", options.monitor_port))
     if mask_port.isdigit():
         wanted.append(("--mask-endpoint", host.strip("[]").replace("*", ""), int(mask_port)))
     with ExitStack() as bound:  # together: two of ours may name the same port

@@ -4,15 +4,17 @@ Labels are words of fixed lists: nothing that a client, a sequence or a header s
 """
 
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
 
 from ..errors import ConfigError, GadgetError, GadgetsError, HeaderError, ProtocolError
+from ..mrd.geometry import Geometry
 from ..mrd.items import Frame, Image, Item, Mask
 
+Read = TypeVar("Read")
 MASK_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 RECONSTRUCTION_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 FALLBACKS = ("sampler_failed", "not_sent", "not_taken")
@@ -79,10 +81,37 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class Meter:
-    """Counts what happens in one session; any thread of the session may call."""
+class Watch(Protocol):
+    """Who looks on at one session; any thread of the session may call, and nobody waits."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def begun(self, geometry: Geometry, pipeline: str) -> None:
+        """Note that a scan begins; `pipeline` is a name of ours, "" where the client sent it."""
+
+    def passing(self, arrived: Iterator[Read]) -> Iterator[Read]:
+        """Give what arrives, and note it when it has been dealt with."""
+
+    def item(self, item: Item) -> None:
+        """Note what the front made of lines."""
+
+    def mask_message(self, direction: str, header: dict[str, Any]) -> None:
+        """Note a message of the mask channel as JSON; its other end wrote it."""
+
+    def image(self, image: Image) -> None:
+        """Note an image that leaves."""
+
+    def counts(self, counts: Mapping[str, int]) -> None:
+        """Note that a scan has ended, and what it counted."""
+
+    def failed(self, error: BaseException) -> None:
+        """Note what ends the session."""
+
+
+class Meter:
+    """Counts what happens in one session, and tells who looks on; any thread of it may call."""
+
+    def __init__(self, metrics: Metrics, watch: Watch | None = None) -> None:
+        self.watch = watch
+        self._failed = False
         self._metrics = metrics
         self._lock = threading.Lock()
         self._why: dict[tuple[int, int], str] = {}  # what a fallback in this scope would mean
@@ -98,7 +127,12 @@ class Meter:
         self._metrics.open.dec()
 
     def failed(self, error: BaseException) -> None:
-        """Note what ended the session; where we have no word for it, that of its cause."""
+        """Note what ends the session, once; where we have no word for it, that of its cause."""
+        if self._failed:
+            return
+        self._failed = True
+        if self.watch is not None:
+            self.watch.failed(error)
         errors = (error, error.__cause__) if isinstance(error, GadgetsError) else (error,)
         kinds = (kind for e in errors for known, kind in FAILURES.items() if isinstance(e, known))
         self._metrics.failures.labels(next(kinds, "internal")).inc()
@@ -109,6 +143,8 @@ class Meter:
 
     def item(self, item: Item) -> None:
         """Note masks, and frames that were measured with another one."""
+        if self.watch is not None:
+            self.watch.item(item)
         scope = (item.key.slice, item.key.repetition) if isinstance(item, Mask | Frame) else (0, 0)
         if isinstance(item, Mask):
             self._metrics.masks.inc()
@@ -124,6 +160,8 @@ class Meter:
 
     def mask_message(self, direction: str, header: dict[str, Any]) -> None:
         """Note the first answer to a mask; `header` is a message of the mask channel as JSON."""
+        if self.watch is not None:
+            self.watch.mask_message(direction, header)
         if direction == "received" and header["kind"] in ("ack", "nack"):
             answer = header["kind"] if header["kind"] == "ack" else header["reason"]
             if self._is_new(("answer", header["message_id"], answer)):
@@ -131,11 +169,15 @@ class Meter:
 
     def counts(self, counts: Mapping[str, int]) -> None:
         """Note what a scan has counted in the end; the words are the gadgets' own."""
+        if self.watch is not None:
+            self.watch.counts(counts)
         for what, n in counts.items():
             self._metrics.oddities.labels(what).inc(n)
 
     def image(self, image: Image) -> None:
         """Note an image that leaves; the series of one frame share its time."""
+        if self.watch is not None:
+            self.watch.image(image)
         self._metrics.images.inc()
         ms, header = image.meta.get("mnet_recon_ms"), image.header
         names = ("slice", "contrast", "phase", "repetition", "set", "average")

@@ -6,7 +6,7 @@ sent, besides masks to a client that asked for them in this stream.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
@@ -29,7 +29,7 @@ from ..pipeline.mask_first import MaskFirst
 from ..pipeline.models import Models
 from ..pipeline.scan import Scan
 from .connection import Connections, MrdConnection
-from .prometheus import Meter, Metrics
+from .prometheus import Meter, Metrics, Watch
 from .remarks import remarks
 from .summary import Ledger, summary, tell
 from .worker_handle import WorkerScan
@@ -51,6 +51,7 @@ class Services:
     allow_inline: bool = False
     catalogue: Callable[[], Catalogue] = lambda: OURS  # the gadgets that a pipeline may name
     metrics: Metrics = field(default_factory=Metrics)
+    watch: Callable[[str], Watch] | None = None  # who looks on at a session, by its random id
     noise: NoiseStore | None = None
     connections: Connections = field(default_factory=Connections)
     mask_first: MaskFirst = field(default_factory=MaskFirst)
@@ -99,7 +100,9 @@ class ScanRun:
                 scan = replace(scan, geometry=Geometry.parse(header))
             if heavy:
                 worker = self._open_worker(header)
-            arrived = filter(self._arrived, messages)
+            arrived: Iterator[Acquisition | Burst | Waveform] = filter(self._arrived, messages)
+            if self.meter.watch is not None:
+                arrived = self.meter.watch.passing(arrived)
             for item in chain(front, scan, intake(scan, arrived)):
                 self._hand_on(item, worker)
             if worker is not None:
@@ -112,6 +115,7 @@ class ScanRun:
             if worker is not None:
                 worker.drop()
             if isinstance(failure, Exception):
+                self.meter.failed(failure)  # before the input is read to its end
                 connection.fail(failure)
             raise
         finally:

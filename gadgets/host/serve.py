@@ -17,7 +17,9 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol
+
+from typing_extensions import Self
 
 from ..errors import ConfigError
 from ..files.noise_store import NoiseStore
@@ -40,7 +42,7 @@ from .connection import DEFAULT
 from .health_server import StatusServer
 from .host_info import answer
 from .logs import scan_id
-from .prometheus import Metrics
+from .prometheus import Metrics, Watch
 from .scan_run import Services
 from .session import CLIENT, PARENT, Kind, refuse, serve
 from .worker_handle import Worker, WorkerPool, WorkerScan
@@ -54,12 +56,36 @@ REFUSALS = 16  # connections at a time that are told why there is no session for
 ACCEPT_AGAIN_S = 0.1  # after a failure: descriptors come free within a scan, and clients wait
 
 
+class Monitor(Protocol):
+    """Shows a host at work, and answers probes in place of the status server."""
+
+    port: int
+    status_port: int | None
+
+    def watch(self, session: str) -> Watch:
+        """Return who looks on at a session."""
+
+    def start(
+        self,
+        *,
+        trouble: Callable[[], str],
+        unready: Callable[[], str],
+        metrics: Callable[[], bytes],
+        queued: Callable[[], float],
+    ) -> None:
+        """Begin to show and to answer."""
+
+    def close(self) -> None:
+        """Stop it."""
+
+
 class Host:
     """A running host; a context manager that stops it.
 
     `external_port` is for C++ Gadgetrons whose external node says `<connect port=.../>`. `noise` is
     the folder of noise measurements, `pipelines` one whose XML clients may name beside ours.
-    `status_port` is for probes and metrics over HTTP, on loopback. `gadgets` is a folder of gadgets
+    `status_port` is for probes and metrics over HTTP, on loopback; a `monitor` has ports of its own
+    and answers them itself. `gadgets` is a folder of gadgets
     that pipelines may name beside ours; ConfigError if it cannot be trusted or read. An `address`
     that is not loopback is refused, with a ConfigError, unless `guarded` says that a firewall or a
     tunnel decides who reaches it: MRD knows no keys. `limits` say
@@ -87,6 +113,7 @@ class Host:
         limits: Limits = DEFAULT,
         unrecorded: Unrecorded = "go-on",
         guarded: bool = False,
+        monitor: Monitor | None = None,
     ) -> None:
         require_guarded(address, guarded=guarded)
         make_room_for_files(limits.sessions)
@@ -135,13 +162,22 @@ class Host:
             noise=None if noise is None else NoiseStore(noise),
             metrics=metrics,
             limits=limits,
+            watch=None if monitor is None else monitor.watch,
         )
         metrics.watch("ready", "1 if a scan would get its masks", lambda: float(not self.unready()))
         metrics.watch("queue_items", "Items queued for the worker", self._queued)
         metrics.watch("keys_refused", "Handshakes refused", lambda: float(self._masks.refused))
-        self._status: StatusServer | None = None
+        self._status: StatusServer | Monitor | None = monitor
         self.status_port: int | None = None
-        if status_port is not None:
+        if monitor is not None:
+            monitor.start(
+                trouble=self._trouble,
+                unready=self.unready,
+                metrics=metrics.text,
+                queued=self._queued,
+            )
+            self.status_port = monitor.status_port
+        elif status_port is not None:
             self._status = StatusServer(
                 status_port, trouble=self._trouble, unready=self.unready, metrics=metrics.text
             )

@@ -54,8 +54,8 @@ def serve(
     `ahead` are messages that somebody else has read from the socket already.
     """
     connection = MrdConnection(sock, kind.manner, services.answer, ahead, services.limits)
-    meter = Meter(services.metrics)
-    new_scan()
+    session = new_scan()
+    meter = Meter(services.metrics, None if services.watch is None else services.watch(session))
     meter.begin()
     services.connections.add(connection)
     try:
@@ -114,6 +114,8 @@ def _begin(
     used = {"pipeline": xml, "own_gadgets": dict(stream.own)}
     _record(connection, services, used | {"measurement_id": geometry.measurement_id})
     connection.keep(header)
+    if meter.watch is not None:
+        meter.watch.begun(geometry, chosen.module)
     services.wait_warm()
 
     def remark(text: str) -> None:

@@ -168,8 +168,9 @@ class MNetSelect(nn.Module):
 
     def explain(self, z: Tensor, plan: LinePlan, coils: Tensor) -> list[str]:
         """Say of every slice which mask it gets, what that promises, and the margin."""
-        judged = zip(*(each.tolist() for each in self.promises(z, plan, coils)), strict=True)
-        return [_told(*each, self.best_fixed(plan)) for each in judged]
+        best, gain, margins = (each.tolist() for each in self.promises(z, plan, coils))
+        fixed = self.best_fixed(plan)
+        return [_told(*each, fixed) for each in zip(best, gain, margins, strict=True)]
 
     def _swapped(self, z: Tensor, plan: LinePlan, coils: Tensor, mask: Bool) -> Bool:
         values = self.line_values(z, plan, coils, mask).mean(0)[0].detach().cpu().numpy()

@@ -32,6 +32,7 @@ class Running:
     port: int
     mask_endpoint: str = ""
     status_port: int | None = None
+    monitor_port: int | None = None
 
     def counted(self, name: str) -> float:
         """Read one figure of /metrics, 0 where it is not there yet."""

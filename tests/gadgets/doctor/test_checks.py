@@ -37,6 +37,7 @@ def options(**given: object) -> Namespace:
         "gadgets": None,
         "device": "cpu",
         "status_port": None,
+        "monitor_port": None,
     }
     assert given.keys() <= values.keys()
     return Namespace(**values | given)
@@ -230,7 +231,9 @@ def test_an_endpoint_for_others_without_keys_is_an_error_and_an_open_mrd_port_a_
     assert fine(checks.keys(options(address="::1")))
 
 
-@pytest.mark.parametrize("option", ["port", "external", "status_port", "mask_endpoint"])
+@pytest.mark.parametrize(
+    "option", ["port", "external", "status_port", "monitor_port", "mask_endpoint"]
+)
 def test_a_port_that_is_taken_is_named(option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -245,6 +248,20 @@ def test_two_of_our_own_ports_that_are_one_are_found() -> None:
         port = free.getsockname()[1]
     given = options(port=port, mask_endpoint=f"tcp://127.0.0.1:{port}")
     assert "--mask-endpoint" in wrong(checks.running(given)).text
+
+
+def test_one_port_for_status_and_monitor_is_one_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert fine(checks.running(options(status_port=port, monitor_port=port)))
+
+
+def test_a_page_without_its_packages_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(checks.monitor(None)) == []
+    monkeypatch.setattr("gadgets.monitor.monitor.NEEDS", ("json",))
+    assert fine(checks.monitor(9010))
+    monkeypatch.setattr("gadgets.monitor.monitor.NEEDS", ("no_such_package",))
+    assert "mnet-gadgets[monitor]" in wrong(checks.monitor(9010)).fix
 
 
 def test_an_address_of_another_machine_is_found() -> None:
