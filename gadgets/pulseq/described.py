@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..files.source import Source
+from ..mask.mask_file import N_LINES
 from ..mrd.geometry import LARGEST, find, parse, serialise
 from ..mrd.header_layouts import Flag
 from ..mrd.header_xml import header_xml
 from ..mrd.items import Acquisition
-from ..mask.mask_file import N_LINES
 from .write import pypulseq_module
 
 Ints = NDArray[np.int64]
@@ -64,7 +64,7 @@ def read_sequence(path: Path) -> Described:
         raise FileNotFoundError(f"no such file: {path}")
     sequence = pypulseq_module().Sequence()
     try:
-        sequence.read(str(path), detect_rf_use=True)
+        sequence.read(str(path), detect_rf_use=None)
         labels = sequence.evaluate_labels(evolution="adc")
     except _UNREADABLE as error:
         raise ConfigError(f"{path} cannot be read as a Pulseq file: {error}") from error
