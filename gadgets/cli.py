@@ -323,14 +323,14 @@ def _loop_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--echo-train", type=int, default=1, help="lines per shot (default 1)")
     parser.add_argument(
         "--order",
-        choices=["linear", "centre-out", "shuffled", "continuous"],
+        choices=["linear", "centre-out", "shuffled", "continuous", "bands"],
         help="which line at which echo (default continuous, with a train of 1 linear)",
     )
     parser.add_argument(
         "--effective-echo",
         type=int,
         metavar="ECHO",
-        help="at which k = 0 is measured, from 1; with continuous the middle one otherwise",
+        help="at which k = 0 is measured, from 1 (default with continuous and bands: the middle)",
     )
     parser.add_argument(
         "--dummies", type=int, default=0, help="shots before the first line of a slice (default 0)"

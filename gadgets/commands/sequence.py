@@ -83,7 +83,9 @@ def _order(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("echo order")
     group.add_argument("--echo-train", type=int, help="echoes of a shot (default 8, gre 1)")
     group.add_argument(
-        "--order", choices=["linear", "centre-out", "shuffled", "continuous"], help="as for scan"
+        "--order",
+        choices=["linear", "centre-out", "shuffled", "continuous", "bands"],
+        help="as for scan",
     )
     group.add_argument("--effective-echo", type=int, metavar="ECHO", help="as for scan")
 

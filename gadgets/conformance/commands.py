@@ -6,17 +6,20 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import ConfigError
-from .verdicts import Verdict, as_json, as_text, conforms
+from .verdicts import CONTRACT, Verdict, as_json, as_text, conforms
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; the exit status is 0 only if every rule was tried and kept."""
-    verdicts = _sequence(options) if options.listen else _recon(options)
-    document = json.dumps(as_json("sequence" if options.listen else "recon", verdicts), indent=1)
+    verdicts, notes = _sequence(options) if options.listen else (_recon(options), [])
+    judged = as_json("sequence" if options.listen else "recon", verdicts)
+    document = json.dumps(judged | ({"notes": notes} if notes else {}), indent=1)
     if str(options.json) == "-":
         print(document)
     else:
         print(as_text(verdicts))
+        for note in notes:
+            print(f"note: {note} ({CONTRACT}, section 13)")
         if options.json:
             options.json.write_text(document + "\n")
     return 0 if conforms(verdicts) else 1
@@ -29,7 +32,7 @@ def _address(options: argparse.Namespace) -> tuple[str, int]:
     return host or "127.0.0.1", int(port)
 
 
-def _sequence(options: argparse.Namespace) -> Sequence[Verdict]:
+def _sequence(options: argparse.Namespace) -> tuple[Sequence[Verdict], list[str]]:
     import zmq
 
     from ..mask.curve_keys import ServerKeys
@@ -54,7 +57,7 @@ def _sequence(options: argparse.Namespace) -> Sequence[Verdict]:
         raise ConfigError(f"cannot bind: {error}") from error
     with bench:
         say(f"masks on {bench.endpoint}, MRD on {address}:{bench.port}: start the sequence")
-        return bench.run(options.idle_s)
+        return bench.run(options.idle_s), bench.notes
 
 
 def _recon(options: argparse.Namespace) -> Sequence[Verdict]:

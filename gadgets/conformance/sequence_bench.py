@@ -33,6 +33,7 @@ from ..mrd.items import Acquisition
 from ..mrd.messages import Close, Header
 from ..mrd.messages import Message as MrdMessage
 from .masks import Frames, MaskMaker
+from .physics_notes import notes
 from .sequence_rules import judge
 from .sequence_trace import TRIALS, Line, ScanTrace, ScopeTrace, Trial
 from .sockets import MaskChannel, MrdSink
@@ -109,6 +110,11 @@ class SequenceBench:
         if self._scan.scopes or self._scan.hello is not None:
             self._scans.append(self._scan)
         return judge(self._scans, keys=self._keys is not None, grace_s=self._grace_s)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the physics asks beside the rules."""
+        return notes(self._scans)
 
     # ---- events, with the instant at which they came ----------------------------------------
 

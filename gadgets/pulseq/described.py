@@ -64,7 +64,7 @@ def read_sequence(path: Path) -> Described:
         raise FileNotFoundError(f"no such file: {path}")
     sequence = pypulseq_module().Sequence()
     try:
-        sequence.read(str(path), detect_rf_use=True)
+        sequence.read(str(path), detect_rf_use=None)
         labels = sequence.evaluate_labels(evolution="adc")
     except _UNREADABLE as error:
         raise ConfigError(f"{path} cannot be read as a Pulseq file: {error}") from error

@@ -31,8 +31,8 @@ class Lobe:
         """Return the shortest lobe for the length of an area vector in cycles/m."""
         raster = limits.grad_raster_us
         steep, strong = limits.max_slew, min(limits.max_grad, _SIX_DIGITS)
-        rise = _up(1e6 * min(math.sqrt(area / steep), strong / steep), raster)
-        flat = _up(1e6 * area / strong - rise, raster)
+        rise = up(1e6 * min(math.sqrt(area / steep), strong / steep), raster)
+        flat = up(1e6 * area / strong - rise, raster)
         return cls(rise_us=rise, flat_us=max(flat, 0))
 
     @classmethod
@@ -40,7 +40,7 @@ class Lobe:
         """Return the lobe of the largest area that takes no longer than `us`."""
         raster = limits.grad_raster_us
         strong = min(limits.max_grad, _SIX_DIGITS)
-        rise = min(_up(1e6 * strong / limits.max_slew, raster), us // 2 // raster * raster)
+        rise = min(up(1e6 * strong / limits.max_slew, raster), us // 2 // raster * raster)
         return cls(rise_us=rise, flat_us=us // raster * raster - 2 * rise)
 
     def largest(self, limits: Limits) -> float:
@@ -52,7 +52,7 @@ class Lobe:
     def for_flat(cls, amplitude: float, flat_us: int, limits: Limits) -> "Lobe":
         """Return the lobe with a flat top of a length, of an amplitude in Hz/m."""
         return cls(
-            rise_us=_up(1e6 * amplitude / limits.max_slew, limits.grad_raster_us), flat_us=flat_us
+            rise_us=up(1e6 * amplitude / limits.max_slew, limits.grad_raster_us), flat_us=flat_us
         )
 
     @property
@@ -72,10 +72,6 @@ class Lobe:
 
 def up(us: float, raster: int) -> int:
     """Return the next multiple of a raster, at least one."""
-    return _up(us, raster)
-
-
-def _up(us: float, raster: int) -> int:
     return max(math.ceil(us / raster - 1e-6), 1) * raster
 
 

@@ -4,6 +4,7 @@ Times are whole microseconds until they are handed over, so that nothing drifts 
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +118,7 @@ class Pen:
                 use=pulse.use,
                 system=self._opts,
             )
-        rf = _copied(self._shapes[pulse])
+        rf = copy(self._shapes[pulse])
         rf.freq_offset = pulse.amplitude * offset_mm * 1e-3
         # the offset turns the pulse from its beginning on: at the centre that is undone
         turned = phase - 2 * np.pi * rf.freq_offset * pulse.us * 0.5e-6
@@ -173,9 +174,3 @@ class Pen:
 
     def _labels(self, labels: Mapping[str, int]) -> list[Any]:
         return [self._pp.make_label(type="SET", label=k, value=v) for k, v in labels.items()]
-
-
-def _copied(event: Any) -> Any:
-    from types import SimpleNamespace
-
-    return SimpleNamespace(**vars(event))

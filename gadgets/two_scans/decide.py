@@ -4,7 +4,7 @@ The front of the pipeline runs on the file, with the gadget, the weights, the gu
 of a live scan; its end of the mask channel is the real one, and what it would have sent is kept.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ..errors import ConfigError, IncompleteError
@@ -35,10 +35,7 @@ def decide(
     A slice whose sampler fails gets the fallback, as a live sequence would have taken it. Raises
     ConfigError where the pipeline predicts no masks, and otherwise what `hello_of` raises.
     """
-    front = [_prospective(gadget) for gadget in split(tuple(pipeline))[0]]
-    samplers = [gadget.sampler for gadget in front if isinstance(gadget, PredictMask)]
-    if len(samplers) != 1:
-        raise ConfigError(f"the pipeline has {len(samplers)} gadgets PredictMask, expected one")
+    front, sampler = _until_mask(split(tuple(pipeline))[0])
     hello = hello_of(first, acceleration=acceleration, train=train)
     models = Models("cpu")
     scan = Scan(geometry=first.geometry, models=models, masks=_link(hello))
@@ -51,7 +48,7 @@ def decide(
         raise IncompleteError(f"slices {missing[:5]} got no mask: {counts or 'lines are missing'}")
     return MaskFile(
         hello=hello,
-        sampler_sha256=str(models.get(samplers[0])[1]["sha256"]),
+        sampler_sha256=str(models.get(sampler)[1]["sha256"]),
         slices=tuple(_decided(number, masks[number], hello) for number in sorted(masks)),
     )
 
@@ -60,10 +57,13 @@ def _wanted(flags: int) -> bool:
     return bool(flags & Flag.NOISE) or is_imaging(flags)
 
 
-def _prospective(gadget: Gadget) -> Gadget:
-    if isinstance(gadget, PredictMask):
-        return replace(gadget, mode="prospective", feedback="mask_channel")
-    return gadget
+def _until_mask(front: Sequence[Gadget]) -> tuple[list[Gadget], str]:
+    """Return the gadgets that a mask needs, and its sampler: frames there are none."""
+    for number, gadget in enumerate(front):
+        if isinstance(gadget, PredictMask):
+            live = replace(gadget, mode="prospective", feedback="mask_channel")
+            return [*front[:number], live], gadget.sampler
+    raise ConfigError("the pipeline has no gadget PredictMask: no mask can be decided with it")
 
 
 def _link(hello: Hello) -> ReconLink:

@@ -10,6 +10,7 @@ an order in time.
 - `shuffled`: any line at any echo, drawn.
 - `continuous`: the echo is a continuous function of ky. Ascending bands in the calibration; beyond
   its edges the masks' lines go on with the echo that the edge has, and turn back.
+- `bands`: ascending bands of ky at one echo each, in the calibration and, by itself, in the rest.
 
 Signal that jumps from line to line makes ghosts, and signal that changes slowly blurs. What an
 order costs depends on the object, too: `mnet scan --physics tse` says it.
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from ..masks.line_plan import Bool, LinePlan
 
-Rule = Literal["linear", "centre-out", "shuffled", "continuous"]
+Rule = Literal["linear", "centre-out", "shuffled", "continuous", "bands"]
 Rows = NDArray[np.intp]
 RULES: tuple[Rule, ...] = get_args(Rule)
 IDLE = -1
@@ -55,7 +56,7 @@ class EchoOrder:
 
     def calibration(self, plan: LinePlan) -> Rows:
         """Return the calibration of a plan as shots (shots, train)."""
-        if self.rule == "continuous":
+        if self.rule in ("continuous", "bands"):
             return self._bands(plan)
         shots = self._plain(plan.calibration, plan, 0)
         return np.roll(shots, self._turn(plan), axis=1)
@@ -65,6 +66,8 @@ class EchoOrder:
         rest = mask & ~plan.calibration
         if self.rule == "continuous":
             return self._beyond(rest, plan)
+        if self.rule == "bands":
+            return _by_band(np.flatnonzero(rest), self.train)
         return np.roll(self._plain(rest, plan, 1), self._turn(plan), axis=1)
 
     def centre_echo(self, plan: LinePlan) -> int:

@@ -32,11 +32,14 @@ NOT_RUN = {
         "needs the ISMRMRD tools; tests/gadgets/host/test_stream.py runs it between pipes"
     ),
     r"tyger ": "needs a Tyger; tests/gadgets/host/test_stream.py runs its job with named pipes",
+    r"mnet (convert \S+ \S+ --seq|decide|merge|sequence .*--masks|replay both\.h5)": (
+        "needs what a scanner measured; tests/gadgets/two_scans plays the whole way"
+    ),
     r"python -m training\.pipeline .*(open|fastmri_\w+)\.json": (
         "needs images or scans that are not in the project, and days"
     ),
 }
-SLOW = re.compile(r"mnet (scan|serve|demo|doctor|replay|conformance)\b|python -m ")
+SLOW = re.compile(r"mnet (scan|serve|demo|doctor|replay|conformance|sequence)\b|python -m ")
 
 SHELL = ("sh", "bash", "shell", "console")
 _FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)

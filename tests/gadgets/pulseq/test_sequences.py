@@ -109,7 +109,7 @@ def test_no_axis_exceeds_the_limits_however_the_console_turns_the_slices(kind) -
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_slices_come_back_after_tr(platform, kind) -> None:
-    """With what a GE interpreter adds at the end of every shot; a raster and a slice off at most."""
+    """With what a GE interpreter adds after every shot; a raster and a slice off at most."""
     wanted, limits = protocol(kind), LIMITS[platform]
     excited = np.asarray(drawn(wanted, platform).calculate_kspace()[2]) * 1e3
     excited = excited + np.arange(excited.size) * limits.segment_us * 1e-3

@@ -118,6 +118,16 @@ def test_continuous_has_no_jump_near_the_centre_wherever_the_effective_echo_is(e
     assert np.abs(np.diff(measured[edge - 1 : edge + 26])).max() <= 3
 
 
+def test_bands_ascend_through_the_echoes_in_each_part_by_itself() -> None:
+    plan = plan_of(256, 4.0, 8)
+    order, mask = EchoOrder(rule="bands", train=8), mask_of(plan)
+    assert order.centre_echo(plan) == 5
+    for shots in (order.calibration(plan), order.adaptive(mask, plan)):
+        echoes = echoes_of(shots, 256)
+        assert (np.diff(echoes[echoes > 0]) >= 0).all()
+        assert np.bincount(echoes)[1:].tolist() == [len(shots)] * 8
+
+
 def test_shuffled_follows_its_seed() -> None:
     plan = plan_of(128, 2.0, 8)
     one, again, other = (
