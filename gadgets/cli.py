@@ -17,7 +17,7 @@ from .commands import recover
 from .errors import ConfigError, GadgetsError, IncompleteError
 from .files.record_folder import UNRECORDED
 from .host import logs
-from .limits.options import add_limits, limits_of
+from .limits.options import SIZES, add_limits, limits_of
 
 log = logging.getLogger(__name__)
 RAW = argparse.RawDescriptionHelpFormatter
@@ -146,6 +146,8 @@ def _parser() -> argparse.ArgumentParser:
     stream.add_argument("-i", "--input", type=Path, help="file or named pipe (default: stdin)")
     stream.add_argument("-o", "--output", type=Path, help="file or named pipe (default: stdout)")
     stream.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default auto)")
+
+    add_limits(stream, SIZES)
 
     convert = add(
         "convert",
@@ -650,6 +652,7 @@ def _stream(options: argparse.Namespace) -> int:
         load(options.config, extra=options.pipelines),
         device=options.device,
         catalogue=own_gadgets(options.gadgets) if options.gadgets else OURS,
+        limits=limits_of(options),
     )
     if not n_images:
         print("mnet stream: no image was made; the log says why", file=sys.stderr)
