@@ -20,7 +20,7 @@ from .commands import before, decide, export, merge, reading, recover, sequence,
 from .errors import ConfigError, GadgetsError, IncompleteError
 from .files.record_folder import UNRECORDED
 from .host import logs
-from .limits.options import add_limits, limits_of
+from .limits.options import SIZES, add_limits, limits_of
 
 log = logging.getLogger(__name__)
 INTERRUPTED = 130  # 128 and SIGINT, as shells have it
@@ -160,6 +160,8 @@ def _parser() -> argparse.ArgumentParser:
     stream.add_argument("-i", "--input", type=Path, help="file or named pipe (default: stdin)")
     stream.add_argument("-o", "--output", type=Path, help="file or named pipe (default: stdout)")
     stream.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default auto)")
+
+    add_limits(stream, SIZES)
 
     convert = add(
         "convert",
@@ -688,6 +690,7 @@ def _stream(options: argparse.Namespace) -> int:
         load(options.config, extra=options.pipelines),
         device=options.device,
         catalogue=own_gadgets(options.gadgets) if options.gadgets else OURS,
+        limits=limits_of(options),
     )
     if not n_images:
         print("mnet stream: no image was made; the log says why", file=sys.stderr)

@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 from ..errors import GadgetError, ProtocolError
 from ..files.noise_store import NoiseStore
 from ..files.record_writer import Record
+from ..limits.scan_size import check_line
 from ..limits.settings import Limits
 from ..mask.in_band import in_band_link
 from ..mask.messages import IN_BAND_HELLO
@@ -138,7 +139,8 @@ class ScanRun:
     def _arrived(self, message: Message | Burst) -> TypeGuard[Acquisition | Burst | Waveform]:
         """Note what was read, and say whether it goes on.
 
-        ProtocolError for what cannot be there, PeerGone if nobody takes what becomes of it.
+        ProtocolError for what cannot be there, GadgetError for a line without room, PeerGone if
+        nobody takes what becomes of it.
         """
         self.connection.check_taken()
         self.services.mask_first.wait()
@@ -153,6 +155,8 @@ class ScanRun:
         if kind not in self.stream.reads:
             one = next(message.lines()) if isinstance(message, Burst) else message
             raise ProtocolError(f"{describe(one)} came, for which the pipeline has no reader")
+        if isinstance(message, Acquisition | Burst):
+            check_line(self.geometry, message.data.shape, self.services.limits)
         if isinstance(message, Burst):
             self.ledger.burst(message)
             self.meter.lines(len(message.headers))

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import ConfigError, GadgetError, GadgetsError, ProtocolError
+from ..limits.scan_size import check_header
 from ..limits.settings import Limits
 from ..mrd.geometry import Geometry
 from ..mrd.items import Image
@@ -111,6 +112,7 @@ def _begin(
     if not isinstance(header, Header):
         raise ProtocolError(f"{describe(header)} before the MRD header")
     geometry = Geometry.parse(header.xml)
+    check_header(geometry, services.limits)
     used = {"pipeline": xml, "own_gadgets": dict(stream.own)}
     _record(connection, services, used | {"measurement_id": geometry.measurement_id})
     connection.keep(header)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from ..errors import ConfigError, GadgetError
 from ..files.mrd_stream import read_header, read_items, reader
+from ..limits.scan_size import check_header, check_line
+from ..limits.settings import Limits
 from ..mrd.geometry import Geometry
 from ..mrd.item_bytes import Read
 from ..mrd.items import Acquisition, Image, Item, Waveform
@@ -25,6 +27,8 @@ from ..pipeline.models import Models
 from ..pipeline.scan import Scan
 from .summary import Ledger, tell
 
+DEFAULT = Limits()
+
 
 def run_stream(
     read: Read,
@@ -33,6 +37,7 @@ def run_stream(
     *,
     device: str = "cpu",
     catalogue: Catalogue = OURS,
+    limits: Limits = DEFAULT,
 ) -> int:
     """Run a pipeline on a stream; return how many images were written, those of masks aside.
 
@@ -44,15 +49,25 @@ def run_stream(
         As the host does.
     """
     stream = parse_stream(xml, catalogue)
-    header, lines = imaging_space_first(read_header(read), read_items(read))
-    scan = Scan(geometry=Geometry.parse(header), models=Models(device), device=device)
+    header, items = imaging_space_first(read_header(read), read_items(read))
+    geometry = Geometry.parse(header)
+    check_header(geometry, limits)
+    scan = Scan(geometry=geometry, models=Models(device), device=device)
     ledger = Ledger()
 
     def put(message: Message) -> None:
         write(write_message(message))
 
     put(Header(header))
-    for item in chain(stream.gadgets, scan, intake(scan, _noted(lines, ledger))):
+
+    def arrived() -> Iterator[Item]:
+        for item in items:
+            if isinstance(item, Acquisition):
+                check_line(geometry, item.data.shape, limits)
+                ledger.line(item)
+            yield item
+
+    for item in chain(stream.gadgets, scan, intake(scan, arrived())):
         if isinstance(item, Image):
             if Image not in stream.writes:
                 raise GadgetError("the pipeline made an image, but lists no ImageWriter")
@@ -65,13 +80,6 @@ def run_stream(
     return ledger.n_images - ledger.n_mask_images
 
 
-def _noted(items: Iterator[Acquisition | Waveform], ledger: Ledger) -> Iterator[Item]:
-    for item in items:
-        if isinstance(item, Acquisition):
-            ledger.line(item)
-        yield item
-
-
 def run_files(
     source: Path | None,
     target: Path | None,
@@ -79,6 +87,7 @@ def run_files(
     *,
     device: str = "auto",
     catalogue: Catalogue = OURS,
+    limits: Limits = DEFAULT,
 ) -> int:
     """Run a pipeline from a file or pipe to another, or stdin and stdout; as `run_stream`.
 
@@ -98,7 +107,9 @@ def run_files(
                 out.write(data)
                 out.flush()  # an image leaves as soon as it is made
 
-            return run_stream(reader(read), write, xml, device=device, catalogue=catalogue)
+            return run_stream(
+                reader(read), write, xml, device=device, catalogue=catalogue, limits=limits
+            )
     except (FileNotFoundError, ConnectionError):
         raise
     except OSError as error:

@@ -13,6 +13,10 @@ class Limits:
     header_s: float = 60.0  # of silence until a session without MRD header ends
     scan_s: float = 900.0  # of silence until a scan ends: sequences pause
     stall_s: float = 30.0  # without taking a byte until a peer counts as gone, and its scan ends
+    matrix: int = 4096  # encoded samples along x, and rows along ky
+    coils: int = 256  # of a line
+    samples: int = 32768  # of a line; those of noise need not fit the matrix
+    memory_gb: float = 8.0  # for the image of a scan, all that is made of its lines included
 
     def __post_init__(self) -> None:
         """Refuse what is not above zero."""

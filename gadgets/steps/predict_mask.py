@@ -1,6 +1,7 @@
 """The calibration gadget: average the calibration lines over coils, run MNet, send the mask."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from mnet.sampler.guard import Guard
 from mnet.sampler.mnet import mask_of
 from mnet.weight_files import guard_of
 
+from ..errors import GadgetError
 from ..mask.messages import Hello, Scope
 from ..mask.recon_end import Unpaired
 from ..mrd.geometry import Geometry
@@ -118,6 +120,13 @@ class PredictMask(Gadget):
             acquirable[geometry.row(geometry.limit_counters)] = True
             n_rows = geometry.n_ky if self.basis == "encoded" else None
             usual = LinePlan.of(acquirable, self.acceleration, center, n_rows=n_rows)
+            if not usual.calibration.any():
+                raise GadgetError(
+                    f"PredictMask: {int(acquirable.sum())} lines can be acquired, and at an "
+                    f"acceleration of {self.acceleration:g} none of them is a calibration line: "
+                    f"expected at least {math.ceil(2 * self.acceleration)} (the limits of "
+                    "kspace_encoding_step_1 in the MRD header), or a smaller acceleration"
+                )
             return usual.narrowed(self.n_calibration) if self.n_calibration else usual
         calibration = acquirable.copy()
         acquirable[geometry.row(np.array(hello.acquirable))] = True
