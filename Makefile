@@ -1,6 +1,9 @@
 # make demo   sets up a virtual environment, runs the closed loop on sample anatomy, writes report.html
 # make test   sets up if needed, then scripts/check and scripts/test
 # make bench  every speed claim beside its peer, under 20 minutes; writes bench.json, bench.md, bench.svg
+# make torture  what a host and its readers bear: kills, cuts, fuzz, soak, concurrency, idle peers; takes hours,
+#               make torture SHORT=1 seconds
+# make audit  known faults of what is installed (pip-audit), and a list of it (sbom.json, CycloneDX)
 # make docs   the pages of docs/ as a site in site/
 # make setup  only the virtual environment
 #
@@ -19,7 +22,7 @@ ifeq ($(filter $(TORCH),cpu cuda),)
 $(error TORCH is '$(TORCH)', expected cpu or cuda)
 endif
 
-.PHONY: demo test bench docs setup clean
+.PHONY: demo test bench torture audit docs setup clean
 
 demo: setup
 	@echo "== the closed loop: host and scanner in two processes; writes report.html"
@@ -34,6 +37,14 @@ test: setup
 bench: setup
 	@echo "== benchmarks; other work on this machine distorts them"
 	$(BIN)/python -m tests.benchmarks.bench
+
+torture: setup
+	$(BIN)/python -m tests.torture $(if $(SHORT),--short)
+
+audit: setup
+	$(PIP) --quiet -c constraints.txt -e ".[$(TORCH),audit]" || { echo \
+	  "the tools of the audit are not here and cannot be loaded: is there a network?" >&2; exit 1; }
+	scripts/audit
 
 docs: setup
 	scripts/docs
