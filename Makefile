@@ -2,6 +2,9 @@
 # make test   sets up if needed, then scripts/check and scripts/test
 # make bench  every speed claim beside its peer, under 20 minutes; writes bench.json, bench.md, bench.svg
 # make gpu    where there is a CUDA device: the same numbers, whole scans, memory, times; minutes
+# make torture  what a host and its readers bear: kills, cuts, fuzz, soak, concurrency, idle peers; takes hours,
+#               make torture SHORT=1 seconds
+# make audit  known faults of what is installed (pip-audit), and a list of it (sbom.json, CycloneDX)
 # make docs   the pages of docs/ as a site in site/
 # make setup  only the virtual environment
 #
@@ -20,7 +23,7 @@ ifeq ($(filter $(TORCH),cpu cuda),)
 $(error TORCH is '$(TORCH)', expected cpu or cuda)
 endif
 
-.PHONY: demo test bench gpu docs setup clean
+.PHONY: demo test bench gpu torture audit docs setup clean
 
 demo: setup
 	@echo "== the closed loop: host and scanner in two processes; writes report.html"
@@ -40,6 +43,14 @@ gpu: setup
 	@$(BIN)/python -c "import torch, sys; torch.cuda.is_available() or sys.exit('no CUDA device: TORCH=cuda, mnet doctor')"
 	$(BIN)/python -m pytest tests/gpu -m gpu
 	$(BIN)/python -m tests.benchmarks.bench --only gpu
+
+torture: setup
+	$(BIN)/python -m tests.torture $(if $(SHORT),--short)
+
+audit: setup
+	$(PIP) --quiet -c constraints.txt -e ".[$(TORCH),audit]" || { echo \
+	  "the tools of the audit are not here and cannot be loaded: is there a network?" >&2; exit 1; }
+	scripts/audit
 
 docs: setup
 	scripts/docs

@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 from ..errors import GadgetError, ProtocolError
 from ..files.noise_store import NoiseStore
 from ..files.record_writer import Record
-from ..limits.scan_size import check_line
+from ..limits.scan_size import check_header, check_line
 from ..limits.settings import Limits
 from ..mask.in_band import in_band_link
 from ..mask.messages import IN_BAND_HELLO
@@ -99,6 +99,7 @@ class ScanRun:
             header, messages = imaging_space_first(self.header, connection.stream())
             if header is not self.header:
                 scan = replace(scan, geometry=Geometry.parse(header))
+                check_header(scan.geometry, self.services.limits)
             if heavy:
                 worker = self._open_worker(header)
             arrived: Iterator[Acquisition | Burst | Waveform] = filter(self._arrived, messages)

@@ -45,8 +45,13 @@ class Shown:
     """The values of a host, by sample name and labels."""
 
     def __init__(self, host: Host) -> None:
+        """Begin where nothing is open: the session of an earlier test may still be ending."""
         self._host = host
+        until = time.monotonic() + 20
+        while self.now()[("mnet_sessions_open",)] and time.monotonic() < until:
+            time.sleep(0.01)
         self._before = self.now()
+        assert self._before[("mnet_sessions_open",)] == 0
 
     def now(self) -> dict[tuple[str, ...], float]:
         families = text_string_to_metric_families(self._host.metrics.text().decode())

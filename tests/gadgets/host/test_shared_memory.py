@@ -224,6 +224,8 @@ def test_an_end_that_dies_within_a_message_is_an_end_of_file() -> None:
 def test_closing_twice_does_no_harm(ends: tuple[SharedMemoryPipe, SharedMemoryPipe]) -> None:
     ends[0].close()
     ends[0].close()
+    with pytest.raises(EOFError):
+        ends[1].receive()
 
 
 def test_an_unknown_item_is_refused() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gadgets.mask.binder import MaskService
-from gadgets.mask.messages import Ack, MaskMessage, Scope
+from gadgets.mask.messages import Ack, Heartbeat, MaskMessage, Scope
 from gadgets.mask.recon_end import Unpaired
 from gadgets.mask.sequence_port import SequencePort
 from tests.gadgets.helpers.mask_bench import (
@@ -252,13 +252,22 @@ def test_mask_is_repeated_until_the_ack(channel: Channel) -> None:
 
 
 def test_nobody_repeats_a_mask_after_the_deadline(channel: Channel) -> None:
-    fixed = hello(deadline_ms=120)
-    with RawPeer(channel.endpoint) as sequence, opened(channel, fixed.scan_token) as link:
+    fixed, noted = hello(deadline_ms=120), []
+
+    def note(direction: str, header: dict[str, Any]) -> None:
+        if direction == "sent" and header["kind"] == "mask":
+            noted.append(header["message_id"])
+
+    with RawPeer(channel.endpoint) as sequence, opened(channel, fixed.scan_token, note) as link:
         sequence.say(fixed)
         until(lambda: link.hello() is not None)
-        link.send(SLICE, CHOSEN, model="", reason="")
+        message_id = link.send(SLICE, CHOSEN, model="", reason="")
         until(lambda: not link.waiting())
-        sequence.hear(MaskMessage)
+        n_sent, heard = len(noted), []
+        while sum(isinstance(one, Heartbeat) for one in heard) < 2:  # long after a repeat is due
+            heard.append(sequence.hear(object))
+        assert [one.message_id for one in heard if isinstance(one, MaskMessage)] == noted
+        assert noted == [message_id] * n_sent
 
 
 def test_deadline_of_zero_uses_the_fallback_and_the_scan_goes_on(channel: Channel) -> None:

@@ -209,10 +209,26 @@ def test_missing_weights_show_before_the_first_item() -> None:
 
 
 @pytest.mark.parametrize("method", ["modl", "cg_sense", "l1_wavelet", "zero_filled"])
-def test_warming_runs_the_method(method: str) -> None:
-    scan = Scan(geometry=ONE.geometry, models=Fixed(modl=small_modl()))
+def test_warming_runs_the_method(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan, made = Scan(geometry=ONE.geometry, models=Fixed(modl=small_modl())), []
+    original = Reconstruct._image
+
+    def image(self: Reconstruct, *arguments: Any) -> Any:
+        made.append(original(self, *arguments)[0])
+        return made[-1], {}
+
+    monkeypatch.setattr(Reconstruct, "_image", image)
     Reconstruct(method=method).warm(scan)
-    CoilMaps().warm(scan)
+    assert [tuple(one.shape) for one in made] == [(32, 32)]
+    assert torch.isfinite(torch.view_as_real(made[0])).all()
+
+
+def test_warming_estimates_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    original = coil_maps._estimate
+    monkeypatch.setattr(coil_maps, "_estimate", lambda *a: made.append(original(*a)[0]))
+    CoilMaps().warm(Scan(geometry=ONE.geometry))
+    assert [one.shape for one in made] == [(2, 32, ONE.geometry.n_ky)]
 
 
 def prescan(counters: list[int], slice_: int = 0, repetition: int = 0) -> PreScan:

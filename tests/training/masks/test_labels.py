@@ -211,9 +211,13 @@ def test_labels_of_another_reconstructor_are_refused(config, tmp_path):
 
 def test_where_it_runs_is_no_setting(config):
     labels.label_cohort(replace(config, n_scans=1), three, low_pass)
+    before = labels.read_labels(Path(config.labels)).masks
     labels.label_cohort(
         replace(config, n_scans=1, backend="processes", n_workers=3, batch=2), three, low_pass
     )
+    after = labels.read_labels(Path(config.labels)).masks
+    assert list(after) == list(before) == [0]
+    assert all(map(np.array_equal, before.values(), after.values()))
 
 
 def test_a_missing_scan_is_named(config):
