@@ -83,7 +83,10 @@ def _begin(
     if not isinstance(chosen, Chosen):
         return None
     catalogue = services.catalogue()
-    xml = configure(chosen.xml, chosen.parameters, catalogue)
+    xml, unknown = configure(chosen.xml, chosen.parameters, catalogue)
+    if unknown:
+        log.warning("%s", unknown)
+        connection.remark(unknown)
     stream = parse_stream(xml, catalogue)
     header = before_stream(connection)
     if isinstance(header, Close):
