@@ -144,8 +144,9 @@ def _parser() -> argparse.ArgumentParser:
     convert = add(
         "convert",
         _convert,
-        "Convert an MRD stream, fastMRI HDF5, Siemens twix or a scan record to MRD HDF5.",
+        "Convert an MRD stream, MRD 2, fastMRI HDF5, Siemens twix or a scan record to MRD HDF5.",
         "The kind is told by content. What fastMRI and twix headers say of a patient is left out.\n"
+        "A target in .mrd2 becomes an MRD 2 stream (pip install mnet-gadgets[mrd2]).\n"
         "Twix needs pip install mnet-gadgets[twix].\n\n"
         "example: mnet convert meas_MID00358_gre.dat gre.h5",
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..errors import ConfigError
 from ..mrd.geometry import Geometry
 from .fastmri import FirstAxis
+from .mrd2 import SUFFIX, library, write_mrd2
 from .mrd_hdf5 import write_mrd
 from .source import NOTHING, open_source
 
@@ -19,7 +20,7 @@ def convert(
     header: Mapping[str, str] = NOTHING,
     overwrite: bool = False,
 ) -> str:
-    """Write what a data argument holds as MRD HDF5 and say in a sentence what was done.
+    """Write what a data argument holds as MRD HDF5, or as MRD 2 where the target is named so; say in a sentence what was done.
 
     `header` replaces what the source's header has wrong. With `overwrite` an existing target is
     replaced once the new file is whole. Raises what `open_source` raises, HeaderError where a
@@ -32,13 +33,17 @@ def convert(
         raise ConfigError(f"{target_path} exists and is kept: choose another name, or --overwrite")
     if not target_path.parent.is_dir():
         raise ConfigError(f"there is no folder {target_path.parent} to write to")
+    if target_path.suffix == SUFFIX:
+        library()  # before the source is read
     source = open_source(source_path, first_axis=first_axis, group=group, header=header)
     if header:
         Geometry.parse(source.header)  # refuses a centre outside the limits
-    write_mrd(target_path, source.header, source.acquisitions, source.waveforms)
+    second = target_path.suffix == SUFFIX
+    write = write_mrd2 if second else write_mrd
+    write(target_path, source.header, source.acquisitions, source.waveforms)
     slices = {int(line.header["slice"]) for line in source.acquisitions}
     return (
-        f"{source_path} ({source.kind}) -> {target_path} (MRD HDF5): "
+        f"{source_path} ({source.kind}) -> {target_path} ({'MRD 2' if second else 'MRD HDF5'}): "
         f"{len(source.acquisitions)} acquisitions in {len(slices)} slices, "
         f"{len(source.waveforms)} waveforms"
     )
