@@ -166,9 +166,10 @@ def _parser() -> argparse.ArgumentParser:
     convert = add(
         "convert",
         _convert,
-        "Convert an MRD stream, fastMRI HDF5, Siemens twix or a scan record to MRD HDF5.",
+        "Convert an MRD stream, MRD 2, fastMRI HDF5, Siemens twix or a scan record to MRD HDF5.",
         "The kind is told by content. What a header says of a patient, a place or a day is left\n"
         "out, and only you can read what is written.\n"
+        "A target in .mrd2 becomes an MRD 2 stream (pip install mnet-gadgets[mrd2]).\n"
         "Twix needs pip install mnet-gadgets[twix].\n\n"
         "example: mnet convert meas_MID00358_gre.dat gre.h5",
     )
@@ -452,6 +453,8 @@ def _at_end_of_stdin(stop: SimpleQueue[None]) -> None:
     while os.read(0, 4096):
         pass
     stop.put(None)
+
+
 def _monitor(options: argparse.Namespace) -> Any:
     if options.monitor_port is None:
         return None

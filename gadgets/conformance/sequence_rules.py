@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+from ..mask.agreement import disagreement
 from ..mask.messages import Hello, MaskMessage, NackReason
 from ..mrd.header_layouts import Flag
 from .sequence_trace import Line, ScanTrace, ScopeTrace, Trial
@@ -38,6 +39,10 @@ OVERSIZED = _rule("oversized", "2", "A header over 16 KiB gets error(oversized),
 MALFORMED = _rule("malformed", "2", "A broken message gets error(malformed), the scan goes on.")
 RESTART = _rule("restart", "8", "When the binder restarts in mid-scan, the fallback serves.")
 WRONG_KEY = _rule("wrong-key", "9", "A host with another key hears nothing; the fallback serves.")
+
+
+_OFF = 1.5  # deadlines by which a look may come late at most
+_TICK_S = 0.005  # that a scheduler may take of any deadline
 
 
 def judge(scans: Scans, *, keys: bool, grace_s: float) -> list[Verdict]:
@@ -110,11 +115,9 @@ def _hello(scans: Scans) -> Faults:
             yield "the hello came after the first line"
         if geometry is None:
             continue
-        if hello.center != geometry.center:
-            yield f"hello has center {hello.center}, the MRD header {geometry.center}"
-        outside = sorted(set(hello.acquirable) - set(geometry.limit_counters.tolist()))
-        if outside:
-            yield f"acquirable lines {outside[:5]} are outside the limits of the MRD header"
+        wrong = disagreement(hello, geometry)
+        if wrong:
+            yield wrong
 
 
 def _token(scans: Scans) -> Faults:
@@ -231,7 +234,8 @@ def _deadline(scans: Scans, grace_s: float) -> Faults:
         if not applied.fallback or applied.counters != hello.fallback:
             yield f"{_at(trace)}: no mask was sent, but `applied` is not the fallback"
         waited, deadline = at - trace.calibrated_at, hello.deadline_ms / 1000
-        if abs(waited - deadline) > grace_s:
+        # three times a short deadline is no transport, whatever the grace
+        if abs(waited - deadline) > min(grace_s, max(_OFF * deadline, _TICK_S)):
             yield (
                 f"{_at(trace)}: `applied` came {1e3 * waited:.0f} ms after the last calibration "
                 f"line, the deadline is {hello.deadline_ms:g} ms"

@@ -18,7 +18,6 @@ _MARKS: tuple[tuple[int, bytes, str, str], ...] = (
         "a MATLAB file",
         "save k-space with -v7.3, and see fastMRI's layout",
     ),
-    (0, b"yardl", "MRD 2", "MRD 1 (ISMRMRD) is read: write that, HDF5 or a stream"),
     (0, b"PK\x03\x04", "a ZIP archive", "unpack it"),
     (0, b"\x1f\x8b", "a gzip archive", "unpack it"),
     (0, b"# === DATA DESCRIPTION FILE", "Philips raw data", _PHILIPS),

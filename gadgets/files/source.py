@@ -15,6 +15,7 @@ from .foreign import foreign
 from .hdf5 import is_hdf5
 from .hdf5_process import read_apart
 from .kspace_file import InMemory, KspaceFile
+from .mrd2 import MAGIC, read_mrd2
 from .mrd_hdf5 import MrdFile, read_images, write_images, write_mrd
 from .mrd_stream import LOOK, MrdStreamFile, is_pipe, is_stream, read_header, read_items, reader
 from .scan_record import is_record, read_record
@@ -24,7 +25,7 @@ __all__ = ["Source", "open_kspace", "open_source", "read_images", "write_images"
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 EXPECTED = (
-    "MRD HDF5 (a group with xml and data), an MRD stream, fastMRI HDF5 (/kspace), Siemens twix or "
+    "MRD HDF5 (a group with xml and data), an MRD stream, MRD 2, fastMRI HDF5 (/kspace), Siemens twix or "
     "the folder of a scan record"
 )
 
@@ -33,7 +34,7 @@ EXPECTED = (
 class Source:
     """The content of a file: an MRD header and what follows it, in file order."""
 
-    kind: str  # "MRD HDF5", "MRD stream", "fastMRI HDF5", "Siemens twix" or "scan record"
+    kind: str  # "MRD HDF5", "MRD stream", "MRD 2", "fastMRI HDF5", "Siemens twix" or "scan record"
     header: bytes  # XML
     acquisitions: Sequence[Acquisition]
     waveforms: Sequence[Waveform] = ()
@@ -117,6 +118,9 @@ def _opened(path: Path) -> KspaceFile:
         return _from_pipe(path)
     with path.open("rb") as file:
         start = file.read(LOOK)
+    if start.startswith(MAGIC):
+        header, lines, waves = read_mrd2(path)
+        return InMemory(kind="MRD 2", path=path, header=header, acquisitions=lines, waves=waves)
     if is_stream(start):
         return MrdStreamFile.of(path)
     if is_twix(path):

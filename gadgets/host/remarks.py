@@ -28,19 +28,25 @@ _WHY = {
 }
 
 
-def remarks(ledger: Ledger, counts: Mapping[str, int], geometry: Geometry) -> str:
-    """Return what of a scan did not become an image and why, one sentence a line; "" if nothing."""
+def remarks(
+    ledger: Ledger, counts: Mapping[str, int], geometry: Geometry, *, makes_images: bool
+) -> str:
+    """Return what of a scan did not become an image and why, one sentence a line; "" if nothing.
+
+    Of a pipeline that `makes_images`, slices without one are named.
+    """
     said = [*geometry.notes]
     for what, n in sorted(counts.items()):
         if n:
             why = f": {_WHY[what]}" if what in _WHY else ""
             said.append(f"{n} {what}{why}")
-    said += _missing(ledger, geometry)
+    if makes_images:
+        said += _missing(ledger, geometry)
     lost = [mask for mask in ledger.masks if not mask.sent and not mask.enforced]
     reasons = sorted({mask.reason for mask in lost} - {"predicted"})
     if reasons:
         said.append(f"{len(lost)} masks reached no sequence: {', '.join(reasons)}")
-    if ledger.received and ledger.n_images == ledger.n_mask_images:
+    if makes_images and ledger.received and ledger.n_images == ledger.n_mask_images:
         said.append("no image was made")
     return "\n".join(said)
 

@@ -203,7 +203,11 @@ class ScanRun:
         self.meter.counts(counts)
         tell(self.ledger, counts)
         if not self.connection.failed:  # an error says more
-            self.connection.remark(remarks(self.ledger, counts, self.geometry))
+            heavy = any(gadget.heavy for gadget in self.stream.gadgets)
+            makes_images = heavy and Image in self.stream.writes
+            self.connection.remark(
+                remarks(self.ledger, counts, self.geometry, makes_images=makes_images)
+            )
         if self.connection.record is not None:
             found = summary(self.geometry, self.ledger, counts, started, error)
             self.connection.record.finish({**found, **self.used})

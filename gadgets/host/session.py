@@ -102,7 +102,10 @@ def _begin(
     if not isinstance(chosen, Chosen):
         return None
     catalogue = services.catalogue()
-    xml = configure(chosen.xml, chosen.parameters, catalogue)
+    xml, unknown = configure(chosen.xml, chosen.parameters, catalogue)
+    if unknown:
+        log.warning("%s", unknown)
+        connection.remark(unknown)
     stream = parse_stream(xml, catalogue)
     if chosen.inline or chosen.parameters:
         check_weights(stream.gadgets, () if chosen.inline else parse(chosen.xml, catalogue))

@@ -98,37 +98,44 @@ def parse_stream(xml: str | bytes, catalogue: Catalogue = OURS) -> Stream:
     )
 
 
-def configure(xml: str, parameters: Mapping[str, str], catalogue: Catalogue = OURS) -> str:
+def configure(
+    xml: str, parameters: Mapping[str, str], catalogue: Catalogue = OURS
+) -> tuple[str, str]:
     """Set properties of the gadgets inside a pipeline's external node.
 
-    A parameter is a property that one of the gadgets has, or `Class.property`.
+    A parameter is a property that one of the gadgets has, or `Class.property`. Returns the pipeline
+    and a sentence on parameters that no gadget has, "" where there are none: a scanner's protocol
+    may carry parameters of other programs.
 
     Raises
     ------
     ConfigError
-        If no gadget, or more than one, has such a property; all of them are listed at once.
+        If more than one gadget has such a property; all of them are listed at once.
     """
     if not parameters:
-        return xml
+        return xml, ""
     root = ElementTree.fromstring(xml)
     places = {
         (node.get("class", ""), name): node
         for node in root.iterfind("stream/external/configuration/gadget")
         for name in annotations(catalogue.kind(node.get("class", "")))
     }
-    problems = []
+    problems, strange = [], []
     for key, value in parameters.items():
         found = [place for place in places if key in (place[1], ".".join(place))]
         if len(found) == 1:
             _set_property(places[found[0]], found[0][1], value)
-        else:
+        elif found:
             problems.append(f"{key} ({len(found)} gadgets have it)")
+        else:
+            strange.append(key)
+    known = ", ".join(sorted(".".join(place) for place in places))
     if problems:
-        known = ", ".join(sorted(".".join(place) for place in places))
         raise ConfigError(
             f"parameters that do not belong to one gadget: {', '.join(problems)}; known: {known}"
         )
-    return ElementTree.tostring(root, encoding="unicode")
+    unknown = f"parameters that the pipeline does not know: {', '.join(strange)}; it knows {known}"
+    return ElementTree.tostring(root, encoding="unicode"), unknown if strange else ""
 
 
 def _set_property(gadget: ElementTree.Element, name: str, value: str) -> None:

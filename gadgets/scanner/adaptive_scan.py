@@ -146,7 +146,9 @@ def adaptive_scan(
         )
     sequence = _sequence(plan, sampler, options, order)
     before = set() if records is None else {path.name for path in records.glob("*")}
-    played, wire = play(source, sequence, address, options.config, on_slice, lines)
+    played, wire = play(
+        source, sequence, address, options.config, on_slice, lines, must_answer=True
+    )
     volume = _volume(frames, plan, source)
     by_key = {p.key: p for p in played}
     applied = [by_key[f.key.slice, f.key.repetition] for f in frames]

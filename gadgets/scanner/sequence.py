@@ -80,15 +80,18 @@ def play(
     config: str,
     on_slice: Callable[[Played], None] | None = None,
     lines: Lines | None = None,
+    *,
+    must_answer: bool = False,
 ) -> tuple[list[Played], list[Image]]:
     """Run the closed loop; returns what was applied and the images that came back.
 
-    Without `lines` those of the file are sent.
+    Without `lines` those of the file are sent. Where nobody is at the mask endpoint, every slice is
+    measured with the fallback, unless somebody `must_answer`.
 
     Raises
     ------
     PeerError
-        If the host reports an error.
+        If the host reports an error, or nobody answers who must.
     """
     geometry = source.geometry
     token = str(uuid.uuid4())
@@ -102,7 +105,8 @@ def play(
         ) as port,
         MrdClient(address.host, address.port) as client,
     ):
-        answered(port, address.mask_endpoint)
+        if must_answer:
+            answered(port, address.mask_endpoint)
         client.start(config, header)
         ready = port.wait_ready(sequence.ready_timeout_s)
         lines = RecordedLines(source.acquisitions, geometry) if lines is None else lines

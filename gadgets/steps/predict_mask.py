@@ -21,6 +21,7 @@ from mnet.sampler.mnet import mask_of
 from mnet.weight_files import guard_of
 
 from ..errors import GadgetError
+from ..mask.agreement import disagreement
 from ..mask.messages import Hello, Scope
 from ..mask.recon_end import Unpaired
 from ..mrd.geometry import Geometry
@@ -342,13 +343,3 @@ def _fallback(model: nn.Module, z: Tensor, plan: LinePlan, coils: Tensor) -> Boo
 def _belongs(line: Acquisition | Burst) -> bool:
     flags, encoding = flags_of(line.header), int(line.header["encoding_space_ref"])
     return is_imaging(flags) and encoding == 0
-
-
-def disagreement(hello: Hello, geometry: Geometry) -> str:
-    """Say where a hello contradicts the MRD header, "" where it does not."""
-    if hello.center != geometry.center:
-        return f"hello has center {hello.center}, the MRD header {geometry.center}"
-    outside = sorted(set(hello.acquirable) - set(geometry.limit_counters.tolist()))
-    if outside:
-        return f"hello has acquirable lines {outside[:5]} outside the limits of the MRD header"
-    return ""

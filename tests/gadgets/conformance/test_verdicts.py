@@ -1,6 +1,7 @@
 """The test bench for sequences: it passes sound ends, and each rule fails its own broken one."""
 
 import json
+import struct
 import sys
 import threading
 import uuid
@@ -87,6 +88,20 @@ class OtherCentre(Sound):
         super().say(kind, payload, **(fields | ({"center": 30} if kind == "hello" else {})))
 
 
+class OtherWindow(Sound):
+    """Its MRD header allows a line more than its hello."""
+
+    def send(self, number: int, body: bytes) -> None:
+        if number == client.HEADER:
+            last = f"<maximum>{client.N_KY - 1}</maximum><center>".encode()
+            xml = body[4:].replace(
+                last, last.replace(b"%d" % (client.N_KY - 1), b"%d" % client.N_KY)
+            )
+            xml = xml.replace(b"<y>%d</y>" % client.N_KY, b"<y>%d</y>" % (client.N_KY + 2), 1)
+            body = struct.pack("<I", len(xml)) + xml
+        super().send(number, body)
+
+
 class TokenOfAnotherScan(Sound):
     def hello(self) -> None:
         super().hello()
@@ -159,6 +174,12 @@ class Dawdler(Sound):
         return decided
 
 
+class ThreeDeadlines(Sound):
+    def decide(self, scope: tuple[int, int]) -> Any:
+        threading.Event().wait(2 * self.deadline_ms / 1000)
+        return super().decide(scope)
+
+
 class TakesLateMasks(Sound):
     def refusal(self, header: Any, scope: Any, *rest: Any) -> Any:
         self.applied.pop(scope, None)
@@ -209,6 +230,7 @@ class NoScanWithoutMasks(Sound):
 
 DEFECTS: list[tuple[str, type[client.Sequence], tuple[Trial, ...]]] = [
     ("hello", OtherCentre, ("ordinary",)),
+    ("hello", OtherWindow, ("ordinary",)),
     ("token", TokenOfAnotherScan, ("ordinary",)),
     ("calibration-first", AdaptiveLineFirst, ("ordinary",)),
     ("applied", SilentAboutMasks, ("ordinary",)),
@@ -230,11 +252,23 @@ DEFECTS: list[tuple[str, type[client.Sequence], tuple[Trial, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "broken", "trials"), DEFECTS, ids=[rule for rule, *_ in DEFECTS])
+@pytest.mark.parametrize(
+    ("rule", "broken", "trials"), DEFECTS, ids=[kind.__name__ for _, kind, _ in DEFECTS]
+)
 def test_a_rule_fails_the_sequence_that_breaks_it(
     rule: str, broken: type[client.Sequence], trials: tuple[Trial, ...]
 ) -> None:
     assert check(broken, trials)[rule].status == "fail"
+
+
+def test_three_times_the_deadline_fails_whatever_the_grace() -> None:
+    with (
+        SequenceBench(ANYWHERE, 0, grace_s=10.0, trials=("silence",)) as bench,
+        running(bench, ThreeDeadlines, n_slices=1),
+    ):
+        found = {v.rule.name: v for v in bench.run(5.0)}["fallback-at-deadline"]
+    assert found.status == "fail"
+    assert "the deadline is 200 ms" in found.detail
 
 
 def test_the_defects_cover_every_rule_but_that_of_the_keys_and_the_sound_client_keeps_all() -> None:

@@ -24,7 +24,6 @@ FILES = {
         b"MATLAB 5.0 MAT-file, Platform: GLNXA64" + bytes(200),
         r"is a MATLAB file: save k-space with -v7\.3",
     ),
-    "mrd2": (b"yardl" + struct.pack("<I", 1) + bytes(500), r"is MRD 2: MRD 1 \(ISMRMRD\) is read"),
     "zip": (b"PK\x03\x04" + bytes(500), "is a ZIP archive: unpack it"),
     "gzip": (b"\x1f\x8b\x08" + bytes(500), "is a gzip archive: unpack it"),
     "list": (b"# === DATA DESCRIPTION FILE ====\n", "is Philips raw data: convert it with philips"),

@@ -216,7 +216,11 @@ def test_truncated_and_missing_files_end_with_a_message_and_a_status(
     broken.write_bytes(whole.read_bytes()[:20000])
     assert main(["convert", str(broken), str(tmp_path / "out.h5")]) == 1
     assert "broken.h5" in capsys.readouterr().err
-    assert main(["scan", str(tmp_path / "none.h5")]) == 1
-    assert "none.h5" in capsys.readouterr().err
-    assert main(["replay", str(whole), "--host", "nonsense"]) == 1
-    assert "HOST:PORT" in capsys.readouterr().err
+    for words, said in (
+        (["scan", str(tmp_path / "none.h5")], "none.h5"),
+        (["replay", str(whole), "--host", "nonsense"], "HOST:PORT"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == 2
+        assert said in capsys.readouterr().err

@@ -60,19 +60,30 @@ def test_json_that_cannot_be_meant_is_an_error(text: str) -> None:
 
 
 def test_parameters_become_properties_of_the_one_gadget_that_has_them() -> None:
-    xml = configure(load("cg_sense.xml"), {"lam": "0.125", "Reconstruct.n_iterations": "3"})
+    xml, unknown = configure(
+        load("cg_sense.xml"), {"lam": "0.125", "Reconstruct.n_iterations": "3"}
+    )
+    assert not unknown
     (got,) = (gadget for gadget in parse(xml) if isinstance(gadget, Reconstruct))
     assert (got.lam, got.n_iterations) == (0.125, 3)
     assert [type(g) for g in parse(xml)] == [type(g) for g in parse(load("cg_sense.xml"))]
 
 
-def test_parameters_that_no_gadget_has_are_listed_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"sharpness.*, speed.*known: .*Reconstruct\.lam"):
-        configure(load("cg_sense.xml"), {"sharpness": "1", "speed": "2"})
+def test_parameters_that_no_gadget_has_are_listed_at_once_and_the_others_set() -> None:
+    values = {"sharpness": "1", "lam": "0.125", "speed": "2"}
+    xml, unknown = configure(load("cg_sense.xml"), values)
+    assert xml == configure(load("cg_sense.xml"), {"lam": "0.125"})[0]
+    assert unknown.startswith("parameters that the pipeline does not know: sharpness, speed; it")
+    assert "Reconstruct.lam" in unknown
+
+
+def test_a_parameter_of_several_gadgets_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"n_calibration \(2 gadgets have it\)"):
+        configure(load("adaptive_modl.xml"), {"n_calibration": "8"})
 
 
 def test_no_parameters_leave_the_pipeline_as_it_is() -> None:
-    assert configure(load("cg_sense.xml"), {}) == load("cg_sense.xml")
+    assert configure(load("cg_sense.xml"), {}) == (load("cg_sense.xml"), "")
     assert request("cg_sense.xml", None) == Request(module="cg_sense")
 
 
@@ -124,12 +135,17 @@ def test_json_after_the_header_replaces_name_and_properties(
     assert int(image.header["image_series_index"]) != SERIES_MASK
 
 
-def test_unknown_modules_and_parameters_are_refused(address: Address, scan: list[Message]) -> None:
+def test_unknown_modules_are_refused_and_unknown_parameters_told(
+    address: Address, scan: list[Message]
+) -> None:
     assert "no pipeline 'invertcontrast.xml'" in error(
         talk(address, ConfigFile("invertcontrast"), *scan)
     )
     text = Text(parameters(sharpness=3))
-    assert "sharpness" in error(talk(address, ConfigFile("zero_filled"), scan[0], text, *scan[1:]))
+    heard = talk(address, ConfigFile("zero_filled"), scan[0], text, *scan[1:])
+    assert any(isinstance(message, Image) for message in heard)
+    said = [message.text for message in heard if isinstance(message, Text)]
+    assert said[0].startswith("WARNING: parameters that the pipeline does not know: sharpness;")
 
 
 def test_a_client_does_not_learn_which_files_the_host_has(

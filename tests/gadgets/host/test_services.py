@@ -24,6 +24,7 @@ from gadgets.mrd.messages import (
     Header,
     Query,
     Response,
+    Text,
 )
 from gadgets.pipeline.build import load
 from gadgets.scanner.replay import replay
@@ -101,8 +102,9 @@ def test_stored_noise_gives_the_image_that_noise_in_the_stream_gives(
     session(address, NOISE_SCAN, header("EARLIER"), readout, Close())
 
     def pixels(head: Header, items: list[Acquisition]) -> Floats:
-        image, end = session(address, chain, head, *items, Close())
+        image, *said, end = session(address, chain, head, *items, Close())
         assert isinstance(image, Image)
+        assert all("without the noise" in one.text for one in said if isinstance(one, Text))
         assert end == Close()
         return image.data.astype(np.float32)
 
