@@ -173,6 +173,7 @@ def _described(folder: Path) -> str:
 
 def _recovered(folder: Path, options: argparse.Namespace) -> str:
     """Reconstruct a record, and note it in its summary; returns what was made."""
+    from ..files.record_writer import SUMMARY
     from ..files.scan_record import read_summary
     from ..files.source import write_images
     from ..pipeline.build import load
@@ -191,11 +192,11 @@ def _recovered(folder: Path, options: argparse.Namespace) -> str:
     if images:
         (folder / IMAGES).unlink(missing_ok=True)
         write_images(folder / IMAGES, images, "mnet")
-    part = folder / "scan.part"
+    part = (folder / SUMMARY).with_suffix(".part")
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(summary | {"state": RECOVERED, "images": len(images)}, file, indent=1)
         file.write("\n")
-    os.replace(part, folder / "scan.json")
+    os.replace(part, folder / SUMMARY)
     where = f" in {folder / IMAGES}" if images else ", no slice is complete"
     others = f"; {n_others} masks are others than then: the weights have changed"
     return f"{len(images)} images{where}" + (others if n_others else "")

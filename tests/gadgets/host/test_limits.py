@@ -18,6 +18,7 @@ from gadgets.host import serve as serve_module
 from gadgets.host.child_host import Address
 from gadgets.host.serve import Host
 from gadgets.host.session import PARENT
+from gadgets.host.worker_handle import IN_FLIGHT
 from gadgets.limits.admission import FILES_OF_A_SESSION, FILES_OF_THE_HOST, make_room_for_files
 from gadgets.limits.settings import Limits
 from gadgets.limits.waiting import prepare
@@ -172,6 +173,11 @@ def test_files_are_made_room_for_or_the_host_does_not_start() -> None:
         with pytest.raises(ConfigError, match=r"need \d+ open files, and \d+ are allowed"):
             make_room_for_files(hard)
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == needed
+
+
+def test_a_session_is_counted_with_every_item_that_may_wait_for_the_worker() -> None:
+    socket_and_record = 4
+    assert IN_FLIGHT + socket_and_record <= FILES_OF_A_SESSION
 
 
 def test_the_files_of_the_default_sessions_fit_what_systems_allow_without_asking() -> None:

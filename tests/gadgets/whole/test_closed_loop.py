@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gadgets.cli import main
-from gadgets.files.scan_record import read_record
+from gadgets.files.scan_record import read_record, read_summary
 from gadgets.host.child_host import Address
 from gadgets.host.serve import Host
 from gadgets.mask.messages import Scope
@@ -46,7 +46,7 @@ def newest(records: Path) -> Path:
 
 def summary(folder: Path) -> dict:
     until = time.monotonic() + 10
-    while not (folder / "scan.json").exists() and time.monotonic() < until:
+    while read_summary(folder).get("state", "running") == "running" and time.monotonic() < until:
         time.sleep(0.01)
     return json.loads((folder / "scan.json").read_text())
 
