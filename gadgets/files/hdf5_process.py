@@ -135,11 +135,11 @@ def _end(sock: socket.socket, process: "subprocess.Popen[bytes]", parent: int) -
 
 def allow_memory(n_bytes: int) -> None:
     """Let this process take so much more, up to half of the machine's; only a child is limited."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft == resource.RLIM_INFINITY:
         return
     half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    resource.setrlimit(resource.RLIMIT_AS, (max(soft, min(soft + n_bytes, half)), hard))
+    _lower(resource.RLIMIT_AS, max(soft, min(soft + n_bytes, half)))
 
 
 def serve(sock: socket.socket) -> None:
@@ -183,12 +183,15 @@ def _run(question: Json) -> tuple[Json, Sequence[Piece]]:
 def _limit(cpu_s: float, memory: int) -> None:
     """Limit what one question may take, beside what is taken already."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    seconds = int(used.ru_utime + used.ru_stime + cpu_s) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, hard))
+    _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + cpu_s) + 1)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + memory, hard))
+    _lower(resource.RLIMIT_AS, pages * os.sysconf("SC_PAGE_SIZE") + memory)
+
+
+def _lower(what: int, soft: int) -> None:
+    """Set a limit, below that of whoever started this process."""
+    _, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 def _packed(pieces: Sequence[Piece]) -> tuple[list[Json], int | None]:

@@ -180,7 +180,7 @@ def _file_targets(folder: Path) -> Iterator[Target]:
         read=read_scan,
         errors=(GadgetsError,),
         full=20_000,
-        short=15,
+        short=6,
         slow_s=90,
     )
     record = folder / "record"

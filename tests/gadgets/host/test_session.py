@@ -98,3 +98,16 @@ def test_a_parent_is_told_of_a_slice_whose_lines_came_together_and_not_all() -> 
         messages = Link(near).rest()
     assert "lines are missing in 1 images" in failed(messages)
     assert "the first is of slice 1" in str(failures[0])
+
+
+def test_lines_before_the_header_are_an_error_that_names_them() -> None:
+    scan = scanned()
+    near, far = socket.socketpair()
+    with near, served(far, services(), CLIENT) as failures:
+        for message in (ConfigFile("cg_sense.xml"), scan.lines()[0], Header(scan.header), Close()):
+            near.sendall(write_message(message))
+        told, end = heard(near)
+    assert isinstance(told, Text)
+    assert "message 1008 ACQUISITION before the MRD header" in told.text
+    assert isinstance(end, Close)
+    assert len(failures) == 1

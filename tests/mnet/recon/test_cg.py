@@ -3,6 +3,7 @@ import torch
 
 from mnet.physics import sense
 from mnet.recon import cg
+from mnet.recon.linear import cg_sense
 from tests.mnet.helpers.operator_checks import random_like
 
 LAM = torch.tensor(0.3, dtype=torch.float64)
@@ -116,3 +117,12 @@ def test_a_small_lambda_at_full_sampling_returns_the_measured_image():
     kspace = sense.forward(truth, p["csm"], full)
     x = converged(p["prior"], torch.tensor(1e-9, dtype=torch.float64), full, kspace, p["csm"])
     torch.testing.assert_close(x, truth, rtol=1e-7, atol=1e-7)
+
+
+def test_cg_sense_weighs_the_image_with_two_hundredths_unless_told() -> None:
+    p = problem(4, 6)
+    given = p["kspace"], p["csm"], p["mask"]
+    expected = dense_solution({**p, "prior": torch.zeros_like(p["prior"])}, 0.02)
+    found = cg_sense(*given, n_iterations=200, tolerance=1e-14)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    assert torch.equal(cg_sense(*given), cg_sense(*given, n_iterations=30, tolerance=1e-5))
