@@ -5,17 +5,18 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mnet.masks.densities import low_pass
 from mnet.masks.line_plan import Bool, LinePlan
 from mnet.sampler.choosing import Choosing
 from mnet.sampler.experts import MNetExperts
-from mnet.sampler.features import N_COIL_POINTS, coil_features, coil_points, line_features
+from mnet.sampler.features import N_COIL_POINTS, coil_features, coil_points, seen_of
 from mnet.sampler.guard import Guard
 from mnet.sampler.mnet import mask_of
 from mnet.weight_files import guard_of
@@ -33,6 +34,7 @@ from ..pipeline.scan import Scan
 from .readout import to_hybrid
 
 log = logging.getLogger(__name__)
+Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(slots=True)
@@ -40,18 +42,16 @@ class _Scope:
     """One slice (of one repetition) on its way to a mask."""
 
     lines: dict[int, Complex] = field(default_factory=dict)  # calibration, by counter
-    features: dict[int, Tensor] = field(default_factory=dict)
-    coils: dict[int, Tensor] = field(default_factory=dict)  # what is needed of the coils' lines
+    features: dict[int, Floats] = field(default_factory=dict)
+    coils: dict[int, Complex] = field(default_factory=dict)  # what is needed of the coils' lines
     held: list[Acquisition] = field(default_factory=list)  # retrospective: before the decision
     mask: Mask | None = None
 
-    @torch.inference_mode()
     def add(self, counter: int, line: Complex) -> None:
         """Take in a calibration line, and what of the decision can be done before the last one."""
-        tensor = torch.from_numpy(line)
         self.lines[counter] = line
-        self.features[counter] = line_features(tensor)
-        self.coils[counter] = tensor[:, coil_points(line.shape[-1])]
+        self.features[counter] = seen_of(line)
+        self.coils[counter] = line[:, coil_points(line.shape[-1]).numpy()]
 
 
 @dataclass(slots=True)
@@ -222,10 +222,10 @@ class PredictMask(Gadget):
         hello, wanted = plan.hello, plan.calibration.tolist()
         with scan.mask_first.deciding():
             z, coils = (
-                torch.stack([known[counter] for counter in wanted], dim=-1)[None]
+                torch.from_numpy(np.stack([known[counter] for counter in wanted], axis=-1)[None])
                 for known in (scope.features, scope.coils)
             )
-            rows, reason, words = self._predict(scan, z, plan.lines, coils, plan.guard)
+            rows, reason, words, seen = self._predict(scan, z, plan.lines, coils, plan.guard)
             counters = scan.geometry.counter(np.flatnonzero(rows))
             predicted = reason == "predicted"
             sent = False
@@ -247,8 +247,8 @@ class PredictMask(Gadget):
             guard=words,
             seconds=time.monotonic() - received,
         )
-        if predicted and not words:  # told after the time was taken, and when the mask has left
-            mask = replace(mask, choice=self._explain(scan, z, plan.lines, coils))
+        if seen is not None and not words:  # told after the time was taken, when the mask has left
+            mask = replace(mask, choice=self._explain(scan, z, plan.lines, seen))
         log.info(
             "slice %d: mask of %d lines in %.1f ms, %s",
             key.slice,
@@ -260,13 +260,13 @@ class PredictMask(Gadget):
         return mask
 
     @torch.inference_mode()
-    def _explain(self, scan: Scan, z: Tensor, plan: LinePlan, lines: Tensor) -> str:
-        """Say which mask a sampler chose and why, where it can."""
+    def _explain(self, scan: Scan, z: Tensor, plan: LinePlan, seen: Tensor) -> str:
+        """Say which mask a sampler chose from features and coil features, and why, if it can."""
         model: nn.Module = scan.models.get(self.sampler)[0]
         if not isinstance(model, Choosing):
             return ""
         device = scan.models.device
-        return model.explain(z.to(device), plan, coil_features(lines).to(device))[0]
+        return model.explain(z.to(device), plan, seen.to(device))[0]
 
     def _rehearse(self, scan: Scan, plan: LinePlan, guard: Guard | None) -> None:
         """Predict from nothing, so that what a plan needs once is there when a mask is due."""
@@ -279,11 +279,12 @@ class PredictMask(Gadget):
 
     def _predict(
         self, scan: Scan, z: Tensor, plan: LinePlan, lines: Tensor, guard: Guard | None
-    ) -> tuple[Bool, str, str]:
+    ) -> tuple[Bool, str, str, Tensor | None]:
         """Return the mask over rows, and "predicted" or why it is only the best fixed mask.
 
         From the features of the calibration lines, and these (1, coils, x, lines) themselves. And
-        why the guard, if there is one, took the fallback, "" where it did not.
+        why the guard, if there is one, took the fallback, "" where it did not; and the coil
+        features (1, 19), None where the sampler failed.
         """
         model: nn.Module = scan.models.get(self.sampler)[0]
         try:
@@ -292,14 +293,14 @@ class PredictMask(Gadget):
                 words = "" if guard is None else guard.verdict(z, plan, seen)
                 there, coils = z.to(scan.models.device), seen.to(scan.models.device)
                 if words:
-                    return _fallback(model, there, plan, coils), "predicted", words
+                    return _fallback(model, there, plan, coils), "predicted", words, seen
                 logits = model(there, plan, coils)
             if not torch.isfinite(logits).all():
                 raise ValueError("logits are not finite")
-            return mask_of(logits[0], plan), "predicted", ""
+            return mask_of(logits[0], plan), "predicted", "", seen
         except (RuntimeError, ValueError) as error:  # of torch or of the model: the scan goes on
             log.exception("the sampler failed")
-            return _fixed(model, plan), f"sampler failed: {error}", ""
+            return _fixed(model, plan), f"sampler failed: {error}", "", None
 
     def _send(self, scan: Scan, key: ImageKey, counters: Ints) -> tuple[bool, str]:
         """Send the mask to the sequence that this scan is paired with, or say why not."""

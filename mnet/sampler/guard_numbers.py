@@ -89,7 +89,7 @@ def _image(z: Tensor) -> Tensor:
 
 
 def _echo(z: Tensor) -> float:
-    power = power_of(fourier(torch.complex(z[0], z[1]), -2)).sum(-1).numpy()
+    power = power_of(fourier(torch.complex(z[0], z[1]), -2).numpy()).sum(-1)
     n = max(1, power.size // END)
     ends = power[:n].sum(), power[-n:].sum()
     return _log(min(ends) / max(ends))

@@ -129,29 +129,48 @@ class Body(nn.Module):
         return embedding
 
 
-def batched_embeddings(bodies: Sequence[Body], image: Tensor, numbers: Tensor) -> Tensor:
-    """Return `Body.embedding` of every body: (bodies, batch, n_embedding).
+Stack = tuple[Tensor, Tensor]  # weights (layers, out, in) and biases (layers, 1, out)
 
-    One matrix product a layer instead of one a body: a mask is due within milliseconds.
+
+class BatchedBodies:
+    """Several bodies that see the same, as one matrix product a layer: a mask is due at once.
+
+    It copies their weights, so make it anew when these change.
     """
-    shift, spread = (
-        torch.stack(each).unsqueeze(1)
-        for each in ([body.shift for body in bodies], [body.spread for body in bodies])
-    )
-    x = ((numbers - shift) / spread).clamp(-4, 4)
-    trunks = [body.trunk for body in bodies if body.trunk is not None]
-    if trunks:
-        x = torch.cat([torch.stack([trunk(image) for trunk in trunks]), x], dim=-1)
-    for layers in zip(*(body.embed for body in bodies), strict=True):
-        x = batched_linear(layers, x) if isinstance(layers[0], nn.Linear) else layers[0](x)
-    return x
+
+    def __init__(self, bodies: Sequence[Body]) -> None:
+        self._shift, spread = (
+            torch.stack(each).unsqueeze(1)
+            for each in ([body.shift for body in bodies], [body.spread for body in bodies])
+        )
+        self._scale = 1 / spread
+        self._trunks = [body.trunk for body in bodies if body.trunk is not None]
+        layers = zip(*(body.embed for body in bodies), strict=True)
+        self._layers = [
+            stacked(each) if isinstance(each[0], nn.Linear) else each[0] for each in layers
+        ]
+
+    def __call__(self, image: Tensor, numbers: Tensor) -> Tensor:
+        """Return `Body.embedding` of every body: (bodies, batch, n_embedding)."""
+        x = ((numbers - self._shift) * self._scale).clamp(-4, 4)
+        if self._trunks:
+            x = torch.cat([torch.stack([trunk(image) for trunk in self._trunks]), x], dim=-1)
+        for layer in self._layers:
+            x = batched_linear(layer, x) if isinstance(layer, tuple) else layer(x)
+        return x
 
 
-def batched_linear(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """Apply the n-th of several linear layers to the n-th of (layers, batch, features)."""
+def stacked(layers: Iterable[nn.Module]) -> Stack:
+    """Put the weights and biases of linear layers together."""
     parameters = [(layer.weight, layer.bias) for layer in layers if isinstance(layer, nn.Linear)]
     weight, bias = (torch.stack(parts) for parts in zip(*parameters, strict=True))
-    return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+    return weight, bias.unsqueeze(1)
+
+
+def batched_linear(stack: Stack, x: Tensor) -> Tensor:
+    """Apply the n-th of several linear layers to the n-th of (layers, batch, features)."""
+    weight, bias = stack
+    return torch.baddbmm(bias, x, weight.mT)
 
 
 class _Film(nn.Module):

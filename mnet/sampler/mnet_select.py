@@ -9,7 +9,7 @@ rather than lines keeps the structure of good masks, and whatever leaves was vet
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,16 @@ from ..masks.family import FAMILY, VettedMasks
 from ..masks.line_plan import Bool, LinePlan
 from ..masks.patterns import Pattern
 from ..masks.strata import channels
-from .mnet import N_TABLE, Body, LineHead, batched_embeddings, batched_linear, line_table
+from .mnet import (
+    N_TABLE,
+    BatchedBodies,
+    Body,
+    LineHead,
+    Stack,
+    batched_linear,
+    line_table,
+    stacked,
+)
 
 Table = dict[str, list[Any]]  # "acceleration": [..], "loss": [[.. per mask], ..]
 SCALE = 0.02  # relative loss of one unit of the network's output
@@ -49,6 +58,7 @@ class MNetSelect(nn.Module):
         fixed: list[int] | None = None,
     ) -> None:
         super().__init__()
+        self._kept: tuple[BatchedBodies, Stack] | None = None
         n_masks = len(FAMILY) + len(patterns or [])
         # without training, members nearer to (2, 1) are preferred
         self.table = table or {
@@ -122,9 +132,41 @@ class MNetSelect(nn.Module):
         mean = torch.from_numpy(self.mean_losses(plan)).to(z)
         bodies = cast(list[Body], list(self.bodies))
         inputs = bodies[0].inputs(z, plan, coils)  # the same for all members
-        correction = batched_linear(self.choose, batched_embeddings(bodies, *inputs))
+        together, choose = self._batched()
+        correction = batched_linear(choose, together(*inputs))
         losses: Tensor = mean + SCALE * correction
         return losses
+
+    def _batched(self) -> tuple[BatchedBodies, Stack]:
+        """Return the members as one; kept while the weights are those of a finished training."""
+        if self._kept is not None:
+            return self._kept
+        bodies = cast(list[Body], list(self.bodies))
+        batched = BatchedBodies(bodies), stacked(self.choose)
+        if not self.training and not any(each.requires_grad for each in self.parameters()):
+            self._kept = batched
+        return batched
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation, and forget what was made of the weights."""
+        self._kept = None
+        return super().train(mode)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Have autograd follow the parameters or not, and forget what was made of the weights."""
+        self._kept = None
+        return super().requires_grad_(requires_grad)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert the weights, and forget what was made of them."""
+        self._kept = None
+        applied: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return applied
+
+    def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
+        """Take over weights, and forget what was made of the former ones."""
+        self._kept = None
+        return super().load_state_dict(*arguments, **options)
 
     def line_values(self, z: Tensor, plan: LinePlan, coils: Tensor, mask: Bool) -> Tensor:
         """Predict what each row is worth beside the others of a mask: (members, batch, n)."""

@@ -13,8 +13,11 @@ All follow from the plan and from `features` and `coil_features` of the calibrat
 """
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..masks.line_plan import LinePlan
@@ -34,6 +37,8 @@ WORDS = {
     "fall-off": ("fine detail", "little detail"),
 }
 NAMES = tuple(WORDS)
+Float = NDArray[np.floating[Any]]
+TINY = float(np.finfo(np.float32).tiny)
 EDGE = 0.3  # of the brightest, where an object ends that few lines blur
 N_GRID = 64  # points along y that few lines are interpolated to
 
@@ -42,46 +47,47 @@ def prescan_numbers(z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
     """Return NAMES of slices (batch, 8) from features (batch, 3, x, L) and (batch, 19)."""
     n_rows = float(plan.acquirable.sum())
     told = [n_rows, n_rows / plan.n_lines, float(plan.calibration.sum()) / plan.n_lines]
-    channels, effective = coils[:, 0], coils[:, 1 + 2 * len(SHIFTS)]
+    channels, effective = (coils[:, i].cpu().numpy() for i in (0, 1 + 2 * len(SHIFTS)))
     inside = _inside(z)
-    return torch.stack(
-        [
-            *(torch.full_like(channels, value) for value in told),
-            channels,
-            effective,
-            _noise(z, channels, inside.float().mean((-2, -1)) * plan.acquirable.size),
-            inside.any(-2).float().mean(-1),
-            _fall_off(z, plan),
-        ],
-        dim=1,
-    )
+    energy = np.square(z[:, 2].cpu().numpy())
+    covered = inside.mean((-2, -1)) * plan.acquirable.size
+    found = [
+        *(np.full_like(channels, value) for value in told),
+        channels,
+        effective,
+        _noise(z, channels, energy, covered),
+        inside.any(-2).mean(-1),
+        _fall_off(energy, plan),
+    ]
+    return torch.from_numpy(np.stack(found, axis=1).astype(channels.dtype)).to(z.device)
 
 
-def _inside(z: Tensor) -> Tensor:
+def _inside(z: Tensor) -> NDArray[np.bool_]:
     """Mark where the low-resolution images (batch, x, N_GRID) hold an object."""
     lines = torch.complex(z[:, 0], z[:, 1])
     grid = lines.new_zeros(*lines.shape[:-1], max(N_GRID, lines.shape[-1]))
     first = grid.shape[-1] // 2 - lines.shape[-1] // 2
     grid[..., first : first + lines.shape[-1]] = lines
-    image = inverse_fourier(grid, -1).abs()
-    return image > EDGE * image.amax((-2, -1), keepdim=True)
+    image = np.abs(inverse_fourier(grid, -1).cpu().numpy())
+    there: NDArray[np.bool_] = image > EDGE * image.max((-2, -1), keepdims=True)
+    return there
 
 
-def _noise(z: Tensor, channels: Tensor, n_rows: Tensor) -> Tensor:
+def _noise(z: Tensor, channels: Float, energy: Float, n_rows: Float) -> Float:
     """Return noise over brightness, of objects that cover `n_rows` (batch,) rows of pixels."""
     # the mean of n whitened channels has 1 / n of the noise power of each
     means = torch.complex(z[:, 0], z[:, 1])
     everywhere = means.real.new_ones(means.shape[-1])
-    level = torch.stack([noise_level(mean[None], everywhere) for mean in means]) * channels.sqrt()
-    energy = channels * z[:, 2].square().sum((-2, -1))
-    brightness = (energy / (n_rows * z.shape[-2]).clamp_min(1)).sqrt()
-    return level / brightness.clamp_min(torch.finfo(z.dtype).tiny)
+    levels = np.array([float(noise_level(mean[None], everywhere)) for mean in means])
+    brightness = np.sqrt(channels * energy.sum((-2, -1)) / np.maximum(n_rows * z.shape[-2], 1))
+    noise: Float = levels * np.sqrt(channels) / np.maximum(brightness, TINY)
+    return noise
 
 
-def _fall_off(z: Tensor, plan: LinePlan) -> Tensor:
-    """Return minus the slope of log energy over log distance from k = 0, (batch,)."""
-    rows = torch.from_numpy(plan.calibration).nonzero().flatten().to(z.device)
-    away = (1 + (rows - plan.center).abs()).to(z).log10()
+def _fall_off(energy: Float, plan: LinePlan) -> Float:
+    """Return minus the slope of log energy (batch, x, L) over log distance from k = 0, (batch,)."""
+    away = np.log10(1 + np.abs(np.flatnonzero(plan.calibration) - plan.center))
     away = away - away.mean()
-    energy = z[:, 2].square().mean(1).clamp_min(torch.finfo(z.dtype).tiny).log10()
-    return -(energy * away).sum(-1) / away.square().sum().clamp_min(math.ulp(1.0))
+    logarithms = np.log10(np.maximum(energy.mean(1), TINY))
+    slope: Float = -(logarithms * away).sum(-1) / max(np.square(away).sum(), math.ulp(1.0))
+    return slope

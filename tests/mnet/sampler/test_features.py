@@ -160,6 +160,21 @@ def test_coil_features_need_only_their_points_of_the_readout():
 @given(n=st.integers(1, 300), batch=st.integers(1, 3), seed=st.integers(0, 99))
 def test_quantiles_are_those_of_torch(n, batch, seed):
     values = torch.randn(batch, n, generator=torch.Generator().manual_seed(seed))
-    levels = torch.tensor([0.0, 0.01, 0.3, 0.5, 0.95, 1.0])
-    expected = torch.quantile(values, levels, dim=1)
-    torch.testing.assert_close(f.quantiles(values, levels), expected, rtol=1e-5, atol=1e-6)
+    levels = (0.0, 0.01, 0.3, 0.5, 0.95, 1.0)
+    expected = torch.quantile(values, torch.tensor(levels), dim=1).T
+    found = torch.from_numpy(f._quantiles(values.numpy(), levels))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "n"), [(320, 16), (24, 12), (17, 12), (5, 12), (48, 12)])
+def test_parts_are_averaged_as_torch_pools(size, n):
+    values = torch.randn(3, size, generator=torch.Generator().manual_seed(size))
+    expected = torch.nn.functional.adaptive_avg_pool1d(values[:, None], n)[:, 0]
+    found = torch.from_numpy(f.pooled(values.numpy(), n))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_line_in_numpy_has_the_features_that_it_has_in_torch():
+    line = torch.randn(15, 320, dtype=torch.complex64)
+    expected = f.line_features(line)
+    torch.testing.assert_close(torch.from_numpy(f.seen_of(line.numpy())), expected)

@@ -9,7 +9,7 @@ from mnet.masks.family import FAMILY, family
 from mnet.masks.line_plan import LinePlan
 from mnet.masks.patterns import Pattern
 from mnet.sampler.features import features
-from mnet.sampler.mnet import Body, batched_embeddings, mask_of
+from mnet.sampler.mnet import BatchedBodies, Body, mask_of
 from mnet.sampler.mnet_select import SCALE, MNetSelect, swap, swap_table
 from mnet.weight_files import load_weights, save_weights
 from tests.mnet.helpers.small_problems import coils, make_plan
@@ -344,7 +344,7 @@ def test_all_members_at_once_say_what_each_says_alone(n_channels: int) -> None:
         torch.nn.init.uniform_(body.spread, 0.5, 2)
     inputs = bodies[0].inputs(slices(plan, 2), plan, coils())
     alone = torch.stack([body.embedding(*inputs) for body in bodies])
-    torch.testing.assert_close(batched_embeddings(bodies, *inputs), alone, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(BatchedBodies(bodies)(*inputs), alone, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -370,3 +370,19 @@ def test_a_fixed_mask_that_promises_most_is_told_as_such():
     with torch.no_grad():
         told = model.explain(slices(plan), plan, coils(5))
     assert told == ["best fixed mask, 0, which promises most"] * 2
+
+
+def test_what_is_kept_of_the_weights_goes_when_they_change() -> None:
+    torch.manual_seed(0)
+    plan = make_plan()
+    model = MNetSelect(n_channels=0, n_embedding=8, n_members=2).requires_grad_(False).eval()
+    other = MNetSelect(n_channels=0, n_embedding=8, n_members=2)
+    for layer in other.choose:
+        torch.nn.init.normal_(layer.weight)
+    seen = slices(plan, 2), plan, coils()
+    before = model.relative_losses(*seen)
+    assert model._batched() is model._batched()
+    model.load_state_dict(other.state_dict())
+    expected = other.eval().relative_losses(*seen)
+    assert not torch.allclose(before, expected)
+    torch.testing.assert_close(model.relative_losses(*seen), expected)
