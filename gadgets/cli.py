@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .commands import install_gadgetron
 from .errors import ConfigError, GadgetsError, IncompleteError
 from .host import logs
 
@@ -148,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("target", type=Path, help="MRD HDF5 to write")
     convert.add_argument("--ky-center", metavar="COUNTER", help="short for --header ky_center=")
     convert.add_argument("--overwrite", action="store_true", help="replace an existing target")
+    install_gadgetron.add(add)
     _vendor_kit(add)
     check = add(
         "doctor",
@@ -159,6 +161,12 @@ def _parser() -> argparse.ArgumentParser:
         logs=False,
     )
     check.add_argument("--json", action="store_true", help="print the findings as JSON")
+    check.add_argument(
+        "--gadgetron",
+        action="store_true",
+        help="look at a C++ Gadgetron instead that shall use our pipelines; run it where and as "
+        "that is started, with a client's --mask-keys",
+    )
     check.set_defaults(quiet=True)
     for command in (serve, check):
         _host_options(command)

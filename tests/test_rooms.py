@@ -26,6 +26,7 @@ ORDER = {
         {"scanner", "monitor"},
         {"doctor"},
         {"conformance"},
+        {"commands"},
         {"external", "cli"},
     ],
     "mnet": [{"physics", "masks"}, {"recon", "sampler", "sequence"}, {"weight_files"}, {"score"}],

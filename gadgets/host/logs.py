@@ -8,7 +8,7 @@ import logging
 import os
 import uuid
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 scan_id: ContextVar[str] = ContextVar("scan_id", default="")
 ENVIRONMENT = "MNET_LOG"  # "json": also for the worker, which inherits it
@@ -28,7 +28,9 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return time, level, logger, process, scan (where there is one), message, exception."""
         entry = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(
+                timespec="milliseconds"
+            ),
             "level": record.levelname,
             "logger": record.name,
             "pid": record.process,

@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
 
 import zmq
+from typing_extensions import Self
 
 from .codec import Codec, MaskProtocolError
 from .curve_keys import ServerKeys

@@ -36,6 +36,7 @@ def options(**given: object) -> Namespace:
         "device": "cpu",
         "status_port": None,
         "monitor_port": None,
+        "gadgetron": False,
     }
     assert given.keys() <= values.keys()
     return Namespace(**values | given)
