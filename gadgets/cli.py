@@ -16,7 +16,18 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from .commands import before, decide, export, merge, reading, recover, sequence, show, values
+from .commands import (
+    before,
+    decide,
+    export,
+    install_gadgetron,
+    merge,
+    reading,
+    recover,
+    sequence,
+    show,
+    values,
+)
 from .errors import ConfigError, GadgetsError, IncompleteError
 from .files.record_folder import UNRECORDED
 from .host import logs
@@ -188,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="keep what the header says of a patient; fastMRI's and twix's never do",
     )
+    install_gadgetron.add(add)
     _vendor_kit(add)
     sequence.add(add("sequence", sequence.run, sequence.SUMMARY, sequence.MORE))
     decide.add(add("decide", decide.run, decide.SUMMARY, decide.MORE))
@@ -204,6 +216,12 @@ def _parser() -> argparse.ArgumentParser:
         logs=False,
     )
     check.add_argument("--json", action="store_true", help="print the findings as JSON")
+    check.add_argument(
+        "--gadgetron",
+        action="store_true",
+        help="look at a C++ Gadgetron instead that shall use our pipelines; run it where and as "
+        "that is started, with a client's --mask-keys",
+    )
     check.set_defaults(quiet=True)
     for command in (serve, check):
         _host_options(command)

@@ -17,22 +17,25 @@ Whatever goes wrong ends with ERROR and its traceback at the client, and a statu
 """
 
 import socket
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .errors import ConfigError
 from .host import logs
 from .host.choice import node_configuration
 from .host.scan_run import Services
-from .host.session import PARENT, serve
+from .host.session import PARENT, Kind, serve
 from .host.worker_handle import Worker, WorkerScan
 from .limits.settings import Limits
 from .limits.waiting import prepare
 from .mask.curve_keys import ClientKeys
 from .mask.recon_end import Observer, ReconLink
 from .mask.recon_port import RemoteReconPort
+from .mrd.ismrmrd_patch import runs_our_node
 from .mrd.items import Image
 from .mrd.messages import ConfigScript, Header
 from .pipeline.build import load
@@ -59,12 +62,33 @@ def pipeline(connection: Any) -> None:
         quotes what the client said, so it goes to the parent and not into Gadgetron's log.
     """
     logs.guard()
+    _serve(connection, PARENT)
+
+
+def __getattr__(name: str) -> Callable[[Any], None]:
+    """Stand in for a target that is none, where a node of ours was started with it.
+
+    Without, the package closes the connection and its client learns nothing: status 0, no image.
+    """
+    if name.startswith("__") or not runs_our_node(sys.orig_argv):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def refuse(*_: object) -> NoReturn:
+        raise ConfigError(
+            f'the XML says <execute name="gadgets.external" target="{name}">, expected '
+            'target="pipeline"'
+        )
+
+    return lambda connection: _serve(connection, replace(PARENT, choose=refuse))
+
+
+def _serve(connection: Any, kind: Kind) -> None:
     sock: socket.socket = connection.socket.socket
     prepare(sock)
     connection.socket.close = lambda: None  # the session says CLOSE, at the right moment
     raw = connection.raw_bytes
     ahead = ConfigScript(raw.config), Header(raw.header)
-    failure = serve(sock, OneScan(raw.config).services(), PARENT, ahead)
+    failure = serve(sock, OneScan(raw.config).services(), kind, ahead)
     if failure is not None:
         raise SystemExit(1)
 

@@ -86,6 +86,22 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert f"\n## [{version}] - {released}\n" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_what_is_installed_keeps_to_the_oldest_python_that_it_names() -> None:
+    """Gadgetron's own environment has 3.10, which the tests do not run on."""
+    pytest.importorskip("vermin")
+    oldest = PROJECT["project"]["requires-python"].removeprefix(">=")
+    program = "from vermin.main import main; main()"
+    command = [sys.executable, "-c", program, "--quiet", "--no-tips", f"--target={oldest}-"]
+    done = subprocess.run(
+        [*command, "--violations", "gadgets", "mnet", "xml_configs"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_extras_ask_for_the_torch_that_constraints_name() -> None:
     pins = dict(re.findall(r"^(\S+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
     for build in ("cpu", "cuda"):

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import zmq
+from typing_extensions import Self
 
 from ..mask.codec import Codec, MaskProtocolError
 from ..mask.curve_keys import ClientKeys

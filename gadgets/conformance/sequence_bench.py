@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Self
 
 import zmq
+from typing_extensions import Self
 
 from ..errors import GadgetsError
 from ..mask.codec import Codec, MaskProtocolError

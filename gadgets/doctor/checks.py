@@ -8,6 +8,7 @@ import argparse
 import http.client
 import importlib.resources
 import json
+import os
 import stat
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict
@@ -28,6 +29,11 @@ REINSTALL = "install mnet-gadgets again: pip install --force-reinstall --no-deps
 
 def examine(options: argparse.Namespace) -> Iterator[Finding]:
     """Look at everything, one finding after the other."""
+    if options.gadgetron:
+        from .gadgetron import gadgetron
+
+        yield from gadgetron(options, os.environ)
+        return
     yield from packages()
     yield from cores()
     device = yield from torch_and_gpu(options.device)

@@ -11,7 +11,7 @@ import os
 import threading
 import uuid
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from types import TracebackType
 
 from ..errors import traces_of
@@ -54,7 +54,9 @@ class JsonFormatter(PlainFormatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return time, level, logger, process, scan (where there is one), message, exception."""
         entry = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(
+                timespec="milliseconds"
+            ),
             "level": record.levelname,
             "logger": record.name,
             "pid": record.process,

@@ -17,9 +17,9 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
 
 import zmq
+from typing_extensions import Self
 
 from ..errors import place_of
 from .allowance import RATE, Allowances

@@ -20,9 +20,9 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 import zmq
+from typing_extensions import Self
 
 from ..errors import ConfigError
 

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
 
 import zmq
+from typing_extensions import Self
 
 from .codec import Codec, MaskProtocolError
 from .curve_keys import ClientKeys

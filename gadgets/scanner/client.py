@@ -6,7 +6,8 @@ import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+
+from typing_extensions import Self
 
 from ..errors import GadgetsError, ProtocolError
 from ..limits.waiting import prepare

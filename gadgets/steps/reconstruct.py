@@ -4,10 +4,11 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, assert_never
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import assert_never
 
 from mnet.recon import linear
 from mnet.recon.conditions import told_numbers

@@ -25,10 +25,10 @@ made outside of both, are not.
 
 import math
 from copy import copy
-from typing import Self
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from .cg import data_consistency
 from .cg_inference import DataConsistency

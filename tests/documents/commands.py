@@ -31,6 +31,9 @@ NOT_RUN = {
     r"ismrmrd_hdf5_to_stream ": (
         "needs the ISMRMRD tools; tests/gadgets/host/test_stream.py runs it between pipes"
     ),
+    r"mnet install-gadgetron |mnet doctor --gadgetron|gadgetron_ismrmrd_client ": (
+        "needs a C++ Gadgetron; tests/gadgets/doctor/test_gadgetron.py has one, made up"
+    ),
     r"tyger ": "needs a Tyger; tests/gadgets/host/test_stream.py runs its job with named pipes",
     r"mnet (convert \S+ \S+ --seq|decide|merge|sequence .*--masks|replay both\.h5)": (
         "needs what a scanner measured; tests/gadgets/two_scans plays the whole way"

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gadgets import external
 from gadgets.cli import main
 from gadgets.mask.binder import MaskService
 from gadgets.mask.curve_keys import ClientKeys, ServerKeys, make_keys
@@ -99,6 +100,24 @@ def test_a_failure_at_the_start_is_told_with_its_traceback_and_the_input_read_to
     parent.close()
     assert "gadget Reconstruct has no property methods" in failed(parent.rest())
     assert parent.status() != 0
+
+
+def test_a_target_that_is_none_is_told_and_the_input_read_to_its_end(
+    start: Callable[..., Parent],
+) -> None:
+    """The package alone would close, as was recorded, and the client see nothing."""
+    scan = scanned()
+    parent = start(scan.header, target="Pipeline")
+    parent.send_all(upstream(scan))
+    parent.close()
+    said = failed(parent.rest())
+    assert 'target="Pipeline"' in said
+    assert 'expected target="pipeline"' in said
+    assert parent.status() != 0
+
+
+def test_elsewhere_the_module_of_the_node_has_what_it_has() -> None:
+    assert not hasattr(external, "Pipeline")
 
 
 def test_a_failure_in_mid_stream_lets_no_further_image_out(start: Callable[..., Parent]) -> None:

@@ -38,6 +38,7 @@ def options(**given: object) -> Namespace:
         "device": "cpu",
         "status_port": None,
         "monitor_port": None,
+        "gadgetron": False,
     }
     assert given.keys() <= values.keys()
     return Namespace(**values | given)

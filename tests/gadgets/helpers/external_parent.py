@@ -126,14 +126,14 @@ class Parent(Link):
     `folders` go before everything else that the node can import.
     """
 
-    def __init__(self, log: Path, folders: Sequence[Path] = ()) -> None:
+    def __init__(self, log: Path, folders: Sequence[Path] = (), target: str = "pipeline") -> None:
         self._log = log
         with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as output:
             listener.settimeout(0.2)
             paths = [str(f) for f in folders] + os.environ.get("PYTHONPATH", "").split(os.pathsep)
             port = str(listener.getsockname()[1])
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gadgetron", port, "gadgets.external", "pipeline"],
+                [sys.executable, "-m", "gadgetron", port, "gadgets.external", target],
                 stdout=output,
                 stderr=output,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},

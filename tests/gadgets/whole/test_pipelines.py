@@ -32,6 +32,8 @@ WORST = {
     "default.xml": ZERO_FILLED,
     "gadgetron_adaptive_modl.xml": NETWORK,
     "gadgetron_adaptive_modl_connect.xml": NETWORK,
+    "gadgetron_adaptive_modl_connect_noise.xml": NETWORK,
+    "gadgetron_adaptive_modl_noise.xml": NETWORK,
     "gadgetron_adaptive_modl_retrospective.xml": QUARTER,
     "l1_wavelet.xml": SPARSE,
     "zero_filled.xml": ZERO_FILLED,
