@@ -12,7 +12,8 @@ from gadgets.cli import main
 from gadgets.errors import ConfigError, IncompleteError
 from gadgets.files.source import Source, open_source, write_mrd
 from gadgets.host.child_host import Address
-from gadgets.mask.mask_file import read_masks, write_masks
+from gadgets.mask.in_band import read_hello
+from gadgets.mask.mask_file import PLAN, read_masks, write_masks
 from gadgets.mrd.header_layouts import Flag, is_imaging
 from gadgets.mrd.header_values import with_values
 from gadgets.mrd.items import Acquisition, Image
@@ -112,7 +113,7 @@ def test_two_scans_have_the_masks_and_images_of_one(parts: Path, address: Addres
     masks = read_masks(parts / "masks.json")
     assert [one.counters for one in masks.slices] == counters
     assert not any(one.fallback for one in masks.slices)
-    assert all(one.choice for one in masks.slices), "the audit says what was chosen and why"
+    assert {one.reason for one in masks.slices} == {"predicted"}
     again = replay(parts / "scan.h5", address, "float32.xml")
     assert (again.n_equal, again.n_masks) == (N_SLICES, N_SLICES)
     one, two = pixels(images), pixels(again.images)
@@ -159,7 +160,9 @@ def test_the_merged_scan_has_every_line_once_and_the_calibration_first(parts: Pa
 def test_without_the_masks_the_same_plan_is_found(parts: Path) -> None:
     both = [open_source(parts / name) for name in ("first.h5", "second.h5")]
     masks = read_masks(parts / "masks.json")
-    assert merge(*both).header == merge(*both, masks).header
+    plans = [merge(*both).geometry.user[PLAN], merge(*both, masks).geometry.user[PLAN]]
+    found, given = (read_hello(plan, "") for plan in plans)
+    assert found == given == masks.hello
 
 
 def test_lines_that_are_not_those_decided_are_refused(parts: Path) -> None:
@@ -174,10 +177,12 @@ def test_lines_that_are_not_those_decided_are_refused(parts: Path) -> None:
         line.header["slice"] = 1 - line.header["slice"]
     with pytest.raises(ConfigError, match="it was moved, or slices are in another order"):
         merge(first, replace(second, acquisitions=moved))
-    for line in moved:
-        line.header["position"] = (0, 0, 6 * line.header["slice"])
+    other = [replace(a, header=a.header.copy()) for a in second.acquisitions]
+    free = set(range(N_KY)) - set(masks.slices[0].counters)
+    line = next(a for a in other if a.header["slice"] == 0)
+    line.header["kspace_encode_step_1"] = min(free)
     with pytest.raises(ConfigError, match="do not belong together"):
-        merge(first, replace(second, acquisitions=moved), masks)
+        merge(first, replace(second, acquisitions=other), masks)
 
 
 def test_scans_of_two_protocols_are_not_merged(parts: Path) -> None:
