@@ -152,7 +152,7 @@ def protocol_of(options: argparse.Namespace) -> Protocol:
 def _course(options: argparse.Namespace, protocol: Protocol) -> Any:
     from mnet.sequence.echo_order import EchoOrder, default_rule
 
-    from ..pulseq.course import Course, fixed_masks, plan_of, planned
+    from ..pulseq.course import Course, Part, fixed_masks, plan_of, planned
 
     try:
         order = EchoOrder(
@@ -167,7 +167,8 @@ def _course(options: argparse.Namespace, protocol: Protocol) -> Any:
             raise ConfigError("--masks measures the part that is not --part calibration: give one")
         from ..mask.mask_file import read_masks
 
-        part, (plan, masks) = "adaptive", planned(read_masks(options.masks), protocol)
+        part: Part = "adaptive"
+        plan, masks = planned(read_masks(options.masks), protocol)
     else:
         part, plan = options.part, plan_of(protocol, options.acceleration)
         masks = fixed_masks(plan, len(protocol.slices_mm), weights=part == "whole")

@@ -85,9 +85,15 @@ def fixed_masks(plan: LinePlan, n_slices: int, *, weights: bool) -> dict[int, Bo
     """Return the best fixed mask for every slice, or where none is asked for the calibration."""
     mask = plan.calibration
     if weights:
+        from mnet.sampler.choosing import EXPECTED, Choosing
         from mnet.weight_files import load_weights
 
-        mask = load_weights("mnet_select")[0].population(plan)
+        sampler, _ = load_weights("mnet_select")
+        if not isinstance(sampler, Choosing):
+            raise ConfigError(
+                f"weights 'mnet_select' are a {type(sampler).__name__}, expected {EXPECTED}"
+            )
+        mask = sampler.population(plan)
     return dict.fromkeys(range(n_slices), mask)
 
 

@@ -178,9 +178,9 @@ def _header(raw: bytes, described: Described, n_coils: int) -> bytes:
     # the schema's order: encodings and the sequence come behind the scanner, before users' values
     after = ("userParameters", "waveformInformation")
     at = next((i for i, child in enumerate(root) if child.tag in after), len(root))
-    for element in (ours.find("sequenceParameters"), ours.find("encoding")):
-        if element is not None:
-            root.insert(at, element)
+    for name in ("sequenceParameters", "encoding"):
+        if (described_part := ours.find(name)) is not None:
+            root.insert(at, described_part)
     _user(root, ours)
     system = root.find("acquisitionSystemInformation")
     if system is None or system.find("receiverChannels") is None:

@@ -20,7 +20,8 @@ def draw(path: Path, sequence: Any, protocol: Protocol, course: Course) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 7), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(2, 1))
+    parts: Any = figure.subfigures(1, 2, width_ratios=(2, 1))
+    left, right = parts
     _shot(left, sequence, protocol)
     _echoes(right, protocol, course)
     try:

@@ -49,20 +49,20 @@ def merge(first: Source, second: Source, masks: MaskFile | None = None) -> Sourc
         If slices lack lines, or the first scan is no calibration.
     """
     _check_protocol(first.geometry, second.geometry)
-    parts = [lines_by_slice(source.acquisitions) for source in (first, second)]
-    _check_lines(*parts)
+    before, after = (lines_by_slice(source.acquisitions) for source in (first, second))
+    _check_lines(before, after)
     if masks is not None:
-        _check_masks(*parts, masks)
+        _check_masks(before, after, masks)
         hello = masks.hello
     else:
-        n_lines = len(parts[0][0]) + len(parts[1][0])
+        n_lines = len(before[0]) + len(after[0])
         hello = hello_of(first, n_lines=n_lines, train=echo_train(first))
     _check_gain(first.acquisitions, second.acquisitions)
     noise = [a for a in first.acquisitions if int(a.header["flags"]) & Flag.NOISE]
     calibration = set(hello.calibration)
     lines = list(noise)
-    for number, before in parts[0].items():
-        lines += _marked([*before, *parts[1][number]], calibration)
+    for number in before:
+        lines += _marked([*before[number], *after[number]], calibration)
     record = as_record(hello)
     return replace(
         first,

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mnet.masks.densities import variable_density
@@ -28,6 +28,7 @@ def echoes_of(shots: np.ndarray, n: int) -> np.ndarray:
     return echoes
 
 
+@settings(deadline=None)  # the claim is of lines, not of time
 @given(
     rule=st.sampled_from(RULES),
     n=st.integers(40, 300),
