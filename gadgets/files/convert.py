@@ -20,7 +20,9 @@ def convert(
     header: Mapping[str, str] = NOTHING,
     overwrite: bool = False,
 ) -> str:
-    """Write what a data argument holds as MRD HDF5, or as MRD 2 where the target is named so; say in a sentence what was done.
+    """Write what a data argument holds as MRD HDF5 and say in a sentence what was done.
+
+    A target in `.mrd2` becomes an MRD 2 stream.
 
     `header` replaces what the source's header has wrong. With `overwrite` an existing target is
     replaced once the new file is whole. Raises what `open_source` raises, HeaderError where a
