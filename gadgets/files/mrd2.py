@@ -1,8 +1,8 @@
 """MRD 2: raw data of its streams, read and written by the package mrd-python (PyPI, extra `mrd2`).
 
-Its header has the content of ISMRMRD's XML under other names, and is translated as far as it is used
-here: encodings, limits, system, sequence, user parameters. What it says of the subject and the study
-is left out. https://ismrmrd.github.io/mrd/
+Its header has the content of ISMRMRD's XML under other names, and is translated as far as it is
+used here: encodings, limits, system, sequence, user parameters. What it says of the subject and the
+study is left out. https://ismrmrd.github.io/mrd/
 """
 
 import re
@@ -20,7 +20,7 @@ from ..mrd.items import Acquisition, Waveform
 
 MAGIC = b"yardl"
 SUFFIX = ".mrd2"
-_COUNTERS = [
+_COUNTERS = (
     "kspace_encode_step_1",
     "kspace_encode_step_2",
     "average",
@@ -30,8 +30,8 @@ _COUNTERS = [
     "repetition",
     "set",
     "segment",
-]
-_NUMBERS = [
+)
+_NUMBERS = (
     "scan_counter",
     "acquisition_time_stamp",
     "discard_pre",
@@ -39,11 +39,11 @@ _NUMBERS = [
     "center_sample",
     "encoding_space_ref",
     "sample_time_us",
-]
-_PLACES = ["position", "read_dir", "phase_dir", "slice_dir", "patient_table_position"]
+)
+_PLACES = ("position", "read_dir", "phase_dir", "slice_dir", "patient_table_position")
 _LISTS = ("physiology_time_stamp", "user_int", "user_float")
 # Elements of a header by the names of MRD 2, in the order of ISMRMRD's schema.
-_LIMITS = ["kspace_encoding_step_0", "kspace_encoding_step_1", "kspace_encoding_step_2", "average", "slice", "contrast", "phase", "repetition", "set", "segment"]  # fmt: skip
+_LIMITS = tuple(f"kspace_encoding_step_{n}" for n in range(3)) + _COUNTERS[2:]
 _SYSTEM = {
     "system_vendor": "systemVendor",
     "system_model": "systemModel",

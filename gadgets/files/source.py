@@ -25,8 +25,8 @@ __all__ = ["Source", "open_kspace", "open_source", "read_images", "write_images"
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 EXPECTED = (
-    "MRD HDF5 (a group with xml and data), an MRD stream, MRD 2, fastMRI HDF5 (/kspace), Siemens twix or "
-    "the folder of a scan record"
+    "MRD HDF5 (a group with xml and data), an MRD stream, MRD 2, fastMRI HDF5 (/kspace), "
+    "Siemens twix or the folder of a scan record"
 )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from ..mrd.geometry import Geometry
 from ..steps.coil_maps import OFF_CENTRE
+from ..steps.readout import PARTIAL
 from .summary import Ledger
 
 _LISTED = 5  # images that are named one by one
@@ -20,6 +21,10 @@ _WHY = {
     "lines of other encoding spaces": (
         "images are made of one encoding space, and reference lines of another serve only where "
         "its field of view is the image's"
+    ),
+    PARTIAL: (
+        "one side of their readout is empty; nothing here makes up for it: images are blurred "
+        "along the readout, and coil maps worse"
     ),
     OFF_CENTRE: (
         "a wrong centre shifts k-space; `--header ky_center=COUNTER` of mnet replay and convert "

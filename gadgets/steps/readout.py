@@ -15,6 +15,8 @@ from ..mrd.items import Acquisition, Burst, Item
 from ..pipeline.gadget import Gadget
 from ..pipeline.scan import Scan
 
+PARTIAL = "lines of a partial echo"
+_EMPTY = 8  # this part of a readout at one end, at least, is what a partial echo lacks
 OneOrMore = TypeVar("OneOrMore", bound=Acquisition | Burst)
 
 
@@ -37,6 +39,9 @@ class RemoveReadoutOversampling(Gadget):
                     kind = int(item.header["contrast"]), int(item.header["set"])
                     n_samples = item.data.shape[-1]
                     same_length(item.header, n_samples, expected.setdefault(kind, n_samples))
+                    if is_partial(item, scan.geometry):
+                        n = len(item.headers) if isinstance(item, Burst) else 1
+                        scan.counts[PARTIAL] += n
                 yield to_hybrid(item, scan.geometry)
             else:
                 yield item
@@ -47,6 +52,16 @@ def _fits(line: Acquisition | Burst) -> bool:
         return False
     flags = flags_of(line.header)
     return is_imaging(flags & ~Flag.CALIBRATION)  # reference lines serve for maps
+
+
+def is_partial(line: Acquisition | Burst, geometry: Geometry) -> bool:
+    """Say whether one side of a readout holds nothing, as sent or as filled up around the echo."""
+    if line.hybrid:
+        return False
+    kx = centred(line, geometry)
+    n = kx.shape[-1] // _EMPTY
+    left, right = (bool(end.any()) for end in (kx[..., :n], kx[..., kx.shape[-1] - n :]))
+    return left != right
 
 
 def to_hybrid(line: OneOrMore, geometry: Geometry) -> OneOrMore:

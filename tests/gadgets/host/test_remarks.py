@@ -94,6 +94,16 @@ def test_a_wrong_centre_is_told_and_stands_in_the_image_s_meta(address: Address)
     assert "the header's center another" in images[0].meta["ImageComments"]
 
 
+@pytest.mark.parametrize(("n_empty", "told"), [(48, True), (30, True), (10, False), (0, False)])
+def test_a_partial_echo_is_told(n_empty: int, told: bool, address: Address) -> None:
+    cut = [replace(line, data=line.data.copy()) for line in LINES]
+    for line in cut:
+        line.data[:, :n_empty] = 0
+    images, text = said(address, cut, SCAN.header)
+    assert len(images) == 2
+    assert ("128 lines of a partial echo: one side of their readout is empty" in text) == told
+
+
 def test_our_client_shows_what_any_host_says(
     address: Address, caplog: pytest.LogCaptureFixture
 ) -> None:
