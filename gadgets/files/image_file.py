@@ -2,27 +2,21 @@
 
 from pathlib import Path
 
-import h5py
-
 from ..errors import ProtocolError
 from ..mrd.items import Image
 from ..mrd.messages import Text
-from .hdf5 import opened
+from .hdf5 import is_hdf5
+from .mrd_hdf5 import has_series
 from .mrd_hdf5 import read_images as read_images_of_hdf5
 from .mrd_stream import LOOK, is_stream, messages, read_header, reader
-
-_PARTS = {"data", "header", "attributes"}  # of a series
 
 
 def has_images(path: Path) -> bool:
     """Say whether a file holds images and no raw data; False for whatever is no such file."""
     if not path.is_file():
         return False
-    if h5py.is_hdf5(path):
-        with opened(path) as file:
-            found: list[str] = []
-            file.visititems(lambda name, node: found.append(name) if _is_series(node) else None)
-            return bool(found)
+    if is_hdf5(path):
+        return has_series(path)
     with path.open("rb") as stream:
         if not is_stream(stream.read(LOOK)):
             return False
@@ -53,14 +47,9 @@ def read_images(path: Path) -> list[Image]:
             f"{path} holds no images: expected MRD HDF5 as replay and scan write it with "
             "--output, or what `mnet stream` writes"
         )
-    if h5py.is_hdf5(path):
-        with opened(path):  # names the file where it cannot be read
-            return read_images_of_hdf5(path)
+    if is_hdf5(path):
+        return read_images_of_hdf5(path)
     with path.open("rb") as stream:
         read = reader(stream)
         read_header(read)
         return [message for message in messages(read) if isinstance(message, Image)]
-
-
-def _is_series(node: object) -> bool:
-    return isinstance(node, h5py.Group) and set(node) >= _PARTS

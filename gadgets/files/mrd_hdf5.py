@@ -257,13 +257,30 @@ def read_images(path: Path) -> list[Image]:
     return images
 
 
+def has_series(path: Path) -> bool:
+    """Say whether a file holds images; ProtocolError where it is damaged."""
+    found, _ = read_apart(path, f"{__name__}:series")
+    return bool(found["series"])
+
+
+def series(file: h5py.File) -> tuple[Json, list[Piece]]:
+    """Name the groups that hold a series of images."""
+    names: list[str] = []
+    file.visititems(lambda name, node: names.append(name) if _is_series(node) else None)
+    return {"series": names}, []
+
+
+def _is_series(node: Any) -> bool:
+    return isinstance(node, h5py.Group) and {"data", "header", "attributes"} <= set(node)
+
+
 def image_series(file: h5py.File) -> tuple[Json, list[Piece]]:
     """Give the texts of every series of images, and headers and pixels by turns."""
     attributes: list[list[str]] = []
     arrays: list[Piece] = []
 
     def visit(name: str, node: Any) -> None:
-        if isinstance(node, h5py.Group) and {"data", "header", "attributes"} <= set(node):
+        if _is_series(node):
             data = dataset(node, "data")[()]
             for plain, stored in _COMPLEX.items():
                 if data.dtype == stored:

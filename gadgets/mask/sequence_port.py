@@ -44,7 +44,7 @@ class SequencePort:
         """Wait until the other side has said anything; False after the time or a wrong key."""
         until = time.monotonic() + timeout_s
         self._drain()
-        while not self._inbox.answered and self.refused is None and self._wait(until):
+        while not self._inbox.answered and self.refused is None and self._wait_again(until):
             self._drain()
         return self._inbox.answered
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..report.pictures import png
+from ..report.pictures import png_bytes
 from .feed import Json
 from .words import told
 
@@ -81,7 +81,7 @@ class Board:
     def image(self, scan: str, slice_: int) -> bytes | None:
         """Return the latest image of a slice as PNG, None where there is none."""
         row = self._scans[scan].rows.get(slice_) if scan in self._scans else None
-        return None if row is None or row.pixels is None else png(row.pixels)
+        return None if row is None or row.pixels is None else png_bytes(row.pixels)
 
     def _scan(self, name: str) -> _Scan:
         if name not in self._scans:

@@ -9,12 +9,13 @@ rather than lines keeps the structure of good masks, and whatever leaves was vet
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from ..masks.family import FAMILY, VettedMasks
 from ..masks.line_plan import Bool, LinePlan
