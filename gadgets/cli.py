@@ -16,6 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from . import logs
 from .commands import (
     before,
     decide,
@@ -29,9 +30,8 @@ from .commands import (
     values,
 )
 from .errors import ConfigError, GadgetsError, IncompleteError
-from .files.record_folder import UNRECORDED
-from .host import logs
 from .limits.options import SIZES, add_limits, limits_of
+from .records.folder import UNRECORDED
 
 log = logging.getLogger(__name__)
 INTERRUPTED = 130  # 128 and SIGINT, as shells have it

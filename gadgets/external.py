@@ -24,12 +24,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
+from . import logs
 from .errors import ConfigError
-from .host import logs
 from .host.choice import node_configuration
 from .host.scan_run import Services
 from .host.session import PARENT, Kind, serve
-from .host.worker_handle import Worker, WorkerScan
 from .limits.settings import Limits
 from .limits.waiting import prepare
 from .mask.curve_keys import ClientKeys
@@ -42,6 +41,7 @@ from .pipeline.build import load
 from .pipeline.catalogue import OURS, Catalogue
 from .pipeline.models import Models
 from .pipeline.own_gadgets import own_gadgets
+from .worker.handle import Worker, WorkerScan
 
 SETTINGS = {
     "mask_endpoint": "tcp://127.0.0.1:9004",

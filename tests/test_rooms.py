@@ -18,11 +18,14 @@ FOREIGN = {
 ORDER = {
     "gadgets": [
         {"errors"},
-        {"mrd"},
-        {"files", "mask", "limits"},
+        {"logs"},
+        {"mrd", "gadgetron"},
+        {"records", "limits"},
+        {"files", "mask"},
         {"pulseq"},
         {"pipeline"},
         {"steps"},
+        {"worker"},
         {"host", "report", "two_scans"},
         {"scanner", "monitor", "export"},
         {"doctor"},
@@ -114,7 +117,7 @@ def test_rooms_import_in_one_direction() -> None:
         ("gadgets/steps/accumulate.py", "def f():\n    from ..host.session import Session"),
         ("gadgets/files/convert.py", "from ..mask.messages import Hello"),
         ("gadgets/report/page.py", "from ..mrd.items import Image"),
-        ("gadgets/host/worker.py", "import gadgets.scanner.client"),
+        ("gadgets/worker/process.py", "import gadgets.scanner.client"),
         ("mnet/physics/sense.py", "from ..recon.cg import solve"),
         ("training/data/corpus.py", "from training.masks import icd"),
         ("gadgets/mask/codec.py", "importlib.import_module('gadgets.pipeline.build')"),
@@ -201,13 +204,13 @@ def test_nothing_is_unpickled(package: str) -> None:
 
 def test_every_way_to_import_is_seen() -> None:
     lines = [
-        "import gadgets.host.worker",
-        "from gadgets.host import worker",
-        "from ..host import worker",
-        "from ..host.worker import serve",
+        "import gadgets.host.serve",
+        "from gadgets.host import serve",
+        "from ..host import serve",
+        "from ..host.serve import Host",
         "def f():\n    import gadgets.host",
-        "importlib.import_module('gadgets.host.worker')",
-        "if True:\n    from gadgets.host.worker import Worker as W",
+        "importlib.import_module('gadgets.host.serve')",
+        "if True:\n    from gadgets.host.serve import Host as H",
     ]
     found = [{room(name) for name in imported("gadgets.steps.readout", line)} for line in lines]
     assert found == [{"gadgets.host"}] * len(lines)

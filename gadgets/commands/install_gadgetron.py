@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..pipeline.gadgetron_folder import config_folder, is_other, pipelines
+from ..gadgetron.folder import config_folder, is_other, pipelines
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:

@@ -57,8 +57,8 @@ def run(options: argparse.Namespace) -> int:
 
 def interrupted(records: Path) -> list[Path]:
     """Return the records whose scan has no end and is not running; ConfigError for no folder."""
-    from ..files.record_writer import RUNNING
-    from ..files.scan_record import is_being_written, is_record, read_summary
+    from ..records.reader import is_being_written, is_record, read_summary
+    from ..records.writer import RUNNING
 
     if not records.is_dir():
         raise ConfigError(f"{records} is no folder")
@@ -83,7 +83,6 @@ def reconstruct(
     GadgetsError
         As the host does.
     """
-    from ..files.scan_record import read_record
     from ..mrd.geometry import Geometry
     from ..mrd.items import Image, Mask
     from ..mrd.messages import Header
@@ -93,6 +92,7 @@ def reconstruct(
     from ..pipeline.intake import intake
     from ..pipeline.models import Models
     from ..pipeline.scan import Scan
+    from ..records.reader import read_record
     from ..scanner.replay import of_record
 
     messages = read_record(folder)
@@ -122,8 +122,8 @@ def _items(folder: Path, messages: Iterator[Any]) -> Iterator["Item"]:
     """Give what a pipeline takes, the noise that the scan was whitened with first."""
     from ..files.noise_readout import as_readout
     from ..files.noise_store import from_json
-    from ..files.record_writer import NOISE
     from ..mrd.items import Acquisition, Waveform
+    from ..records.writer import NOISE
 
     if (folder / NOISE).is_file():
         yield as_readout(from_json((folder / NOISE).read_text("utf-8")))
@@ -134,9 +134,9 @@ def _items(folder: Path, messages: Iterator[Any]) -> Iterator["Item"]:
 
 def _link(folder: Path, hello: Any) -> "ReconLink":
     """Return a link to the sequence as it spoke then; what is sent to it goes nowhere."""
-    from ..files.scan_record import read_masks
     from ..mask.messages import Applied, Scope, Welcome
     from ..mask.recon_end import ReconLink
+    from ..records.reader import read_masks
 
     link = ReconLink(hello.scan_token, lambda message: None)
     link.receive(hello)
@@ -161,8 +161,8 @@ def _link(folder: Path, hello: Any) -> "ReconLink":
 
 def _described(folder: Path) -> str:
     """Say how far a scan came."""
-    from ..files.scan_record import read_record
     from ..mrd.items import Acquisition
+    from ..records.reader import read_record
 
     n, last = 0, 0
     for message in read_record(folder):
@@ -173,11 +173,11 @@ def _described(folder: Path) -> str:
 
 def _recovered(folder: Path, options: argparse.Namespace) -> str:
     """Reconstruct a record, and note it in its summary; returns what was made."""
-    from ..files.record_writer import SUMMARY
-    from ..files.scan_record import read_summary
     from ..files.source import write_images
     from ..pipeline.build import load
     from ..pipeline.own_gadgets import own_gadgets
+    from ..records.reader import read_summary
+    from ..records.writer import SUMMARY
 
     summary = read_summary(folder)
     xml = str(summary.get("pipeline") or "")

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from ..errors import ConfigError, GadgetsError
 from ..files.noise_store import default_folder
-from ..files.record_writer import DEFAULT_CAP
 from ..mask.curve_keys import ServerKeys
 from ..mask.gate import is_loopback, require_safe
 from ..pipeline.catalogue import OURS, Catalogue
 from ..pipeline.own_gadgets import own_gadgets
+from ..records.writer import DEFAULT_CAP
 from .machine import Finding, cores, disk, packages, ports, torch_and_gpu
 
 LEAST_FREE = 1 << 30  # bytes

@@ -15,9 +15,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ..errors import GadgetsError
+from ..gadgetron.folder import CONFIG, CONNECT, is_other, pipelines
 from ..mask.curve_keys import ClientKeys
 from ..mask.recon_port import RemoteReconPort
-from ..pipeline.gadgetron_folder import CONFIG, CONNECT, is_other, pipelines
 from .machine import Finding
 
 NODE, TARGET = "gadgets.external", "pipeline"

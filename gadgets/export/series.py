@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..mrd.image_attributes import MASK_ROLE
 from ..mrd.items import Image
-from ..steps.image_finish import MASK_ROLE, PHASE
+from ..steps.image_finish import PHASE
 from .placement import named
 
 LOOPS = ("set", "phase", "contrast", "repetition")  # the outermost first

@@ -9,6 +9,7 @@ from ..errors import ConfigError, ProtocolError
 from ..mrd.geometry import Geometry
 from ..mrd.items import Acquisition, Waveform
 from ..mrd.messages import Header
+from ..records.reader import is_record, read_record
 from .amend import amended
 from .fastmri import FastmriFile, FirstAxis
 from .foreign import foreign
@@ -18,7 +19,6 @@ from .kspace_file import InMemory, KspaceFile
 from .mrd2 import MAGIC, read_mrd2
 from .mrd_hdf5 import MrdFile, read_images, write_images, write_mrd
 from .mrd_stream import LOOK, MrdStreamFile, is_pipe, is_stream, read_header, read_items, reader
-from .scan_record import is_record, read_record
 from .twix import is_twix, read_twix
 
 __all__ = ["Source", "open_kspace", "open_source", "read_images", "write_images", "write_mrd"]

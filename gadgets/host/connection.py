@@ -14,13 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ..errors import GadgetsError, place_of
-from ..files.record_writer import Record
 from ..limits.settings import Limits
 from ..limits.waiting import wait_for_input, wait_for_room
 from ..mrd.bursts import LineReader
 from ..mrd.items import Acquisition, Burst, Image
 from ..mrd.messages import Close, Message, Query, Response, message_buffers, read_message
 from ..mrd.sockets import SocketReader, put_all
+from ..records.writer import Record
 
 log = logging.getLogger(__name__)
 SEND_S = 10.0  # to take the last images, for a peer that says nothing more

@@ -8,9 +8,9 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..files.noise_store import Noise, NoiseStore
+from ..gadgetron.xml import read
 from ..mrd.image_attributes import meta_to_xml
 from ..mrd.messages import Dependency
-from ..pipeline.gadgetron_xml import read
 
 IS_ALIVE = "isalive.xml"
 # Gadgets of such pipelines, and Gadgetron's own files that hold one of them.

@@ -5,8 +5,8 @@ One TEXT, in sentences, so that whoever looks at the client need not look for th
 
 from collections.abc import Mapping
 
+from ..mrd.complete import OFF_CENTRE
 from ..mrd.geometry import Geometry
-from ..steps.coil_maps import OFF_CENTRE
 from ..steps.readout import PARTIAL
 from .summary import Ledger
 

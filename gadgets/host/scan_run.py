@@ -12,7 +12,6 @@ from typing import Any, TypeGuard
 
 from ..errors import GadgetError, ProtocolError
 from ..files.noise_store import NoiseStore
-from ..files.record_writer import Record
 from ..limits.scan_size import check_header, check_line
 from ..limits.settings import Limits
 from ..mask.in_band import in_band_link
@@ -29,11 +28,12 @@ from ..pipeline.intake import intake
 from ..pipeline.mask_first import MaskFirst
 from ..pipeline.models import Models
 from ..pipeline.scan import Scan
+from ..records.writer import Record
+from ..worker.handle import WorkerScan
 from .connection import Connections, MrdConnection
 from .prometheus import Meter, Metrics, Watch
 from .remarks import remarks
 from .summary import Ledger, summary, tell
-from .worker_handle import WorkerScan
 
 log = logging.getLogger(__name__)
 

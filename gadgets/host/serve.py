@@ -23,11 +23,10 @@ from typing_extensions import Self
 
 from ..errors import ConfigError
 from ..files.noise_store import NoiseStore
-from ..files.record_folder import RecordFolder, Unrecorded
-from ..files.record_writer import Record
 from ..limits.admission import Admission, make_room_for_files
 from ..limits.settings import Limits
 from ..limits.waiting import prepare
+from ..logs import scan_id
 from ..mask.binder import MaskService
 from ..mask.curve_keys import ServerKeys
 from ..mask.gate import is_loopback
@@ -38,14 +37,15 @@ from ..pipeline.chain import split
 from ..pipeline.models import Models
 from ..pipeline.own_files import read_folder
 from ..pipeline.own_gadgets import import_files
+from ..records.folder import RecordFolder, Unrecorded
+from ..records.writer import Record
+from ..worker.handle import Worker, WorkerPool, WorkerScan
 from .connection import DEFAULT
 from .health_server import StatusServer
 from .host_info import answer
-from .logs import scan_id
 from .prometheus import Metrics, Watch
 from .scan_run import Services
 from .session import CLIENT, PARENT, Kind, refuse, serve
-from .worker_handle import Worker, WorkerPool, WorkerScan
 
 log = logging.getLogger(__name__)
 WARM_PIPELINE = "adaptive_modl.xml"

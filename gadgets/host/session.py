@@ -20,6 +20,7 @@ from typing import Any
 from ..errors import ConfigError, GadgetError, GadgetsError, ProtocolError
 from ..limits.scan_size import check_header
 from ..limits.settings import Limits
+from ..logs import new_scan
 from ..mrd.geometry import Geometry
 from ..mrd.items import Image
 from ..mrd.messages import Close, Error, Header, Message, Text, describe
@@ -28,7 +29,6 @@ from ..pipeline.client_weights import check_weights
 from . import fire_dialect
 from .choice import Chosen, OnlyKeep, before_stream, choose, choose_node
 from .connection import LINGER_S, Manner, MrdConnection
-from .logs import new_scan
 from .prometheus import Meter
 from .scan_run import ScanRun, Services
 from .summary import Ledger

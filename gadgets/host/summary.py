@@ -9,8 +9,8 @@ import numpy as np
 
 from ..mrd.geometry import Geometry
 from ..mrd.header_layouts import ImageKey, flags_of, image_key, is_imaging
+from ..mrd.image_attributes import MASK_ROLE
 from ..mrd.items import Acquisition, Burst, Frame, Image, Item, Mask
-from ..steps.image_finish import MASK_ROLE
 
 log = logging.getLogger(__name__)
 

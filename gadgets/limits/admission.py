@@ -8,7 +8,7 @@ from ..errors import ConfigError
 
 log = logging.getLogger(__name__)
 # A session holds its socket and three files of its record. In the worker each of its items is one:
-# as many as may wait there for one scan (`gadgets.host.worker_handle.IN_FLIGHT`), and those on
+# as many as may wait there for one scan (`gadgets.worker.handle.IN_FLIGHT`), and those on
 # their way.
 FILES_OF_A_SESSION = 28
 FILES_OF_THE_HOST = 128

@@ -12,7 +12,7 @@ from itertools import count
 
 import uvicorn
 
-from ..host import logs
+from .. import logs
 from .board import Board
 from .feed import LARGEST, read
 from .server import Ask, application

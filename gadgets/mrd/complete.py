@@ -16,6 +16,8 @@ from .geometry import Geometry
 from .items import Acquisition, Bool, Complex, Ints
 from .kspace_buffer import KspaceBuffer
 
+OFF_CENTRE = "frames with their strongest line away from the header's centre"  # counted
+
 # Of a receiver that gives whole numbers, a sample of one coil can be zero by chance.
 _FEW_ZEROS = 0.01
 _NEARLY_FULL = 0.75  # of the rows between the outermost ones

@@ -6,7 +6,7 @@ Two forms are known. Ours: stock nodes that we know, then one `<external>` that 
     <gadget class="PredictMask"><property name="acceleration" value="4"/></gadget>
 
 Gadgetron's: stock nodes alone, from lines to images, such as its `default.xml`. Only classes of the
-catalogue and of `gadgets.pipeline.gadgetron_classes` can be named. Unknown classes, properties
+catalogue and of `gadgets.gadgetron.classes` can be named. Unknown classes, properties
 and values fail at load, all of them listed at once.
 """
 
@@ -16,12 +16,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ..errors import ConfigError
+from ..gadgetron import classes as gadgetron_classes
+from ..gadgetron.xml import Node, read
 from ..mrd.items import Acquisition, Image, Waveform
-from . import gadgetron_classes
 from .catalogue import OURS, Catalogue, step
 from .chain import Pipeline, Stream
 from .gadget import Gadget
-from .gadgetron_xml import Node, read
 from .properties import annotations, build
 from .readers_writers import LIBRARIES, READERS, WRITERS
 

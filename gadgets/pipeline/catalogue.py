@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import ConfigError
-from . import gadgetron_classes
+from ..gadgetron import classes as gadgetron_classes
 from .gadget import Gadget
 from .own_files import SourceFile
 

@@ -13,12 +13,13 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from . import gadgetron_classes, readers_writers
+from ..gadgetron import classes as gadgetron_classes
+from ..gadgetron.classes import GadgetronClass
+from . import readers_writers
 from .build import load, parse
 from .catalogue import GADGETS, step
 from .field_comments import field_comments
 from .gadget import Gadget
-from .gadgetron_classes import GadgetronClass
 from .properties import annotations, choices, without_none
 
 INTRODUCTION = """\

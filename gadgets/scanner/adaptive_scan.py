@@ -18,7 +18,6 @@ from mnet.sequence.echo_order import EchoOrder, Rule, default_rule
 from mnet.weight_files import load_weights
 
 from ..errors import ConfigError, IncompleteError
-from ..files.scan_record import read_record
 from ..files.source import Source
 from ..files.tissue_maps import TissueMaps
 from ..host.child_host import Address
@@ -27,6 +26,7 @@ from ..mrd.geometry import SMALLEST
 from ..mrd.header_layouts import ACQUISITION_HEADER, is_imaging
 from ..mrd.items import Acquisition, Frame, Image
 from ..mrd.line_index import line_index
+from ..records.reader import read_record
 from ..steps.image_finish import SERIES
 from .frames import frames_of
 from .scan_result import Result

@@ -19,8 +19,6 @@ from ..errors import HeaderError
 from ..files.fastmri import FirstAxis
 from ..files.noise_readout import as_readout
 from ..files.noise_store import from_json
-from ..files.record_writer import NOISE
-from ..files.scan_record import is_record, read_masks
 from ..files.source import NOTHING, Source, open_source
 from ..host.child_host import Address
 from ..mask.in_band import read_hello
@@ -30,8 +28,10 @@ from ..mask.sequence_port import SequencePort
 from ..mrd.geometry import SCAN_TOKEN, parse, text
 from ..mrd.header_layouts import is_imaging
 from ..mrd.header_xml import with_user_parameter
+from ..mrd.image_attributes import MASK_ROLE
 from ..mrd.items import Image
-from ..steps.image_finish import MASK_ROLE
+from ..records.reader import is_record, read_masks
+from ..records.writer import NOISE
 from .client import MrdClient, answered
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from mnet.physics.coil_maps import maps_and_second
 from mnet.physics.foldover import fov_folded
 
 from ..errors import GadgetError
-from ..mrd.complete import off_centre
+from ..mrd.complete import OFF_CENTRE, off_centre
 from ..mrd.items import Complex, Frame, Item, PreScan
 from ..pipeline.gadget import Gadget
 from ..pipeline.scan import Scan
@@ -20,7 +20,6 @@ from ..pipeline.scan import Scan
 log = logging.getLogger(__name__)
 Maps = tuple[Complex, dict[str, str]]  # (coils, x, y), and what a frame's meta says of them
 KEPT = 512 << 20  # bytes of maps: what is over is made again, from lines a fifteenth as large
-OFF_CENTRE = "frames with their strongest line away from the header's centre"
 FOLDED = "slices folded over along ky"
 
 

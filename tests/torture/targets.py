@@ -14,8 +14,6 @@ import numpy as np
 from gadgets.errors import ConfigError, GadgetsError, HeaderError, ProtocolError
 from gadgets.files.identity import without_identity
 from gadgets.files.mrd_hdf5 import write_mrd
-from gadgets.files.record_writer import FRAME, MAGIC, MESSAGES
-from gadgets.files.scan_record import read_record
 from gadgets.files.source import open_source
 from gadgets.host.fire_dialect import request
 from gadgets.mask.codec import Codec, MaskProtocolError
@@ -40,6 +38,8 @@ from gadgets.mrd.messages import (
     write_message,
 )
 from gadgets.pipeline.build import load, parse
+from gadgets.records.reader import read_record
+from gadgets.records.writer import FRAME, MAGIC, MESSAGES
 from mnet.recon.modl import MoDL
 from mnet.weight_files import WeightsError, load_weights, save_weights
 from tests.gadgets.helpers.mask_bench import CHOSEN, SLICE, hello

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gadgets.cli import main
-from gadgets.pipeline.gadgetron_folder import CONFIG, CONNECT, pipelines
+from gadgets.gadgetron.folder import CONFIG, CONNECT, pipelines
 
 
 @pytest.fixture

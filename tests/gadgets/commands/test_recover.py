@@ -7,12 +7,12 @@ import pytest
 
 from gadgets.cli import main
 from gadgets.commands.recover import IMAGES, interrupted
-from gadgets.files.record_writer import MESSAGES, SUMMARY, Record
 from gadgets.files.source import read_images
 from gadgets.host.child_host import Address
 from gadgets.mrd.items import Image
 from gadgets.mrd.messages import Header, message_buffers
 from gadgets.pipeline.build import load
+from gadgets.records.writer import MESSAGES, SUMMARY, Record
 from gadgets.scanner.sequence import play
 from tests.gadgets.helpers.closed_loop import sequence, source
 from tests.gadgets.helpers.external_parent import plain_loop

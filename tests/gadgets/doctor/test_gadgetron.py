@@ -10,8 +10,8 @@ import pytest
 
 from gadgets.cli import main
 from gadgets.doctor import gadgetron
+from gadgets.gadgetron.folder import CONFIG, CONNECT, pipelines
 from gadgets.mask.binder import MaskService
-from gadgets.pipeline.gadgetron_folder import CONFIG, CONNECT, pipelines
 from tests.gadgets.doctor.test_checks import fine, options, wrong
 
 

@@ -14,7 +14,6 @@ import pytest
 from gadgets.errors import ConfigError
 from gadgets.files.convert import convert
 from gadgets.files.identity import without_identity
-from gadgets.files.record_writer import Record
 from gadgets.files.source import open_source
 from gadgets.mrd.geometry import Geometry
 from gadgets.mrd.items import Image
@@ -22,6 +21,7 @@ from gadgets.mrd.messages import Close, Header, message_buffers
 from gadgets.pipeline.build import load, parse
 from gadgets.pipeline.chain import run
 from gadgets.pipeline.scan import Scan
+from gadgets.records.writer import Record
 from tests.gadgets.helpers import synthetic
 from tests.gadgets.helpers.patient import PERSONAL, personal_header
 from tests.gadgets.helpers.synthetic import Array, crop, fft, ifft

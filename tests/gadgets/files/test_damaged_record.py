@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from gadgets.files.record_writer import FRAME, MAGIC, MASKS, MESSAGES, SUMMARY, Record
-from gadgets.files.scan_record import is_being_written, read_masks, read_record, read_summary
 from gadgets.mrd.messages import (
     Close,
     ConfigFile,
@@ -18,6 +16,8 @@ from gadgets.mrd.messages import (
     message_buffers,
     write_message,
 )
+from gadgets.records.reader import is_being_written, read_masks, read_record, read_summary
+from gadgets.records.writer import FRAME, MAGIC, MASKS, MESSAGES, SUMMARY, Record
 from gadgets.scanner.replay import of_record
 from tests.gadgets.helpers.synthetic import scanned
 

@@ -14,15 +14,15 @@ import pytest
 
 from gadgets.errors import ConfigError, ProtocolError
 from gadgets.files.convert import convert
-from gadgets.files.record_folder import RecordFolder
-from gadgets.files.record_writer import MASKS, MESSAGES, SUMMARY, Record
-from gadgets.files.scan_record import is_record, read_record
 from gadgets.files.source import open_source
 from gadgets.host.serve import new_record
 from gadgets.mrd.header_layouts import ACQUISITION_HEADER, WAVEFORM_HEADER
 from gadgets.mrd.header_xml import header_xml
 from gadgets.mrd.items import Acquisition, Waveform
 from gadgets.mrd.messages import Close, ConfigFile, Header, Message, message_buffers, write_message
+from gadgets.records.folder import RecordFolder
+from gadgets.records.reader import is_record, read_record
+from gadgets.records.writer import MASKS, MESSAGES, SUMMARY, Record
 
 HEADER = header_xml(
     encoded=(8, 6, 1),
@@ -210,7 +210,7 @@ def test_a_writer_that_is_killed_leaves_a_record_that_reads(tmp_path: Path) -> N
         from pathlib import Path
         sys.path.insert(0, sys.argv[2])
         from gadgets.mrd.messages import Text, write_message
-        from gadgets.files.record_writer import Record
+        from gadgets.records.writer import Record
         record = Record.create(Path(sys.argv[1]), "scan")
         number = 0
         while True:

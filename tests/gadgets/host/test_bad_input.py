@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from gadgets.cli import main
-from gadgets.files.scan_record import read_record, read_summary
 from gadgets.files.source import write_mrd
 from gadgets.host.child_host import Address
 from gadgets.host.serve import Host
 from gadgets.mrd.items import Acquisition
 from gadgets.mrd.messages import ConfigFile, ConfigScript, Header, Text, write_message
+from gadgets.records.reader import read_record, read_summary
 from gadgets.scanner.client import MrdClient, PeerError
 from gadgets.scanner.sequence import play
 from gadgets.steps.image_finish import SERIES

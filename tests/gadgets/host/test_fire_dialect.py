@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from gadgets.errors import ConfigError
-from gadgets.files.scan_record import read_record
 from gadgets.host.child_host import Address
 from gadgets.host.fire_dialect import Request, request
 from gadgets.mrd.items import Image
@@ -24,6 +23,7 @@ from gadgets.mrd.messages import (
 )
 from gadgets.mrd.sockets import SocketReader
 from gadgets.pipeline.build import configure, load, parse
+from gadgets.records.reader import read_record
 from gadgets.steps.image_finish import SERIES_MASK
 from gadgets.steps.image_finish import USHORT as USHORT_TYPE
 from gadgets.steps.reconstruct import Reconstruct

@@ -18,12 +18,12 @@ from gadgets.host import serve as serve_module
 from gadgets.host.child_host import Address
 from gadgets.host.serve import Host
 from gadgets.host.session import PARENT
-from gadgets.host.worker_handle import IN_FLIGHT
 from gadgets.limits.admission import FILES_OF_A_SESSION, FILES_OF_THE_HOST, make_room_for_files
 from gadgets.limits.settings import Limits
 from gadgets.limits.waiting import prepare
 from gadgets.mrd.messages import Close, ConfigFile, write_message
 from gadgets.scanner.client import MrdClient
+from gadgets.worker.handle import IN_FLIGHT
 from tests.gadgets.helpers.closed_loop import source
 from tests.gadgets.helpers.external_parent import (
     CLOSE,

@@ -22,8 +22,9 @@ import torch
 from prometheus_client.parser import text_string_to_metric_families
 from torch import nn
 
+from gadgets import logs
 from gadgets.errors import ConfigError, GadgetsError, HeaderError, ProtocolError
-from gadgets.host import logs, prometheus, rehearsal
+from gadgets.host import prometheus, rehearsal
 from gadgets.host import serve as serve_module
 from gadgets.host.child_host import Address
 from gadgets.host.connection import PeerGone

@@ -19,19 +19,19 @@ from typing import Any
 import pytest
 
 from gadgets.errors import ConfigError, GadgetError, GadgetsError
-from gadgets.files.record_folder import RecordFolder
-from gadgets.files.record_writer import MASKS, MESSAGES, SUMMARY, Record
-from gadgets.files.scan_record import read_record
 from gadgets.host import scan_run
 from gadgets.host import session as session_module
 from gadgets.host.prometheus import Metrics
 from gadgets.host.serve import Host, new_record
 from gadgets.host.session import CLIENT, PARENT
-from gadgets.host.worker_handle import WorkerScan
 from gadgets.mrd.items import Acquisition, Image
 from gadgets.mrd.messages import Close, ConfigFile, ConfigScript, Header, write_message
+from gadgets.records.folder import RecordFolder
+from gadgets.records.reader import read_record
+from gadgets.records.writer import MASKS, MESSAGES, SUMMARY, Record
 from gadgets.scanner.client import MrdClient
 from gadgets.steps.accumulate import AccumulateFrame
+from gadgets.worker.handle import WorkerScan
 from tests.gadgets.helpers.closed_loop import source
 from tests.gadgets.helpers.external_parent import Link, failed, upstream
 from tests.gadgets.helpers.sessions import served, services

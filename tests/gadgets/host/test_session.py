@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from gadgets.files.record_writer import SUMMARY, Record
-from gadgets.files.scan_record import read_record
 from gadgets.host.session import CLIENT, PARENT
 from gadgets.mrd.items import Acquisition
 from gadgets.mrd.messages import (
@@ -21,6 +19,8 @@ from gadgets.mrd.messages import (
     read_message,
     write_message,
 )
+from gadgets.records.reader import read_record
+from gadgets.records.writer import SUMMARY, Record
 from tests.gadgets.helpers.external_parent import (
     CLOSE,
     Link,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from gadgets.errors import ProtocolError
-from gadgets.host.shared_memory import SharedMemoryPipe, pack, unpack
 from gadgets.mrd.header_layouts import IMAGE_HEADER, WAVEFORM_HEADER, ImageKey
 from gadgets.mrd.items import Acquisition, Burst, Frame, Image, Item, Mask, PreScan, Waveform
+from gadgets.worker.shared_memory import SharedMemoryPipe, pack, unpack
 from tests.gadgets.helpers.synthetic import acquisition
 
 KEY = ImageKey(0, 3, 1, 0, 2, 0)

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from gadgets.files.record_writer import SUMMARY, Record
-from gadgets.files.scan_record import read_record
 from gadgets.host.connection import PeerGone
 from gadgets.host.session import CLIENT, PARENT
-from gadgets.host.worker_handle import IN_FLIGHT, WorkerPool
 from gadgets.limits.settings import Limits
 from gadgets.mrd.items import Acquisition, Image
 from gadgets.mrd.messages import Close, ConfigFile, ConfigScript, Header, write_message
 from gadgets.pipeline.build import load
+from gadgets.records.reader import read_record
+from gadgets.records.writer import SUMMARY, Record
+from gadgets.worker.handle import IN_FLIGHT, WorkerPool
 from tests.gadgets.helpers.external_parent import QUICK, Link, node_document, plain_loop, upstream
 from tests.gadgets.helpers.sessions import served, services
 from tests.gadgets.helpers.synthetic import Scanned, scanned

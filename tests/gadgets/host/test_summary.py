@@ -16,6 +16,7 @@ import pytest
 from gadgets.cli import main
 from gadgets.files.source import open_source, write_mrd
 from gadgets.host.child_host import Address
+from gadgets.mrd.complete import OFF_CENTRE
 from gadgets.mrd.geometry import Geometry
 from gadgets.mrd.header_layouts import WAVEFORM_HEADER, Flag
 from gadgets.mrd.items import Acquisition, Frame, Image, Waveform
@@ -23,7 +24,7 @@ from gadgets.mrd.messages import Close, ConfigFile, Header, Text
 from gadgets.pipeline.chain import run
 from gadgets.pipeline.scan import Scan
 from gadgets.steps.accumulate import AccumulateFrame
-from gadgets.steps.coil_maps import OFF_CENTRE, CoilMaps
+from gadgets.steps.coil_maps import CoilMaps
 from gadgets.steps.readout import RemoveReadoutOversampling
 from tests.gadgets.helpers.peer import Peer, connected, session
 from tests.gadgets.helpers.synthetic import Scanned, acquisition, changed, scanned

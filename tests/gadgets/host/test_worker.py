@@ -16,9 +16,6 @@ import pytest
 import torch
 
 from gadgets.errors import GadgetError
-from gadgets.host import worker_handle
-from gadgets.host.worker import NICENESS, Job, Turns
-from gadgets.host.worker_handle import IN_FLIGHT, Worker, WorkerPool, WorkerScan
 from gadgets.mrd.header_layouts import ImageKey
 from gadgets.mrd.items import Acquisition, Frame, Image, Item, PreScan, Waveform
 from gadgets.pipeline.build import load, parse
@@ -27,6 +24,9 @@ from gadgets.pipeline.chain import chain, run, split
 from gadgets.pipeline.intake import intake
 from gadgets.pipeline.models import Models
 from gadgets.pipeline.scan import Scan
+from gadgets.worker import handle as worker_handle
+from gadgets.worker.handle import IN_FLIGHT, Worker, WorkerPool, WorkerScan
+from gadgets.worker.process import NICENESS, Job, Turns
 from tests.gadgets.helpers.synthetic import Scanned, changed, noise, scanned
 
 XML = load("zero_filled.xml")
@@ -443,7 +443,7 @@ def test_signals_to_stop_are_for_the_front_alone(pool: WorkerPool) -> None:
 
 FRONT = """
 import os, signal, sys, time
-from gadgets.host.worker_handle import Worker
+from gadgets.worker.handle import Worker
 worker = Worker("cpu")
 while not worker.ready:
     time.sleep(0.01)

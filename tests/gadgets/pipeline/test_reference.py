@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from gadgets.gadgetron.classes import GADGETRON_CLASSES
 from gadgets.pipeline.build import parse
 from gadgets.pipeline.catalogue import GADGETS, STEPS, step
 from gadgets.pipeline.field_comments import field_comments
-from gadgets.pipeline.gadgetron_classes import GADGETRON_CLASSES
 from gadgets.pipeline.properties import annotations, can_be_text
 from gadgets.pipeline.readers_writers import READERS, WRITERS
 from gadgets.pipeline.reference import page, purpose

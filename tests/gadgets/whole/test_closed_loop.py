@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from gadgets.cli import main
-from gadgets.files.scan_record import read_record, read_summary
 from gadgets.host.child_host import Address
 from gadgets.host.serve import Host
 from gadgets.mask.messages import Scope
@@ -24,6 +23,7 @@ from gadgets.mrd.header_xml import with_user_parameter
 from gadgets.mrd.items import Acquisition, Image
 from gadgets.mrd.messages import Close, ConfigFile, Query, Response, read_message, write_message
 from gadgets.mrd.sockets import SocketReader
+from gadgets.records.reader import read_record, read_summary
 from gadgets.scanner.adaptive_scan import Options, adaptive_scan
 from gadgets.scanner.client import MrdClient
 from gadgets.scanner.replay import replay

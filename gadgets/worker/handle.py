@@ -19,9 +19,9 @@ from dataclasses import asdict
 from typing import Any
 
 from ..errors import GadgetError, GadgetsError
+from ..logs import scan_id
 from ..mrd.items import Image, Item
 from ..pipeline.own_files import SourceFile
-from .logs import scan_id
 from .shared_memory import Arrays, Json, NoFileError, SharedMemoryPipe, pack, unpack
 
 log = logging.getLogger(__name__)
@@ -232,7 +232,7 @@ class Worker:
         self, started: Future[subprocess.Popen[bytes]], theirs: socket.socket, device: str
     ) -> None:
         """Start the process on the thread that stays with it: for the kernel that is its parent."""
-        command = [sys.executable, "-m", "gadgets.host.worker", str(theirs.fileno()), device]
+        command = [sys.executable, "-m", "gadgets.worker.process", str(theirs.fileno()), device]
         try:
             with theirs:
                 process = subprocess.Popen(

@@ -1,7 +1,7 @@
 """The worker process: runs the heavy end of the pipelines, one item at a time.
 
-Started by the front as `python -m gadgets.host.worker FD DEVICE`, with one end of a socket pair as
-`FD`. Every scan has a thread that holds its chain of generators, and scans compute in turns of one
+Started by the front as `python -m gadgets.worker.process FD DEVICE`, with one end of a socket pair
+as `FD`. Every scan has a thread that holds its chain of generators, and scans compute in turns of one
 slice. The process ends with the front and with nothing else: signals to stop are the front's alone,
 which lets scans finish first.
 """
@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NoReturn
 
+from .. import logs
 from ..errors import GadgetError
 from ..mrd.geometry import Geometry
 from ..mrd.items import Frame, Image, Item
@@ -30,7 +31,6 @@ from ..pipeline.models import Models
 from ..pipeline.own_files import SourceFile
 from ..pipeline.own_gadgets import import_files
 from ..pipeline.scan import Scan
-from . import logs
 from .shared_memory import Json, NoFileError, SharedMemoryPipe, pack, unpack
 
 log = logging.getLogger(__name__)

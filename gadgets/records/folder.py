@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import ConfigError, GadgetsError
-from .record_writer import MAGIC, Record
+from .writer import MAGIC, Record
 
 log = logging.getLogger(__name__)
 Unrecorded = Literal["go-on", "not-ready", "refuse"]

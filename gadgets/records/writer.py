@@ -1,4 +1,4 @@
-"""The record of a scan while it is written; `gadgets.files.scan_record` has its layout."""
+"""The record of a scan while it is written; `gadgets.records.reader` has its layout."""
 
 import fcntl
 import json

@@ -27,7 +27,7 @@ import numpy as np
 
 from ..errors import ProtocolError
 from ..mrd.messages import IDS, Message, buffer_reader, read_message
-from .record_writer import FRAME, MAGIC, MASKS, MESSAGES, SUMMARY
+from .writer import FRAME, MAGIC, MASKS, MESSAGES, SUMMARY
 
 log = logging.getLogger(__name__)
 _SHORTEST = 2  # bytes of a message: its id

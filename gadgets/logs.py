@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from datetime import datetime, timezone
 from types import TracebackType
 
-from ..errors import traces_of
+from .errors import traces_of
 
 log = logging.getLogger(__name__)
 scan_id: ContextVar[str] = ContextVar("scan_id", default="")
