@@ -23,7 +23,7 @@ EXPECTED: dict[str, tuple[int, str, tuple[str, ...]]] = {
     "enc_ref1.h5": (0, "1 images of 80 acquisitions", ()),
     "tse.h5": (0, "1 images of", ()),
     "grappa2.h5": (0, "1 images of", ()),
-    "fm_mask.h5": (0, "images of", ()),
+    "fm_mask.h5": (1, "1 neighbouring lines around the centre of k-space, expected at least 4", ()),
     "me_zero.h5": (0, "3 images of 288 acquisitions", ()),
     "avg_nolim.h5": (0, "1 images of 288 acquisitions", ()),
     "pf_wrongcentre.h5": (0, "1 images of", ("--header", "ky_center=24")),
