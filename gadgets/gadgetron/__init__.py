@@ -1,3 +1,4 @@
-"""What is known of the C++ Gadgetron, and of no other reconstruction: its XML, the names of its
-classes and properties, the folders that it reads.
+"""What is known of the C++ Gadgetron and of no other server.
+
+Its XML, the names of its classes and properties, the folders in which it looks for them.
 """

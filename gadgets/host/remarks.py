@@ -6,8 +6,8 @@ One TEXT, in sentences, so that whoever looks at the client need not look for th
 from collections.abc import Mapping
 
 from ..mrd.complete import OFF_CENTRE
+from ..mrd.echo import PARTIAL
 from ..mrd.geometry import Geometry
-from ..steps.readout import PARTIAL
 from .summary import Ledger
 
 _LISTED = 5  # images that are named one by one

@@ -7,6 +7,8 @@ from .geometry import Geometry
 from .header_layouts import Flag, flags_of
 from .items import Acquisition, Burst, Complex
 
+PARTIAL = "lines of a partial echo"  # counted
+
 
 def same_length(header: np.void, n_samples: int, expected: int) -> None:
     """Refuse a cut readout: zeros for its missing samples would look like a good image.

@@ -8,14 +8,13 @@ import torch
 
 from mnet.physics.readout import to_pixels
 
-from ..mrd.echo import centred, same_length
+from ..mrd.echo import PARTIAL, centred, same_length
 from ..mrd.geometry import Geometry
 from ..mrd.header_layouts import Flag, flags_of, is_imaging
 from ..mrd.items import Acquisition, Burst, Item
 from ..pipeline.gadget import Gadget
 from ..pipeline.scan import Scan
 
-PARTIAL = "lines of a partial echo"
 _EMPTY = 8  # this part of a readout at one end, at least, is what a partial echo lacks
 OneOrMore = TypeVar("OneOrMore", bound=Acquisition | Burst)
 

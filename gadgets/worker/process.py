@@ -1,9 +1,9 @@
 """The worker process: runs the heavy end of the pipelines, one item at a time.
 
 Started by the front as `python -m gadgets.worker.process FD DEVICE`, with one end of a socket pair
-as `FD`. Every scan has a thread that holds its chain of generators, and scans compute in turns of one
-slice. The process ends with the front and with nothing else: signals to stop are the front's alone,
-which lets scans finish first.
+as `FD`. Every scan has a thread that holds its chain of generators, and scans compute in turns of
+one slice. The process ends with the front and with nothing else: signals to stop are the front's
+alone, which lets scans finish first.
 """
 
 import ctypes
