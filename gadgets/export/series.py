@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..mrd.image_attributes import MASK_ROLE
 from ..mrd.items import Image
-from ..steps.image_finish import MASK_ROLE, PHASE
+from ..steps.image_finish import PHASE
 from .placement import named
 
 LOOPS = ("set", "phase", "contrast", "repetition")  # the outermost first
@@ -115,7 +116,7 @@ def values_of(image: Image) -> NDArray[np.generic]:
 
 def _real(image: Image) -> NDArray[np.generic]:
     data: NDArray[np.generic] = image.data[0, 0]
-    return np.asarray(np.abs(data) if data.dtype.kind == "c" else data)
+    return np.abs(data.astype(np.complex128)) if data.dtype.kind == "c" else data
 
 
 def _as_it_is(image: Image, pixels: NDArray[np.uint16]) -> Stored:

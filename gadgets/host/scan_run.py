@@ -28,8 +28,7 @@ from ..pipeline.models import Models
 from ..pipeline.scan import Scan
 from .connection import MrdConnection
 from .prometheus import Meter, Metrics
-from .remarks import remarks
-from .summary import Ledger, summary, tell
+from .summary import Ledger, remarks, summary, tell
 from .worker_handle import WorkerScan
 
 log = logging.getLogger(__name__)

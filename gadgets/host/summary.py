@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 
 from ..mrd.geometry import Geometry
 from ..mrd.header_layouts import ImageKey, flags_of, image_key, is_imaging
+from ..mrd.image_attributes import MASK_ROLE
 from ..mrd.items import Acquisition, Burst, Frame, Image, Item, Mask
-from ..steps.image_finish import MASK_ROLE
 
 log = logging.getLogger(__name__)
 
@@ -126,3 +127,63 @@ def tell(ledger: Ledger, counts: dict[str, int]) -> None:
         "the scan ended: %s",
         "; ".join([f"{n_lines} lines, {ledger.n_images} images", *odd]),
     )
+
+
+_LISTED = 5  # images that are named one by one
+_MORE = (
+    "averages and echoes beyond what the header announces (limits of average, contrast, ...) are "
+    "not used"
+)
+_WHY = {
+    "doubled lines": f"they came again with equal counters: {_MORE}",
+    "lines after their frame was complete": f"the image was made without them: {_MORE}",
+    "lines of other encoding spaces": (
+        "images are made of one encoding space, and reference lines of another serve only where "
+        "its field of view is the image's"
+    ),
+    "lines of a partial echo": (
+        "one side of their readout is empty; nothing here makes up for it: images are blurred "
+        "along the readout, and coil maps worse"
+    ),
+    "frames with their strongest line away from the header's centre": (
+        "a wrong centre shifts k-space; `--header ky_center=COUNTER` of mnet replay and convert "
+        "sets another"
+    ),
+}
+
+
+def remarks(
+    ledger: Ledger, counts: Mapping[str, int], geometry: Geometry, *, makes_images: bool
+) -> str:
+    """Return what of a scan did not become an image and why, one sentence a line; "" if nothing.
+
+    Of a pipeline that `makes_images`, slices without one are named.
+    """
+    said = [*geometry.notes]
+    for what, n in sorted(counts.items()):
+        if n:
+            why = f": {_WHY[what]}" if what in _WHY else ""
+            said.append(f"{n} {what}{why}")
+    if makes_images:
+        said += _missing(ledger, geometry)
+    lost = [mask for mask in ledger.masks if not mask.sent and not mask.enforced]
+    reasons = sorted({mask.reason for mask in lost} - {"predicted"})
+    if reasons:
+        said.append(f"{len(lost)} masks reached no sequence: {', '.join(reasons)}")
+    if makes_images and ledger.received and ledger.n_images == ledger.n_mask_images:
+        said.append("no image was made")
+    return "\n".join(said)
+
+
+def _missing(ledger: Ledger, geometry: Geometry) -> list[str]:
+    missing = ledger.missing()
+    said = []
+    for key in missing[:_LISTED]:
+        n = len(ledger.received.get((key.slice, key.repetition), ()))
+        said.append(
+            f"slice {key.slice}, contrast {key.contrast}, repetition {key.repetition}: no image, "
+            f"{n} lines came, expected {geometry.limit_counters.size} or those of its mask"
+        )
+    if len(missing) > _LISTED:
+        said.append(f"and {len(missing) - _LISTED} more images of which lines are missing")
+    return said

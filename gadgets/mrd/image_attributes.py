@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 from ..errors import ProtocolError
 
+MASK_ROLE = "SamplingMask"  # DataRole of images that show a mask
 # Characters that XML 1.0 cannot carry, not even escaped.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

@@ -25,8 +25,8 @@ from ..mask.messages import Hello, Scope
 from ..mask.sequence_port import SequencePort
 from ..mrd.geometry import SCAN_TOKEN
 from ..mrd.header_xml import with_user_parameter
+from ..mrd.image_attributes import MASK_ROLE
 from ..mrd.items import Image
-from ..steps.image_finish import MASK_ROLE
 from .client import MrdClient, answered
 
 

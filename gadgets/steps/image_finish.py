@@ -14,6 +14,7 @@ from mnet.physics.fov import to_recon_space
 from ..errors import GadgetError
 from ..mrd.geometry import Geometry
 from ..mrd.header_layouts import IMAGE_HEADER
+from ..mrd.image_attributes import MASK_ROLE
 from ..mrd.items import Complex, Frame, Image, Item, Mask, PreScan
 from ..pipeline.gadget import Gadget
 from ..pipeline.scan import Scan
@@ -22,7 +23,6 @@ SERIES, SERIES_INCOMPLETE, SERIES_MASK = 1, 10, 20
 USHORT, FLOAT, CXFLOAT = 1, 5, 7
 MAGNITUDE, PHASE, COMPLEX = 1, 2, 5
 KINDS = {"magnitude": MAGNITUDE, "phase": PHASE, "complex": COMPLEX}
-MASK_ROLE = "SamplingMask"  # DataRole of images that show a mask
 FULL_SCALE = 4095.0  # what the calibration's brightest pixels become in ushort images
 PHASE_STEPS = 4096  # of the full circle in ushort images
 GADGETRON = {  # Gadgetron's own names of attributes, written beside the usual ones
