@@ -122,11 +122,11 @@ def _described(image: Image, place: Placement, one: Stored, technique: Technique
     """Return everything of a file but whose it is and which one of how many."""
     from pydicom import Dataset
     from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import generate_uid
+    from pydicom.uid import UID, generate_uid
 
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = EXPLICIT_LITTLE
+    dataset.file_meta.TransferSyntaxUID = UID(EXPLICIT_LITTLE)
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.SOPClassUID, dataset.SOPInstanceUID = MR_IMAGE_STORAGE, generate_uid()
     dataset.Modality = "MR"

@@ -5,6 +5,7 @@ NIfTI counts R, A and S upwards where MRD and DICOM count L, P and S, so x and y
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,10 +46,11 @@ def write_nifti(path: Path, images: Sequence[Image]) -> list[Path]:
     require()
     import nibabel
 
+    make: Any = nibabel.Nifti1Image  # it has types in parts only
     made = []
     for place, series in enumerate(series_of(images)):
         data, affine = volume(series)
-        image = nibabel.Nifti1Image(data, affine)
+        image = make(data, affine)
         image.set_qform(affine, code="scanner")
         image.set_sform(affine, code="scanner")
         image.header.set_xyzt_units("mm")

@@ -106,7 +106,7 @@ def stored(series: Series) -> list[Stored]:
 
 def values_of(image: Image) -> NDArray[np.generic]:
     """Return an image's values (y, x) with its scale: magnitude, phase, or complex numbers."""
-    data = image.data[0, 0]
+    data: NDArray[np.generic] = image.data[0, 0]
     slope, intercept = _number(image, "RescaleSlope", 1.0), _number(image, "RescaleIntercept", 0.0)
     if (slope, intercept) == (1.0, 0.0):
         return data
@@ -115,8 +115,8 @@ def values_of(image: Image) -> NDArray[np.generic]:
 
 
 def _real(image: Image) -> NDArray[np.generic]:
-    data = image.data[0, 0]
-    return np.abs(data) if data.dtype.kind == "c" else data
+    data: NDArray[np.generic] = image.data[0, 0]
+    return np.abs(data.astype(np.complex128)) if data.dtype.kind == "c" else data
 
 
 def _as_it_is(image: Image, pixels: NDArray[np.uint16]) -> Stored:
