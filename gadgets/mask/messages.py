@@ -10,6 +10,8 @@ from typing import Any, Literal
 SCHEMA_ID = "adaptive-mask/1"
 MAX_TEXT = 200  # characters of any free text, as in the schema
 IN_BAND_HELLO = "mnet_hello"  # how an MRD header, or a FIRE client's parameter, calls a hello
+PLAN = "mnet_plan"  # the MRD header's userParameterString with the hello of a scan in two parts
+N_LINES = "mnet_n_lines"  # and that with the number of lines of every mask
 Header = dict[str, Any]
 NackReason = Literal["late", "stale", "foreign", "invalid", "unpaired", "disagreement"]
 ErrorReason = Literal["malformed", "oversized", "no-hello", "conflict", "role"]

@@ -10,8 +10,7 @@ from mnet.weight_files import load_weights
 
 from ..errors import ConfigError, IncompleteError
 from ..files.source import Source
-from ..mask.mask_file import N_LINES
-from ..mask.messages import Hello
+from ..mask.messages import N_LINES, Hello
 from ..mrd.geometry import SMALLEST, Geometry, parse, text
 from ..mrd.header_layouts import is_imaging
 from ..mrd.items import Acquisition
