@@ -152,7 +152,7 @@ def protocol_of(options: argparse.Namespace) -> Protocol:
 def _course(options: argparse.Namespace, protocol: Protocol) -> Any:
     from mnet.sequence.echo_order import EchoOrder, default_rule
 
-    from ..pulseq.course import Course, Part, fixed_masks, plan_of, planned
+    from ..pulseq.course import Course, Part, fixed_masks, plan_of
 
     try:
         order = EchoOrder(
@@ -166,6 +166,7 @@ def _course(options: argparse.Namespace, protocol: Protocol) -> Any:
         if options.part != "whole":
             raise ConfigError("--masks measures the part that is not --part calibration: give one")
         from ..mask.mask_file import read_masks
+        from ..pulseq.second_part import planned
 
         part: Part = "adaptive"
         plan, masks = planned(read_masks(options.masks), protocol)

@@ -15,8 +15,6 @@ from .in_band import read_hello
 from .messages import Hello, as_record, check_mask
 
 SCHEMA = "mnet-masks/1"
-PLAN = "mnet_plan"  # the MRD header's userParameterString with the hello of a scan in two parts
-N_LINES = "mnet_n_lines"  # and that with the number of lines of every mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Which shot follows which: dummies, calibration and chosen lines of every slice."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +10,6 @@ from mnet.masks.line_plan import Bool, LinePlan
 from mnet.sequence.echo_order import EchoOrder, Rows
 
 from ..errors import ConfigError
-from ..mask.mask_file import MaskFile
 from .protocol import Protocol, turns
 
 Part = Literal["whole", "calibration", "adaptive"]
@@ -95,36 +94,3 @@ def fixed_masks(plan: LinePlan, n_slices: int, *, weights: bool) -> dict[int, Bo
             )
         mask = sampler.population(plan)
     return dict.fromkeys(range(n_slices), mask)
-
-
-def planned(masks: MaskFile, protocol: Protocol) -> tuple[LinePlan, dict[int, Bool]]:
-    """Return the plan of decided masks, and these by slice.
-
-    Raises ConfigError where they are of another protocol.
-    """
-    hello, n = masks.hello, protocol.matrix[1]
-    for name, wanted, got in (
-        ("lines along phase encoding", n, hello.ky_max - hello.ky_min + 1),
-        ("first line", 0, hello.ky_min),
-        ("centre of k-space", n // 2, hello.center),
-        ("slices", len(protocol.slices_mm), len(masks.slices)),
-        ("echoes of a train", protocol.train, hello.group_size),
-    ):
-        if wanted != got:
-            raise ConfigError(
-                f"{name}: the protocol has {wanted}, the masks have {got}; give the options of the "
-                "first scan again"
-            )
-    plan = LinePlan(
-        acquirable=_rows(hello.acquirable, n),
-        calibration=_rows(hello.calibration, n),
-        n_lines=hello.n_lines,
-        center=n // 2,
-    )
-    return plan, {one.slice: _rows(one.counters, n) for one in masks.slices}
-
-
-def _rows(counters: Sequence[int], n: int) -> Bool:
-    rows = np.zeros(n, dtype=bool)
-    rows[list(counters)] = True
-    return rows

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..files.source import Source
-from ..mask.mask_file import N_LINES
+from ..mask.messages import N_LINES
 from ..mrd.geometry import LARGEST, find, parse, serialise
 from ..mrd.header_layouts import Flag
 from ..mrd.header_xml import header_xml

@@ -22,8 +22,7 @@ from ..files.noise_store import from_json
 from ..files.source import NOTHING, Source, open_source
 from ..host.child_host import Address
 from ..mask.in_band import read_hello
-from ..mask.mask_file import PLAN
-from ..mask.messages import Hello, Scope
+from ..mask.messages import PLAN, Hello, Scope
 from ..mask.sequence_port import SequencePort
 from ..mrd.geometry import SCAN_TOKEN, parse, text
 from ..mrd.header_layouts import is_imaging

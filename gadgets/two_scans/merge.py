@@ -14,8 +14,8 @@ import numpy as np
 
 from ..errors import ConfigError, IncompleteError
 from ..files.source import Source
-from ..mask.mask_file import PLAN, MaskFile
-from ..mask.messages import as_record
+from ..mask.mask_file import MaskFile
+from ..mask.messages import PLAN, as_record
 from ..mrd.geometry import Geometry
 from ..mrd.header_layouts import Flag
 from ..mrd.header_xml import with_user_parameter

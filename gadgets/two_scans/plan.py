@@ -1,6 +1,7 @@
 """What the masks of two scans may choose from: the hello that a live sequence would have said."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -9,15 +10,29 @@ from mnet.sampler.choosing import EXPECTED, Choosing
 from mnet.weight_files import load_weights
 
 from ..errors import ConfigError, IncompleteError
-from ..files.source import Source
-from ..mask.mask_file import N_LINES
-from ..mask.messages import Hello
+from ..mask.messages import N_LINES, Hello
 from ..mrd.geometry import SMALLEST, Geometry, parse, text
 from ..mrd.header_layouts import is_imaging
 from ..mrd.items import Acquisition
 
 TOKEN = "two-scans"
 DEADLINE_MS = 1000.0  # of no meaning here, and a hello has one
+
+
+class Measured(Protocol):
+    """What a plan needs of a scan on disk."""
+
+    @property
+    def header(self) -> bytes:
+        """Return the MRD header."""
+
+    @property
+    def acquisitions(self) -> Sequence[Acquisition]:
+        """Return the lines, in file order."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """Return the header's numbers."""
 
 
 def lines_by_slice(acquisitions: Sequence[Acquisition]) -> dict[int, list[Acquisition]]:
@@ -34,13 +49,13 @@ def counters_of(lines: Sequence[Acquisition]) -> list[int]:
     return sorted(int(line.header["kspace_encode_step_1"]) for line in lines)
 
 
-def echo_train(source: Source) -> int:
+def echo_train(source: Measured) -> int:
     """Return the echoes of a train that the header tells, 1 where it does not."""
     return int(text(parse(source.header), "encoding/echoTrainLength") or 1)
 
 
 def hello_of(
-    first: Source, *, acceleration: float | None = None, n_lines: int | None = None, train: int
+    first: Measured, *, acceleration: float | None = None, n_lines: int | None = None, train: int
 ) -> Hello:
     """Return the hello of a scan whose first part measured the calibration.
 
@@ -92,7 +107,7 @@ def hello_of(
         raise ConfigError(f"no masks can be decided for this scan: {error}") from error
 
 
-def _calibration(first: Source, geometry: Geometry) -> list[int]:
+def _calibration(first: Measured, geometry: Geometry) -> list[int]:
     slices = lines_by_slice(first.acquisitions)
     if list(slices) != list(range(geometry.n_slices)):
         raise IncompleteError(

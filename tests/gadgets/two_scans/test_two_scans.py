@@ -13,7 +13,8 @@ from gadgets.errors import ConfigError, IncompleteError
 from gadgets.files.source import Source, open_source, write_mrd
 from gadgets.host.child_host import Address
 from gadgets.mask.in_band import read_hello
-from gadgets.mask.mask_file import PLAN, read_masks, write_masks
+from gadgets.mask.mask_file import read_masks, write_masks
+from gadgets.mask.messages import PLAN
 from gadgets.mrd.header_layouts import Flag, is_imaging
 from gadgets.mrd.header_values import with_values
 from gadgets.mrd.items import Acquisition, Image
