@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +111,8 @@ def values_of(image: Image) -> NDArray[np.generic]:
     slope, intercept = _number(image, "RescaleSlope", 1.0), _number(image, "RescaleIntercept", 0.0)
     if (slope, intercept) == (1.0, 0.0):
         return data
-    scaled: NDArray[np.generic] = (data * np.float64(slope) + intercept).astype(np.float32)
+    numbers: NDArray[Any] = data
+    scaled: NDArray[np.generic] = (numbers * np.float64(slope) + intercept).astype(np.float32)
     return scaled
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from gadgets.cli import main
-from gadgets.files.hdf5 import opened
 from gadgets.files.mrd_hdf5 import MrdFile
 from gadgets.files.source import open_source, write_mrd
 from gadgets.host.child_host import Address
@@ -146,8 +145,7 @@ def test_a_live_client_s_reference_space_may_be_the_first(address: Address, shar
         pytest.skip("no cases")
     (truth,) = images_of(open_source(cases / WHOLE))[0]
     for name in ("enc_ref0.h5", "enc_ref1.h5"):
-        with opened(cases / name) as file:
-            raw = MrdFile.of(cases / name, file)  # as the file has it, not amended
+        raw = MrdFile.of(cases / name)  # as the file has it, not amended
         images, text = said(address, raw.lines(), raw.header)
         assert len(images) == 1, (name, text)
         assert nrmse(images[0], truth) < 0.06
