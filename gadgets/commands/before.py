@@ -19,7 +19,7 @@ def check(options: argparse.Namespace) -> None:
         If the pipeline or the format of the output is none, options contradict each other, keys
         cannot be read, or nobody listens at the host.
     """
-    if hasattr(options, "effective_echo"):
+    if hasattr(options, "effective_echo") and options.command != "sequence":
         _order(options)
     if options.command in ("scan", "demo", "replay"):
         from ..export.output import planned
@@ -72,6 +72,7 @@ def _pipeline(options: argparse.Namespace) -> None:
         return
     from ..pipeline.build import load, parse
 
-    xml = load(name, extra=options.pipelines)
-    if options.pipelines and not options.gadgets:  # ours are whole, and need no second to see it
+    pipelines, gadgets = (getattr(options, each, None) for each in ("pipelines", "gadgets"))
+    xml = load(name, extra=pipelines)
+    if pipelines and not gadgets:  # ours are whole, and need no second to see it
         parse(xml)

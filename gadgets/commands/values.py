@@ -79,6 +79,19 @@ def long_duration(text: str) -> float:
     return value
 
 
+def above_zero(text: str) -> float:
+    """Return a size above 0."""
+    value = number(text, "a number above 0")
+    if value <= 0:
+        raise Wrong(f"expected a number above 0, got {text!r}")
+    return value
+
+
+def angle(text: str) -> float:
+    """Return an angle of any sign."""
+    return number(text, "an angle")
+
+
 def degrees(text: str) -> float:
     """Return a flip angle."""
     value = number(text, "an angle, above 0 and at most 180")
@@ -190,6 +203,13 @@ def new_file(text: str) -> Path:
     return new_name(text)
 
 
+def new_sequence(text: str) -> Path:
+    """Return a name ending in .seq under which a file can be written."""
+    if not text.endswith(".seq"):
+        raise Wrong(f"expected a name that ends in .seq, got {text!r}")
+    return new_file(text)
+
+
 def new_file_or_stdout(text: str) -> Path:
     """Return a name as `new_file`, or `-`."""
     return Path(text) if text == "-" else new_file(text)
@@ -251,19 +271,23 @@ def check_by_name(commands: "argparse._SubParsersAction[Parser]") -> None:
 _CHECKS: dict[str, Callable[[str], object]] = {
     "--acceleration": acceleration,
     "--address": address,
+    "--bandwidth-hz": above_zero,
     "--against-recon": mask_endpoint,
     "--deadline-ms": duration,
     "--device": device,
     "--dicom": new_name,
     "--dummies": natural,
+    "--echo-ms": long_duration,
     "--echo-spacing-ms": long_duration,
     "--echo-train": positive,
     "--effective-echo": positive,
     "--external": port,
     "--flip-deg": degrees,
+    "--fov-mm": above_zero,
     "--gadgets": folder,
     "--grace-ms": duration,
     "--header": header_value,
+    "--header-s": long_duration,
     "--host": host_and_port,
     "--idle-s": long_duration,
     "--input": data,
@@ -273,28 +297,51 @@ _CHECKS: dict[str, Callable[[str], object]] = {
     "--listen": mask_endpoint,
     "--mask-endpoint": mask_endpoint,
     "--mask-keys": folder,
+    "--masks": data,
+    "--matrix": positive,
+    "--max-coils": positive,
+    "--max-grad-mt-m": above_zero,
+    "--max-matrix": positive,
+    "--max-memory-gb": above_zero,
+    "--max-samples": positive,
+    "--max-sessions": positive,
+    "--max-slew-t-m-s": above_zero,
+    "--monitor-port": port,
     "--mrd": port_at_host,
     "--nifti": new_file,
     "--noise": new_folder,
     "--output": new_name,
     "--physics-tr-ms": long_duration,
+    "--picture": new_file,
     "--pipelines": folder,
     "--port": port,
     "--records": new_folder,
     "--refocusing-deg": degrees,
     "--report": new_file,
+    "--rotate-deg": angle,
     "--scan": data,
+    "--scan-s": long_duration,
     "--seeds": positive,
+    "--seq": data,
     "--slices": positive,
+    "--spacing-mm": above_zero,
+    "--stall-s": long_duration,
     "--status-port": port,
+    "--stop-s": duration,
+    "--thickness-mm": above_zero,
     "--tr-ms": duration,
 }
 _OWN: dict[str, dict[str, Callable[[str], object]]] = {
     "convert": {"source": data, "target": new_file},
+    "decide": {"scan": data, "output": new_file},
     "export": {"images": data},
+    "install-gadgetron": {"folder": folder},
     "keys": {"folder": new_folder},
+    "merge": {"first": data, "second": data, "output": new_file},
+    "recover": {"records": data},
     "replay": {"data": data},
     "scan": {"data": data},
+    "sequence": {"output": new_sequence},
     "show": {"data": data, "output": new_file},
     "stream": {"output": new_file},
 }

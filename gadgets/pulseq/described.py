@@ -63,6 +63,8 @@ def read_sequence(path: Path) -> Described:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     sequence = pypulseq_module().Sequence()
+    if b"[VERSION]" not in path.read_bytes():  # at what is none, the parser leaves the file open
+        raise ConfigError(f"{path} cannot be read as a Pulseq file: it has no [VERSION]")
     try:
         sequence.read(str(path), detect_rf_use=None)
         labels = sequence.evaluate_labels(evolution="adc")
