@@ -8,6 +8,7 @@ nothing is unpickled.
 import hashlib
 import importlib.resources
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +109,21 @@ def load_weights(name: str) -> tuple[nn.Module, dict[str, Any]]:
         raise WeightsError(f"{path}: expected finite weights, got NaN or infinity in {wrong[:5]}")
     try:
         kind = ARCHITECTURES[card["architecture"]["class"]]
-        model = kind(**card["architecture"]["config"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # torch warns of layers of no size
+            model = kind(**card["architecture"]["config"])
         model.load_state_dict(tensors)
     # what a configuration that is not an object, or holds what cannot be, was seen to raise
-    except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-        raise WeightsError(
-            f"{path} does not fit its card: {type(error).__name__}: {error}"
-        ) from error
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        IndexError,
+        AttributeError,
+        Warning,
+    ) as e:
+        raise WeightsError(f"{path} does not fit its card: {type(e).__name__}: {e}") from e
     guard_of(card, str(path.with_suffix(".json")))
     return model.eval().requires_grad_(False), card
 

@@ -55,7 +55,7 @@ def read_record(path: Path) -> Iterator[Message]:
     """Read the messages of a record that are whole.
 
     What is damaged or cut is passed over with a warning in the log. Raises ProtocolError if there
-    is no record at the path.
+    is no record at the path, or a message was written that is none.
     """
     file_path = Path(path) / MESSAGES
     with file_path.open("rb") as file:
@@ -76,7 +76,11 @@ def read_record(path: Path) -> Iterator[Message]:
                     return
                 end = start + FRAME.size + FRAME.unpack_from(content, start)[0]
                 data = bytearray(content[start + FRAME.size : end])  # writable, as from a socket
-                yield read_message(buffer_reader(data))
+                try:
+                    message = read_message(buffer_reader(data))
+                except EOFError as error:  # as it was written: no host of ours did
+                    raise ProtocolError(f"{file_path}: message {number}: {error}") from error
+                yield message
                 position, number = end, number + 1
 
 

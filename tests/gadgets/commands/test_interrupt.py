@@ -47,6 +47,11 @@ def alive(mark: str) -> list[int]:
     return found
 
 
+def heeding() -> None:
+    """Let Ctrl-C count, which whatever runs in the background of a shell is started deaf to."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="no /proc")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_ctrl_c_ends_a_command_and_all_that_it_started(command: str, tmp_path: Path) -> None:
@@ -66,6 +71,7 @@ def test_ctrl_c_ends_a_command_and_all_that_it_started(command: str, tmp_path: P
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=heeding,
     )
     assert process.stdout is not None
     heard = ""

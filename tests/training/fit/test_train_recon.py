@@ -15,6 +15,7 @@ from mnet.masks.family import family
 from mnet.masks.line_plan import LinePlan
 from mnet.physics import sense
 from mnet.physics.fourier import fourier, inverse_fourier
+from mnet.recon.conditions import conditions
 from mnet.recon.modl import MoDL
 from mnet.recon.unet import UNetReconstructor
 from mnet.weight_files import load_weights
@@ -327,9 +328,12 @@ def test_swapping_moves_as_many_lines_as_asked():
 def test_a_band_of_rows_is_reconstructed_as_within_the_whole_scan(anatomy):
     model = MoDL(4, 2, 2, 30)  # an untrained denoiser changes nothing: data consistency alone
     mask = torch.from_numpy(anatomy.plan().calibration).float()[None]
+    scan = train_recon.in_noise_units(anatomy, mask)
+    kspace, csm = scan.kspace[None], scan.csm[None]
+    told = conditions(kspace, csm, mask)
     with torch.no_grad():
-        whole = model(anatomy.kspace[None], anatomy.csm[None], mask)
-        band = model(anatomy.kspace[None, :, 10:30], anatomy.csm[None, :, 10:30], mask)
+        whole = model(kspace, csm, mask, told)
+        band = model(kspace[..., 10:30, :], csm[..., 10:30, :], mask, told)
     torch.testing.assert_close(band, whole[:, 10:30], rtol=1e-3, atol=1e-3)
 
 
