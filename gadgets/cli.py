@@ -31,7 +31,7 @@ from .commands import (
 )
 from .errors import ConfigError, GadgetsError, IncompleteError
 from .limits.options import SIZES, add_limits, limits_of
-from .records.folder import UNRECORDED
+from .limits.settings import UNRECORDED
 
 log = logging.getLogger(__name__)
 INTERRUPTED = 130  # 128 and SIGINT, as shells have it

@@ -3,11 +3,13 @@
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..pulseq.limits import LIMITS, PLATFORMS, Limits
-from ..pulseq.protocol import Protocol, stack
+
+if TYPE_CHECKING:
+    from ..pulseq.protocol import Protocol
 
 SUMMARY = "Write a turbo spin echo or a spoiled gradient echo as a Pulseq file for a scanner."
 MORE = """\
@@ -122,8 +124,9 @@ def _limits(options: argparse.Namespace) -> Limits:
     return replace(limits, **given)
 
 
-def protocol_of(options: argparse.Namespace) -> Protocol:
+def protocol_of(options: argparse.Namespace) -> "Protocol":
     """Return the protocol of the options; ConfigError for one that cannot be."""
+    from ..pulseq.protocol import Protocol, stack
 
     def given(name: str, default: dict[str, Any]) -> Any:
         value = getattr(options, name)
@@ -149,7 +152,7 @@ def protocol_of(options: argparse.Namespace) -> Protocol:
     )
 
 
-def _course(options: argparse.Namespace, protocol: Protocol) -> Any:
+def _course(options: argparse.Namespace, protocol: "Protocol") -> Any:
     from mnet.sequence.echo_order import EchoOrder, default_rule
 
     from ..pulseq.course import Course, Part, fixed_masks, plan_of

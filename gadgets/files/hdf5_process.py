@@ -79,7 +79,7 @@ class _Child:
         size = path.stat().st_size
         cpu_s = base_s + size * PER_BYTE_S
         question = {
-            "path": str(path),
+            "path": str(path.absolute()),  # the child was started where this process was then
             "task": task,
             "arguments": arguments,
             "cpu_s": cpu_s,

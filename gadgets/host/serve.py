@@ -24,7 +24,7 @@ from typing_extensions import Self
 from ..errors import ConfigError
 from ..files.noise_store import NoiseStore
 from ..limits.admission import Admission, make_room_for_files
-from ..limits.settings import Limits
+from ..limits.settings import Limits, Unrecorded
 from ..limits.waiting import prepare
 from ..logs import scan_id
 from ..mask.binder import MaskService
@@ -37,7 +37,7 @@ from ..pipeline.chain import split
 from ..pipeline.models import Models
 from ..pipeline.own_files import read_folder
 from ..pipeline.own_gadgets import import_files
-from ..records.folder import RecordFolder, Unrecorded
+from ..records.folder import RecordFolder
 from ..records.writer import Record
 from ..worker.handle import Worker, WorkerPool, WorkerScan
 from .connection import DEFAULT

@@ -104,7 +104,7 @@ def _begin(
     catalogue = services.catalogue()
     xml, unknown = configure(chosen.xml, chosen.parameters, catalogue)
     if unknown:
-        log.warning("%s", unknown)
+        log.warning("the client set parameters that the pipeline does not know")  # by any name
         connection.remark(unknown)
     stream = parse_stream(xml, catalogue)
     if chosen.inline or chosen.parameters:

@@ -1,8 +1,12 @@
 """The limits of a host, with the values that it has where nobody says otherwise."""
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from ..errors import ConfigError
+
+Unrecorded = Literal["go-on", "not-ready", "refuse"]  # what a scan does that cannot be recorded
+UNRECORDED: tuple[Unrecorded, ...] = ("go-on", "not-ready", "refuse")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

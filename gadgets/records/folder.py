@@ -4,14 +4,12 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from ..errors import ConfigError, GadgetsError
+from ..limits.settings import Unrecorded
 from .writer import MAGIC, Record
 
 log = logging.getLogger(__name__)
-Unrecorded = Literal["go-on", "not-ready", "refuse"]
-UNRECORDED: tuple[Unrecorded, ...] = ("go-on", "not-ready", "refuse")
 _PROBE = ".probe"
 
 

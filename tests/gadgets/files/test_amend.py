@@ -152,7 +152,9 @@ def test_what_cannot_be_a_value_is_refused_before_the_work(
     tmp_path: Path, given: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = written(tmp_path, ONE.header, ONE.lines())
-    assert main(["convert", str(path), str(tmp_path / "out.h5"), "--header", given]) == 1
+    with pytest.raises(SystemExit) as end:
+        main(["convert", str(path), str(tmp_path / "out.h5"), "--header", given])
+    assert end.value.code == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out.h5").exists()
 

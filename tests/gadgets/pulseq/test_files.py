@@ -112,7 +112,8 @@ def test_the_command_writes_checks_and_draws(tmp_path, capsys) -> None:
     assert "timing right" in said
     assert "x.seq: 16 lines of 2 slices, 6.0 s" in said
     assert (tmp_path / "x.png").stat().st_size > 10_000
-    assert main([*command, "-o", str(tmp_path / "x.txt")]) == 1
+    with pytest.raises(SystemExit):
+        main([*command, "-o", str(tmp_path / "x.txt")])
     assert "expected a name that ends in .seq" in capsys.readouterr().err
     weak = ["--max-grad-mt-m", "1", "-o", str(tmp_path / "y.seq")]
     assert main([*command, *weak]) == 1

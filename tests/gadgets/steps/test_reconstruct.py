@@ -19,6 +19,7 @@ from mnet.recon.conditions import conditions
 from mnet.recon.l1_wavelet import l1_wavelet
 from mnet.recon.linear import cg_sense
 from mnet.recon.modl import MoDL
+from mnet.recon.noise_units import noise_units
 from tests.gadgets.helpers.synthetic import Fixed, coil_images, fft, ifft, scanned
 
 ONE = scanned(n_x=16, n_ky=20, n_coils=3, n_slices=2)
@@ -145,7 +146,7 @@ def test_the_meta_says_what_modl_was_told_and_its_last_lam(loud: float) -> None:
     given = replace(frame(maps()), kspace=noisy.astype(np.complex64))
     meta = reconstruct(given, Fixed(mine=model), weights="mine").meta
     batch = [torch.from_numpy(a)[None] for a in (given.kspace, maps(), ROWS.astype(np.float32))]
-    told = conditions(*batch)
+    told = conditions(*noise_units(*batch)[:2], batch[2])
     assert float(meta["noise_ratio"]) == pytest.approx(0.02 * float(told[0, 0].exp()), rel=5e-3)
     a, b = model.log_lam.bias[-1], model.log_lam.weight[-1]
     assert float(meta["lam"]) == pytest.approx(float((a + b @ told[0]).exp()), rel=5e-3)
@@ -154,11 +155,16 @@ def test_the_meta_says_what_modl_was_told_and_its_last_lam(loud: float) -> None:
 
 
 def test_conditions_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def again(*_: torch.Tensor) -> torch.Tensor:
-        raise AssertionError("MoDL was not told its conditions")
+    n_calls = 0
 
-    monkeypatch.setattr("mnet.recon.modl.conditions", again)
-    assert reconstruct(frame(maps()), Fixed(modl=small_modl())).image is not None
+    def counted(*arrays: torch.Tensor) -> torch.Tensor:
+        nonlocal n_calls
+        n_calls += 1
+        return conditions(*arrays)
+
+    monkeypatch.setattr("mnet.recon.modl.conditions", counted)
+    assert "lam" in reconstruct(frame(maps()), Fixed(modl=small_modl())).meta
+    assert n_calls == 1
 
 
 def test_float32_is_a_choice_of_the_pipeline() -> None:

@@ -180,7 +180,7 @@ def test_what_a_client_says_is_told_the_client_and_not_the_log(case: str, runnin
 
 def test_a_client_still_learns_all_and_the_record_too(running: Running) -> None:
     heard = session(running.address, *SAID["FIRE: no such parameter"], Close())
-    assert any(isinstance(m, Text) and "patient (0 gadgets have it)" in m.text for m in heard)
+    assert any(isinstance(m, Text) and "does not know: patient;" in m.text for m in heard)
     (told,) = [m.text for m in session(running.address, *SAID["no such pipeline"], Close())[:1]]  # type: ignore[union-attr]
     assert f"no pipeline '{MARK}.xml'" in told
     session(running.address, XML, Header(HEADER), *LINES[:2], json_text(config=MARK), Close())
@@ -204,7 +204,7 @@ def test_what_a_sequence_says_is_answered_and_not_logged(
     with RawPeer(running.address.mask_endpoint) as peer:
         peer.socket.send_multipart(frames)
         peer.hear(ErrorMessage)
-    assert "dropped a message" in running.log[before:]
+    assert "dropped a message" in running.log  # the first ones are told, then fewer and fewer
     assert MARK not in running.log[before:]
 
 
