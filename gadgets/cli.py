@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from . import logs
@@ -409,7 +408,7 @@ def _serve(options: argparse.Namespace) -> int:
     from .host.serve import Host
     from .mask.curve_keys import ServerKeys
 
-    stop = _stop_at_sigterm()
+    stop = _Stop()
     if options.while_stdin:
         threading.Thread(target=_at_end_of_stdin, args=(stop,), daemon=True).start()
     keys = ServerKeys.load(options.mask_keys) if options.mask_keys else None
@@ -453,24 +452,36 @@ def _serve(options: argparse.Namespace) -> int:
             if monitor is not None:
                 ports["monitor_port"] = monitor.port
             print(json.dumps(ports), flush=True)
-        stop.get()
+        stop.wait()
     return 0
 
 
-def _stop_at_sigterm() -> SimpleQueue[None]:
-    """Return what gives one item when the process is to stop.
+class _Stop:
+    """What ends a process that serves: SIGTERM, or whoever calls `now`; Ctrl-C raises as ever.
 
-    A handler that sets an Event deadlocks where it interrupts the wait for it; this queue does not.
+    A pipe, because a handler of Python's runs when the main thread comes to it, which one that
+    waits for a lock may never do; the byte in the pipe is written in whichever thread is struck.
     """
-    stop: SimpleQueue[None] = SimpleQueue()
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.put(None))
-    return stop
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
+
+    def wait(self) -> None:
+        """Wait for the end."""
+        os.read(self._read, 1)
+
+    def now(self) -> None:
+        """End the wait; from any thread."""
+        os.write(self._write, b"\0")
 
 
-def _at_end_of_stdin(stop: SimpleQueue[None]) -> None:
+def _at_end_of_stdin(stop: _Stop) -> None:
     while os.read(0, 4096):
         pass
-    stop.put(None)
+    stop.now()
 
 
 def _monitor(options: argparse.Namespace) -> Any:
@@ -511,7 +522,7 @@ def _maskd(options: argparse.Namespace) -> int:
     from .mask.binder import MaskService
     from .mask.curve_keys import ServerKeys
 
-    stop = _stop_at_sigterm()
+    stop = _Stop()
     keys = ServerKeys.load(options.mask_keys) if options.mask_keys else None
     try:
         service = MaskService(options.mask_endpoint, keys=keys)
@@ -519,7 +530,7 @@ def _maskd(options: argparse.Namespace) -> int:
         raise ConfigError(f"cannot bind: {error}") from error
     with service:
         log.info("mask channel adaptive-mask/1 at %s", service.endpoint)
-        stop.get()
+        stop.wait()
     return 0
 
 

@@ -43,6 +43,8 @@ FRAMES = b'<configuration><gadget class="AccumulateFrame"/></configuration>'
 class NoWorker:
     """In place of the worker: none of these sessions comes so far."""
 
+    device = "none"
+
     def __init__(self, *_: object) -> None:
         pass
 
