@@ -183,7 +183,10 @@ class Worker:
         with self._lock:
             if self.dead:
                 raise GadgetError("the reconstruction worker died before the scan began")
-            scan = WorkerScan(self, scan_id.get() or uuid.uuid4().hex, on_image)
+            name = scan_id.get()
+            if not name or name in self._scans:  # no log has it, or two scans have one log
+                name += uuid.uuid4().hex
+            scan = WorkerScan(self, name, on_image)
             self._scans[scan.name] = scan
         self.send("open", {"scan": scan.name, "xml": xml, "header": header})
         return scan

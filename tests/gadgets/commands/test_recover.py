@@ -110,5 +110,6 @@ def ordered(images: list[Image]) -> list[Image]:
 def test_a_folder_that_is_not_there_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["recover", str(tmp_path / "none")]) == 1
-    assert "is no folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["recover", str(tmp_path / "none")])
+    assert "no such file or folder" in capsys.readouterr().err

@@ -180,10 +180,9 @@ def test_a_recorded_session_gets_what_gadgetron_gave_or_a_clear_refusal(
         assert "without CLOSE" in texts[0].text
         assert len(images) == 1, "what was whole is not lost"
         return
-    # Gadgetron says nothing of noise that it does not have
-    assert {text.text for text in texts} <= {
-        "WARNING: 1 scans without the noise that they refer to\n"
-    }
+    # Gadgetron says nothing of noise that it does not have, nor of echoes that are cut
+    odd = [text.text for text in texts if "lines of a partial echo: one side" not in text.text]
+    assert set(odd) <= {"WARNING: 1 scans without the noise that they refer to\n"}
     assert len(of(Response, ours)) == len(of(Response, theirs))
     assert [m.correlation for m in of(Response, ours)] == [
         m.correlation for m in of(Response, theirs)

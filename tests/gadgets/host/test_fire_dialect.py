@@ -171,7 +171,7 @@ def test_a_client_does_not_learn_which_files_the_host_has(
 def test_a_pipeline_that_a_client_writes_names_packaged_weights_alone(
     address: Address, scan: list[Message]
 ) -> None:
-    xml = configure(load("adaptive_modl.xml"), {"sampler": "/etc/passwd"})
+    xml, _ = configure(load("adaptive_modl.xml"), {"sampler": "/etc/passwd"})
     words = error(talk(address, ConfigScript(xml.encode()), *scan))
     assert "PredictMask.sampler is '/etc/passwd', expected one of mnet, " in words
 

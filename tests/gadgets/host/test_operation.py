@@ -198,7 +198,7 @@ def test_neither_logs_nor_metrics_name_the_patient_also_where_sessions_fail(
     failing_session(address, "no such.xml", header)
     failing_session(address, "cg_sense.xml", header.replace(b"</encoding>", b""))
     failing_session(address, "cg_sense.xml", header.replace(b"<x>", b"<x>many"))
-    failing_session(address, "cg_sense", header, f'{{"parameters": {{"patient": "{PATIENT}"}}}}')
+    failing_session(address, "cg_sense", header, f'{{"parameters": {{"lam": "{PATIENT}"}}}}')
     assert shown.until(5, "mnet_sessions_total")
     assert shown.until(0, "mnet_sessions_open")
     assert any("sent a text of" in line for line in lines)
@@ -225,10 +225,10 @@ def test_two_scans_have_two_ids_also_in_one_thread() -> None:
 
 
 def test_an_exception_is_one_line_of_json_and_a_child_process_logs_alike() -> None:
-    child = "from gadgets.host import logs; import logging; logs.configure(logging.INFO)\n"
+    child = "from gadgets import logs; import logging; logs.configure(logging.INFO)\n"
     child += "logging.getLogger('child').info('two\\nlines')"
     parent = (
-        "import logging, subprocess, sys; from gadgets.host import logs\n"
+        "import logging, subprocess, sys; from gadgets import logs\n"
         "logs.configure(logging.INFO, as_json=True); logs.scan_id.set('abc')\n"
         "try: 1 / 0\n"
         "except ZeroDivisionError: logging.exception('failed on %s', 'purpose')\n"
@@ -248,7 +248,7 @@ def test_an_exception_is_one_line_of_json_and_a_child_process_logs_alike() -> No
 
 def test_a_log_that_gadgetron_has_set_up_leaves_messages_of_exceptions_out_too() -> None:
     child = (
-        "import logging, threading; from gadgets.host import logs\n"
+        "import logging, threading; from gadgets import logs\n"
         "logging.basicConfig(format='[ext.] %(message)s')\n"
         "logs.guard()\n"
         "try: int('Jane')\n"
@@ -262,7 +262,7 @@ def test_a_log_that_gadgetron_has_set_up_leaves_messages_of_exceptions_out_too()
 
 def test_an_exception_that_ends_a_thread_is_logged_without_its_message() -> None:
     child = (
-        "import logging, threading; from gadgets.host import logs\n"
+        "import logging, threading; from gadgets import logs\n"
         "logs.configure(logging.INFO)\n"
         "one = threading.Thread(target=lambda: int(' '.join(['Jane', 'Doe'])))\n"
         "one.start(); one.join()\n"

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from gadgets.errors import GadgetError
+from gadgets.logs import scan_id
 from gadgets.mrd.header_layouts import ImageKey
 from gadgets.mrd.items import Acquisition, Frame, Image, Item, PreScan, Waveform
 from gadgets.pipeline.build import load, parse
@@ -112,6 +114,22 @@ def test_scans_side_by_side_get_their_own_images(pool: WorkerPool) -> None:
     a.finish()
     same(a_images, run(parse(XML), Scan(geometry=ONE.geometry), items(ONE)))
     same(b_images, run(parse(XML), Scan(geometry=ODD.geometry), items(ODD)))
+
+
+def test_scans_of_one_session_are_kept_apart(pool: WorkerPool) -> None:
+    token = scan_id.set("session")
+    try:
+        first, images = start(pool.get(), ONE)
+        second, others = start(pool.get(), ONE)
+    finally:
+        scan_id.reset(token)
+    assert first.name != second.name
+    for scan in (first, second):
+        for item in frames(ONE):
+            scan.put(item)
+        scan.finish()
+    same(images, run(parse(XML), Scan(geometry=ONE.geometry), items(ONE)))
+    assert len(others) == len(images)
 
 
 def test_an_image_leaves_before_the_scan_ends(pool: WorkerPool) -> None:
@@ -329,8 +347,10 @@ def test_the_worker_gives_way_to_the_front_and_not_to_everybody(pool: WorkerPool
     worker = pool.get()
     reconstruct(worker, ODD)
     ours = os.getpriority(os.PRIO_PROCESS, 0)
-    tasks = [int(task) for task in os.listdir(f"/proc/{worker.pid}/task")]
-    nicer = {os.getpriority(os.PRIO_PROCESS, task) - ours for task in tasks}
+    nicer = set()
+    for task in os.listdir(f"/proc/{worker.pid}/task"):
+        with suppress(ProcessLookupError):  # a thread of the scan, which has ended meanwhile
+            nicer.add(os.getpriority(os.PRIO_PROCESS, int(task)) - ours)
     assert nicer == {min(NICENESS, 19 - ours)}, "all threads, counted from our own niceness"
     assert 5 < NICENESS <= 10  # masks are late with less, slices starve with more
 

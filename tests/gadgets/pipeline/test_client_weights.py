@@ -17,7 +17,7 @@ ADAPTIVE = load("adaptive_modl.xml")
 
 
 def chosen(**parameters: str) -> None:
-    check_weights(parse(configure(ADAPTIVE, parameters)), parse(ADAPTIVE))
+    check_weights(parse(configure(ADAPTIVE, parameters)[0]), parse(ADAPTIVE))
 
 
 def test_every_property_that_names_weights_is_known_as_one() -> None:
@@ -52,11 +52,11 @@ def test_a_path_is_refused_in_words_that_do_not_depend_on_what_is_there(
 
 def test_what_the_host_s_own_pipeline_names_may_stay_and_be_said_again(tmp_path: Path) -> None:
     mine = str(tmp_path / "mine")
-    own = configure(ADAPTIVE, {"weights": mine})
+    own, _ = configure(ADAPTIVE, {"weights": mine})
     for parameters in ({"sampler": "mnet"}, {"weights": mine}):
-        check_weights(parse(configure(own, parameters)), parse(own))
+        check_weights(parse(configure(own, parameters)[0]), parse(own))
     with pytest.raises(ConfigError, match="expected one of"):
-        check_weights(parse(configure(own, {"weights": mine + "2"})), parse(own))
+        check_weights(parse(configure(own, {"weights": mine + "2"})[0]), parse(own))
 
 
 def test_a_process_keeps_a_bounded_number_of_models(tmp_path: Path) -> None:
