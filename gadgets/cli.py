@@ -200,10 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     install_gadgetron.add(add)
     _vendor_kit(add)
-    sequence.add(add("sequence", sequence.run, sequence.SUMMARY, sequence.MORE))
-    decide.add(add("decide", decide.run, decide.SUMMARY, decide.MORE))
-    merge.add(add("merge", merge.run, merge.SUMMARY, merge.MORE))
-    for module in (recover, export, show):
+    for module in (sequence, decide, merge, recover, export, show):
         module.add(add)
     check = add(
         "doctor",

@@ -1,6 +1,7 @@
 """`mnet decide`: masks for the second of two scans."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 SUMMARY = "Decide the masks of a scan that has measured its calibration and ended."
@@ -12,8 +13,9 @@ where `mnet convert --seq` has put them, else of the options; docs/sequence.md h
 example: mnet decide first.h5 -o masks.json"""
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
+def add(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the command and its options."""
+    parser = command("decide", run, SUMMARY, MORE)
     parser.add_argument("scan", type=Path, help="the first scan: MRD, or a Siemens twix file")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="masks.json")
     parser.add_argument("--acceleration", type=float, help="nominal (default: the header's, or 4)")

@@ -1,6 +1,7 @@
 """`mnet merge`: one scan of two."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import ConfigError
@@ -14,8 +15,9 @@ example: mnet merge first.h5 second.h5 --masks masks.json -o scan.h5
          mnet replay scan.h5 --config adaptive_modl.xml --output images.h5"""
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
+def add(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the command and its options."""
+    parser = command("merge", run, SUMMARY, MORE)
     parser.add_argument("first", type=Path, help="the calibration")
     parser.add_argument("second", type=Path, help="the other lines")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.h5")

@@ -1,6 +1,7 @@
 """`mnet sequence`: a reference sequence as a Pulseq file."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,9 @@ _TRAIN = {"tse": 8, "gre": 1}
 _ECHO_MS = {"tse": 9.6, "gre": None}
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
+def add(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the command and its options."""
+    parser = command("sequence", run, SUMMARY, MORE)
     parser.add_argument("kind", choices=["tse", "gre"], help="turbo spin echo, or gradient echo")
     parser.add_argument("--limits", choices=PLATFORMS, required=True, help="of which scanner")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.seq")

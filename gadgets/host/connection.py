@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ..errors import GadgetsError, place_of
-from ..limits.settings import Limits
+from ..limits.settings import DEFAULT, Limits
 from ..limits.waiting import wait_for_input, wait_for_room
 from ..mrd.bursts import LineReader
 from ..mrd.items import Acquisition, Burst, Image
@@ -27,8 +27,6 @@ SEND_S = 10.0  # to take the last images, for a peer that says nothing more
 LINGER_S = 1.0  # for a peer to end too, where it may still be sending
 END_S = 60.0  # in all, for one that sends on after its end
 ASIDE_S = 2.0  # without taking a byte until the log says so
-
-DEFAULT = Limits()
 
 STOPPING = "the host is stopping and takes no further scans"
 

@@ -24,7 +24,7 @@ from typing_extensions import Self
 from ..errors import ConfigError
 from ..files.noise_store import NoiseStore
 from ..limits.admission import Admission, make_room_for_files
-from ..limits.settings import Limits, Unrecorded
+from ..limits.settings import DEFAULT, Limits, Unrecorded
 from ..limits.waiting import prepare
 from ..logs import scan_id
 from ..mask.binder import MaskService
@@ -40,7 +40,6 @@ from ..pipeline.own_gadgets import import_files
 from ..records.folder import RecordFolder
 from ..records.writer import Record
 from ..worker.handle import Worker, WorkerPool, WorkerScan
-from .connection import DEFAULT
 from .health_server import StatusServer
 from .host_info import answer
 from .prometheus import Metrics, Watch

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import ConfigError, GadgetError
 from ..files.mrd_stream import read_header, read_items, reader
 from ..limits.scan_size import check_header, check_line
-from ..limits.settings import Limits
+from ..limits.settings import DEFAULT, Limits
 from ..mrd.geometry import Geometry
 from ..mrd.item_bytes import Read
 from ..mrd.items import Acquisition, Image, Item, Waveform
@@ -26,8 +26,6 @@ from ..pipeline.intake import intake
 from ..pipeline.models import Models
 from ..pipeline.scan import Scan
 from .summary import Ledger, tell
-
-DEFAULT = Limits()
 
 
 def run_stream(

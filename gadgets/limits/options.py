@@ -4,9 +4,8 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
-from .settings import Limits
+from .settings import DEFAULT, Limits
 
-_DEFAULT = Limits()
 _OPTIONS: dict[str, tuple[str, Any, str]] = {
     "sessions": ("--max-sessions", int, "connections at the same time"),
     "header_s": ("--header-s", float, "silence until a session without MRD header ends"),
@@ -25,7 +24,7 @@ def add_limits(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(_OP
     group = parser.add_argument_group("limits", "What one client, or one scan, may take.")
     for name in names:
         option, kind, what = _OPTIONS[name]
-        default = getattr(_DEFAULT, name)
+        default = getattr(DEFAULT, name)
         group.add_argument(
             option, dest=name, type=kind, default=default, help=f"{what} (default {default:g})"
         )

@@ -28,3 +28,6 @@ class Limits:
             value = getattr(self, one.name)
             if not value > 0:
                 raise ConfigError(f"limit {one.name}: expected more than 0, got {value}")
+
+
+DEFAULT = Limits()

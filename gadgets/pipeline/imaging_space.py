@@ -28,17 +28,17 @@ def imaging_space_first(
     """
     rest = iter(messages)
     try:
-        several = len(parse(header).findall("encoding")) > 1
+        n_spaces = len(parse(header).findall("encoding"))
     except HeaderError:
-        several = False
+        n_spaces = 0  # whoever reads it says what is wrong with it
     held: list[Message] = []
-    for message in rest if several else ():
+    for message in rest if n_spaces > 1 else ():
         held.append(message)
         if len(held) == _HELD:
             break
         if isinstance(message, Acquisition | Burst) and is_imaging(flags_of(message.header)):
             space = int(message.header["encoding_space_ref"])
-            if 0 < space < len(parse(header).findall("encoding")):
+            if 0 < space < n_spaces:
                 moved = (_moved(each, space) for each in chain(held, rest))
                 return with_encoding_first(header, space), moved
             break

@@ -25,12 +25,12 @@ from ..mask.in_band import read_hello
 from ..mask.messages import PLAN, Hello, Scope
 from ..mask.sequence_port import SequencePort
 from ..mrd.geometry import SCAN_TOKEN, parse, text
-from ..mrd.header_layouts import is_imaging
 from ..mrd.header_xml import with_user_parameter
 from ..mrd.image_attributes import MASK_ROLE
 from ..mrd.items import Image
 from ..records.reader import is_record, read_masks
 from ..records.writer import NOISE
+from ..two_scans.plan import counters_of, lines_by_slice
 from .client import MrdClient, answered
 
 log = logging.getLogger(__name__)
@@ -135,12 +135,8 @@ def _of_two_parts(source: Source) -> tuple[Hello | None, dict[Scope, tuple[int, 
         hello = replace(read_hello(plan, ""), scan_token=str(uuid.uuid4()))
     except ValueError as error:
         raise HeaderError(f"the MRD header's {PLAN}: {error}") from error
-    lines: dict[Scope, list[int]] = {}
-    for line in source.acquisitions:
-        if is_imaging(int(line.header["flags"])):
-            scope = Scope(slice=int(line.header["slice"]))
-            lines.setdefault(scope, []).append(int(line.header["kspace_encode_step_1"]))
-    return hello, {scope: tuple(sorted(counters)) for scope, counters in lines.items()}
+    slices = lines_by_slice(source.acquisitions)
+    return hello, {Scope(slice=n): tuple(counters_of(lines)) for n, lines in slices.items()}
 
 
 def _hello(message: dict[str, Any]) -> Hello:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from .coils import compress
+from .coils import compress, mix
 from .espirit import calibration_from_lines, espirit_and_second
 
 N_CALIBRATION_X = 24
@@ -33,11 +33,5 @@ def maps_and_second(calibration: Tensor, n_ky: int) -> tuple[Tensor, Tensor]:
     if block.shape[-3] <= MOST_COILS:
         return espirit_and_second(block, shape, crop=EIGENVALUE_CROP)
     matrix = compress(block, MOST_COILS)
-    few, second = espirit_and_second(_mix(matrix, block), shape, crop=EIGENVALUE_CROP)
-    return _mix(matrix.mH, few), second
-
-
-def _mix(matrix: Tensor, data: Tensor) -> Tensor:
-    """Multiply the coils of (..., coils, x, y) by a matrix (..., more or fewer, coils)."""
-    mixed: Tensor = matrix @ data.flatten(-2)
-    return mixed.reshape(*mixed.shape[:-1], *data.shape[-2:])
+    few, second = espirit_and_second(mix(matrix, block), shape, crop=EIGENVALUE_CROP)
+    return mix(matrix.mH, few), second

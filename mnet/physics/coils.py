@@ -27,6 +27,12 @@ def compress(calibration: Tensor, n_virtual: int) -> Tensor:
     return matrix * phase.conj()
 
 
+def mix(matrices: Tensor, data: Tensor) -> Tensor:
+    """Multiply the coils of (..., coils, x, y) by matrices (..., more or fewer, coils)."""
+    mixed: Tensor = matrices @ data.flatten(-2)
+    return mixed.reshape(*mixed.shape[:-1], *data.shape[-2:])
+
+
 def row_matrices(csm: Tensor, dropped: float) -> Tensor:
     """Find a compression for every row x of maps (..., coils, x, y): (..., x, n_virtual, coils).
 

@@ -12,6 +12,7 @@ The image stays that of the maps as they came: only errors are weighed.
 import torch
 from torch import Tensor
 
+from ..physics.coils import mix
 from ..physics.noise import brightness, line_ends
 
 FLOOR = 0.03  # of the brightness: what maps of few lines leave unexplained
@@ -36,10 +37,10 @@ def noise_units(kspace: Tensor, csm: Tensor, mask: Tensor) -> tuple[Tensor, Tens
     matrices = torch.stack(
         [_mixing(*scan) for scan in zip(kspace, csm, mask, strict=True)]
     )  # (batch, coils, coils)
-    maps = _mix(matrices, csm)
+    maps = mix(matrices, csm)
     gain = maps.abs().square().sum(1).sqrt()
     gain = torch.where(gain > 0, gain, 1)
-    return _mix(matrices, kspace), maps / gain[:, None], gain
+    return mix(matrices, kspace), maps / gain[:, None], gain
 
 
 @torch.no_grad()
@@ -61,8 +62,3 @@ def _mixing(kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
     smallest = len(csm) * torch.finfo(power.dtype).eps
     mixing: Tensor = (vectors * power.clamp_min(smallest).rsqrt()) @ vectors.mH
     return mixing
-
-
-def _mix(matrices: Tensor, data: Tensor) -> Tensor:
-    """Multiply the coils of (batch, coils, x, ky) by matrices (batch, coils, coils)."""
-    return (matrices @ data.flatten(2)).view_as(data)
