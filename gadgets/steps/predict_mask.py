@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from mnet.masks.densities import low_pass
 from mnet.masks.line_plan import Bool, LinePlan
 from mnet.sampler.choosing import Choosing
-from mnet.sampler.experts import MNetExperts
 from mnet.sampler.features import N_COIL_POINTS, coil_features, coil_points, seen_of
 from mnet.sampler.guard import Guard
 from mnet.sampler.mnet import mask_of
@@ -336,7 +335,7 @@ def _fixed(model: nn.Module, plan: LinePlan) -> Bool:
 
 def _fallback(model: nn.Module, z: Tensor, plan: LinePlan, coils: Tensor) -> Bool:
     """Return the safest mask (n,) of a slice's stratum, where a sampler knows strata."""
-    if isinstance(model, MNetExperts):
+    if isinstance(model, Choosing):
         return model.fallback(z, plan, coils)[0]
     return _fixed(model, plan)
 

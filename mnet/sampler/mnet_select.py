@@ -42,8 +42,9 @@ class MNetSelect(nn.Module):
     `patterns` are vetted masks beside the family, as `Pattern.to_json` gives them; `table` their
     mean relative losses on training slices by acceleration, the family's first. `margins` are
     {"acceleration", "channels", "margin"}, `margin` is that of other scans. `fixed` is the best
-    fixed mask at every acceleration of the table, where not that of the lowest mean. As
-    initialised, or with an infinite margin, every slice gets the best fixed mask.
+    fixed mask at every acceleration of the table, where not that of the lowest mean; `fixed_of` are
+    {"acceleration", "channels", "mask"} of strata for which another is surely better. As
+    initialised, or with an infinite margin, every slice gets the best fixed mask of its stratum.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class MNetSelect(nn.Module):
         n_swaps: int = 0,
         margins: list[dict[str, Any]] | None = None,
         fixed: list[int] | None = None,
+        fixed_of: list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         self._kept: tuple[BatchedBodies, Stack] | None = None
@@ -79,11 +81,12 @@ class MNetSelect(nn.Module):
             "n_swaps": n_swaps,
             "margins": margins or [],
             "fixed": fixed or [],
+            "fixed_of": fixed_of or [],
         }
         if any(len(losses) != n_masks for losses in self.table["loss"]):
             raise ValueError(f"the table of losses must have {n_masks} columns, one per mask")
         self.margin, self.n_swaps = margin, n_swaps
-        self.margins, self.fixed = margins or [], fixed or []
+        self.margins, self.fixed, self.fixed_of = margins or [], fixed or [], fixed_of or []
         self.bodies = nn.ModuleList(Body(n_channels, n_embedding) for _ in range(n_members))
         choose = [nn.Linear(n_embedding, n_masks) for _ in range(n_members)]
         self.value = nn.ModuleList(LineHead(N_TABLE + 2, n_embedding) for _ in range(n_members))
@@ -107,17 +110,28 @@ class MNetSelect(nn.Module):
         between: NDArray[np.float64] = losses[low] + (at - low) * (losses[high] - losses[low])
         return between
 
-    def best_fixed(self, plan: LinePlan) -> int:
-        """Return which vetted mask is the best fixed one for a plan."""
+    def best_fixed(self, plan: LinePlan, n_coils: int = 0) -> int:
+        """Return which vetted mask is the best fixed one for a plan, and for coils if told."""
         if not self.fixed:
             return int(self.mean_losses(plan).argmin())
         acceleration = float(plan.acquirable.sum()) / plan.n_lines
         away = np.abs(np.log(np.array(self.table["acceleration"]) / acceleration))
-        return self.fixed[int(away.argmin())]
+        nearest = int(away.argmin())
+        if n_coils:
+            stratum = self.table["acceleration"][nearest], channels(n_coils)
+            for entry in self.fixed_of:
+                if (entry["acceleration"], entry["channels"]) == stratum:
+                    return int(entry["mask"])
+        return self.fixed[nearest]
 
     def population(self, plan: LinePlan) -> Bool:
-        """Return the best fixed mask (n,) for a plan."""
+        """Return the best fixed mask (n,) where nothing is known of a scan but its plan."""
         return self.vetted_masks(plan)[self.best_fixed(plan)].copy()
+
+    def fallback(self, z: Tensor, plan: LinePlan, coils: Tensor) -> list[Bool]:
+        """Return the best fixed mask (n,) of every slice's stratum."""
+        masks = self.vetted_masks(plan)
+        return [masks[self.best_fixed(plan, n)].copy() for n in _counts(coils, z.shape[0])]
 
     def margin_of(self, plan: LinePlan, n_coils: int) -> float:
         """Return the margin of a scan: that of its channels at the nearest acceleration."""
@@ -180,22 +194,24 @@ class MNetSelect(nn.Module):
 
     def choice(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Return which vetted mask every slice gets: (batch,) indices."""
-        best, gain, margins = self.promises(z, plan, coils)
-        return torch.where(gain > margins, best, torch.full_like(best, self.best_fixed(plan)))
+        best, gain, margins, fixed = self.promises(z, plan, coils)
+        return torch.where(gain > margins, best, fixed)
 
-    def promises(self, z: Tensor, plan: LinePlan, coils: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return which mask promises most, how much less than the best fixed one, and the margin.
+    def promises(
+        self, z: Tensor, plan: LinePlan, coils: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return which mask promises most, how much less than the fixed one, margin, and fixed one.
 
-        All (batch,); losses are relative ones.
+        All (batch,); losses are relative ones, the fixed mask is the best one of the stratum.
         """
         predicted = self.relative_losses(z, plan, coils).mean(0)
         if not torch.isfinite(predicted).all():
             raise ValueError("MNet-select predicts losses that are not numbers: check the input")
-        fixed = self.best_fixed(plan)
+        counts = _counts(coils, z.shape[0])
         best = predicted.argmin(1)
-        gain = predicted[:, fixed] - predicted.gather(1, best[:, None])[:, 0]
-        counts = coils[:, 0].expand(z.shape[0]).round().int().tolist()
-        return best, gain, gain.new_tensor([self.margin_of(plan, n) for n in counts])
+        fixed = torch.tensor([self.best_fixed(plan, n) for n in counts])
+        gain = (predicted.gather(1, fixed[:, None]) - predicted.gather(1, best[:, None]))[:, 0]
+        return best, gain, gain.new_tensor([self.margin_of(plan, n) for n in counts]), fixed
 
     def forward(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Return logits (batch, n), 1 on chosen rows and -1 elsewhere, from features."""
@@ -211,13 +227,18 @@ class MNetSelect(nn.Module):
 
     def explain(self, z: Tensor, plan: LinePlan, coils: Tensor) -> list[str]:
         """Say of every slice which mask it gets, what that promises, and the margin."""
-        best, gain, margins = (each.tolist() for each in self.promises(z, plan, coils))
-        fixed = self.best_fixed(plan)
-        return [_told(*each, fixed) for each in zip(best, gain, margins, strict=True)]
+        told = (each.tolist() for each in self.promises(z, plan, coils))
+        return [_told(*each) for each in zip(*told, strict=True)]
 
     def _swapped(self, z: Tensor, plan: LinePlan, coils: Tensor, mask: Bool) -> Bool:
         values = self.line_values(z, plan, coils, mask).mean(0)[0].detach().cpu().numpy()
         return swap(mask, plan, values, self.n_swaps)
+
+
+def _counts(coils: Tensor, n: int) -> list[int]:
+    """Return how many coils each of `n` slices has, from coil features (1 or n, 19)."""
+    counts: list[int] = coils[:, 0].expand(n).round().int().tolist()
+    return counts
 
 
 def _told(best: int, gain: float, margin: float, fixed: int) -> str:

@@ -38,6 +38,7 @@ class Cohort:
     share: float = 0.4  # of scans of that size, all of whose rows are acquirable
     largest: int = 384
     phases: tuple[str, ...] = ()  # complex parts that lend some scans their smooth phase
+    coils: tuple[int, ...] = ()  # sizes of arrays, as many of each; the usual mixture if not given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -65,7 +66,7 @@ def draw(volumes: list[Volume], cohort: Cohort, number: int) -> Sample:
     """Draw scan `number` of a cohort."""
     n = len(cohort.accelerations)
     rng = np.random.default_rng([cohort.seed, number // n if cohort.paired else number])
-    size = draw_size(rng, cohort.reference, cohort.largest, cohort.share)
+    size = draw_size(rng, cohort.reference, cohort.largest, cohort.share, cohort.coils)
     scan = simulate(_of_scan(volumes, cohort, number), size, rng)
     kspace = scan.measure(rng)
     acceleration = cohort.accelerations[number % n]

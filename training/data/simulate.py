@@ -82,13 +82,18 @@ class SimulatedScan:
 
 
 def draw_size(
-    rng: np.random.Generator, reference: int = 160, largest: int = 384, share: float = 0.4
+    rng: np.random.Generator,
+    reference: int = 160,
+    largest: int = 384,
+    share: float = 0.4,
+    coils: tuple[int, ...] = (),
 ) -> Size:
     """Draw a matrix: a share has `reference` rows, all measured, the others are of any size.
 
-    From SMALLEST (or the reference, where that is smaller) to `largest`, as many per octave.
+    From SMALLEST (or the reference, where that is smaller) to `largest`, as many per octave. Arrays
+    are of the sizes `coils`, or of all usual ones.
     """
-    n_coils = int(rng.choice(COILS, p=COIL_SHARES))
+    n_coils = int(rng.choice(coils) if coils else rng.choice(COILS, p=COIL_SHARES))
     smallest = min(SMALLEST, reference)
     edges = bool(rng.random() >= share)
     n_ky = round(np.exp(rng.uniform(np.log(smallest), np.log(largest)))) if edges else reference

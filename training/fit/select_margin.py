@@ -35,16 +35,13 @@ class Unseen:
         return cls(
             examples=examples,
             predicted=[model.relative_losses(e.z, e.plan, e.coils).mean(0)[0] for e in examples],
-            fixed=[model.best_fixed(e.plan) for e in examples],
+            fixed=[model.best_fixed(e.plan, n_coils(e)) for e in examples],
         )
 
     @property
     def strata(self) -> list[Stratum]:
         """The stratum of every scan."""
-        return [
-            Stratum(acceleration=nominal(e.plan), channels=channels(round(float(e.coils[0, 0]))))
-            for e in self.examples
-        ]
+        return [stratum_of(e) for e in self.examples]
 
     def of(self, stratum: Stratum) -> Self:
         """Return the scans of a stratum."""
@@ -71,7 +68,7 @@ class Unseen:
         """Return the masks that scans get with the margins of a model."""
         return [
             int(p.argmin())
-            if float(p[i] - p.min()) > model.margin_of(e.plan, round(float(e.coils[0, 0])))
+            if float(p[i] - p.min()) > model.margin_of(e.plan, n_coils(e))
             else i
             for e, p, i in zip(self.examples, self.predicted, self.fixed, strict=True)
         ]
@@ -124,20 +121,57 @@ def settle(
     }
 
 
-def settle_fixed(model: MNetSelect, cohorts: Mapping[str, Sequence[Example]]) -> None:
+def settle_fixed(model: MNetSelect, cohorts: Mapping[str, Sequence[Example]]) -> dict[str, Any]:
     """Set the best fixed masks to those of the lowest mean over cohorts, which count alike.
 
-    So a few measured scans weigh as much as hundreds of simulated ones.
+    So a few measured scans weigh as much as hundreds of simulated ones. A stratum has another where
+    those that its other cohorts choose surely gain on every cohort in turn; returns what they gain.
     """
-    model.fixed = []
+    model.fixed, model.fixed_of, figures = [], [], {}
     for acceleration in model.table["acceleration"]:
         groups = [
             [e for e in examples if nominal(e.plan) == acceleration]
             for examples in cohorts.values()
         ]
-        means = [relative(group).mean(0).numpy() for group in groups if group]
-        model.fixed.append(int(np.mean(means, axis=0).argmin()))
-    model.config["fixed"] = model.fixed
+        fixed = _best_for(groups)
+        model.fixed.append(fixed)
+        for kind in sorted({stratum_of(e).channels for group in groups for e in group}):
+            parts = [[e for e in group if stratum_of(e).channels == kind] for group in groups]
+            parts = [part for part in parts if part]
+            if len(parts) < 2 or sum(map(len, parts)) < N_LEAST:
+                continue
+            changes = []
+            for i, part in enumerate(parts):
+                losses = relative(part).numpy() + 1
+                other = _best_for(parts[:i] + parts[i + 1 :])
+                changes.append(losses[:, other] / losses[:, fixed] - 1)
+            mean, bound = upper_bound(changes)
+            if bound < 0:
+                entry = {"acceleration": acceleration, "channels": kind, "mask": _best_for(parts)}
+                model.fixed_of.append(entry)
+            figures[Stratum(acceleration=acceleration, channels=kind).name] = {
+                "mask": _best_for(parts),
+                "percent": round(100 * mean, 3),
+                "at_worst": round(100 * bound, 3),
+                "n_scans": sum(map(len, parts)),
+            }
+    model.config |= {"fixed": model.fixed, "fixed_of": model.fixed_of}
+    return figures
+
+
+def _best_for(groups: Sequence[Sequence[Example]]) -> int:
+    means = [relative(group).mean(0).numpy() for group in groups if group]
+    return int(np.mean(means, axis=0).argmin())
+
+
+def n_coils(example: Example) -> int:
+    """Return how many coils a scan has."""
+    return round(float(example.coils[0, 0]))
+
+
+def stratum_of(example: Example) -> Stratum:
+    """Return the stratum of a scan."""
+    return Stratum(acceleration=nominal(example.plan), channels=channels(n_coils(example)))
 
 
 def _surest(parts: Sequence[Unseen], margins: Sequence[float]) -> tuple[float, dict[str, Any]]:

@@ -106,7 +106,7 @@ def train(config: Config) -> dict[str, Any]:
     patterns = json.loads(Path(config.patterns).read_text())
     model = trained_on(everything, patterns, config)
     watched = {cohort: read([cohort]) for cohort in config.validation}
-    settle_fixed(model, cohorts | watched)
+    strata = settle_fixed(model, cohorts | watched)
     unseen = {cohort: Unseen.by(model, examples) for cohort, examples in watched.items()}
     validation = Unseen.by(model, [e for examples in watched.values() for e in examples])
     for cohort, examples in cohorts.items():
@@ -117,6 +117,7 @@ def train(config: Config) -> dict[str, Any]:
             unseen[cohort] = Unseen.by(other, examples)
     figures = settle(model, unseen, config.margins)
     figures["fixed"] = dict(zip(map(str, model.table["acceleration"]), model.fixed, strict=True))
+    figures["fixed by stratum"] = strata
     modl, modl_card = load_weights(config.reconstructor)
     figures |= settle_swaps(model, validation, config.swaps, modl, config.n_rows)
     card = {

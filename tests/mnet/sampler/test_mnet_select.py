@@ -202,6 +202,33 @@ def test_the_table_is_interpolated_in_the_acceleration():
     np.testing.assert_allclose(model.mean_losses(make_plan(96, 1.5)), low)
 
 
+def test_kinds_of_coils_may_have_a_best_fixed_mask_of_their_own():
+    strata = [
+        {"acceleration": 4.0, "channels": "single", "mask": 7},
+        {"acceleration": 8.0, "channels": "many", "mask": 6},
+    ]
+    model = of_table({4.0: [0.1] * N, 8.0: [0.1] * N}, fixed=[3, 5], fixed_of=strata, margin=np.inf)
+    near, far = make_plan(160), make_plan(160, 8.0)
+    wanted = {(4.0, 1): 7, (4.0, 5): 3, (4.0, 16): 3, (8.0, 1): 5, (8.0, 5): 5, (8.0, 16): 6}
+    for (acceleration, n_coils), member in wanted.items():
+        plan = near if acceleration == 4.0 else far
+        z = slices(plan)
+        for mask in (*chosen(model, z, plan, n_coils), *model.fallback(z, plan, coils(n_coils))):
+            assert np.array_equal(mask, family(plan)[member]), (acceleration, n_coils)
+    assert np.array_equal(model.population(near), family(near)[3])  # of coils nothing is known
+    (words, _) = model.explain(slices(near), near, coils(1))
+    assert words.startswith("best fixed mask, 7")
+
+
+def test_what_a_mask_promises_counts_against_the_best_fixed_one_of_its_stratum():
+    single = {"acceleration": 4.0, "channels": "single", "mask": 7}
+    model = of_table({4.0: [0.1] * N}, fixed=[3], fixed_of=[single], margin=0.02)
+    promising(model, {3: -0.05, 7: -0.065, 8: -0.08})  # 8 is 3 % better than 3, 1.5 % than 7
+    plan = make_plan(160)
+    assert model.choice(slices(plan, 1), plan, coils(5)).tolist() == [8]
+    assert model.choice(slices(plan, 1), plan, coils(1)).tolist() == [7]
+
+
 def test_the_population_mask_is_the_caller_s_own():
     plan = make_plan(96)
     model = MNetSelect()

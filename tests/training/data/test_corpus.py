@@ -41,6 +41,11 @@ def test_accelerations_take_turns():
     assert [draw(i).acceleration for i in range(6)] == [4.0, 8.0, 4.0, 8.0, 6.0, 4.0]
 
 
+def test_a_cohort_may_have_arrays_of_some_sizes_alone():
+    sizes = {len(draw(number, coils=(1, 2)).kspace) for number in range(8)}
+    assert sizes == {1, 2}
+
+
 def test_a_paired_cohort_measures_every_anatomy_once_at_each_acceleration():
     paired = {"accelerations": (4.0, 8.0), "paired": True}
     four, eight, other = (draw(i, **paired) for i in (2, 3, 4))
