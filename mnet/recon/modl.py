@@ -13,7 +13,9 @@ a product of their powers,
     lam_n = exp(a_n + b_n log(noise / 0.02) + c_n log(acceleration / 4) + d_n log(coils / 3)),
 
 and the denoiser's channels have gains that are linear in the logarithms and differ by unroll; all
-other weights are shared. A whole scan is put into noise units first (`mnet.recon.noise_units`):
+other weights are shared. Where it is `symmetric`, D is the mean of the denoiser and of the denoiser
+between two mirrors: S x is the complex conjugate of x reflected through its middle, which is the
+image of conjugated k-space, so that k-space and its conjugate have one image. A whole scan is put into noise units first (`mnet.recon.noise_units`):
 |.|^2 weighs its coils by their noise. The whole map is homogeneous in y, because the denoiser has
 no biases: no image scale enters. After Aggarwal et al. 2019, doi:10.1109/TMI.2018.2865356, which
 has one lam and begins with the zero-filled image.
@@ -51,6 +53,7 @@ class MoDL(nn.Module):
         n_unrolls: int = 5,
         n_cg: int = 4,
         initial_lam: float = 0.05,
+        symmetric: bool = False,
     ) -> None:
         super().__init__()
         self.config = {
@@ -58,7 +61,9 @@ class MoDL(nn.Module):
             "n_levels": n_levels,
             "n_unrolls": n_unrolls,
             "n_cg": n_cg,
+            "symmetric": symmetric,
         }
+        self.symmetric = symmetric
         self.n_unrolls = n_unrolls
         self.n_cg = n_cg
         self.use_bfloat16 = True  # in the denoiser, in training and at inference, if in hardware
@@ -92,14 +97,17 @@ class MoDL(nn.Module):
         which[:, unroll] = 1
         halve = self.use_bfloat16 and (self.training or torch.is_inference_mode_enabled())
         halve = halve and image.dtype == torch.complex64 and has_bfloat16(image.device)
+        inputs = [image * phase.conj(), previous * phase.conj()]
+        told = torch.cat([told, which], 1)
+        if self.symmetric:
+            inputs = [torch.cat([part, conjugate_image(part)]) for part in inputs]
+            told = told.repeat(2, 1)
         with torch.autocast(image.device.type, torch.bfloat16, enabled=halve):
-            turned = complex_correction(
-                self.denoiser,
-                image * phase.conj(),
-                previous * phase.conj(),
-                conditions=torch.cat([told, which], 1),
-            )
-            return image + phase * turned
+            turned = complex_correction(self.denoiser, *inputs, conditions=told)
+        if self.symmetric:
+            turned, mirrored = turned.chunk(2)
+            turned = (turned + conjugate_image(mirrored)) / 2
+        return image + phase * turned
 
     def forward(
         self, kspace: Tensor, csm: Tensor, mask: Tensor, told: Tensor | None = None
@@ -142,6 +150,12 @@ class MoDL(nn.Module):
             prior = self.denoise(image, previous, phase, told, n)
             previous, image = image, consistency(prior, lam[:, n + 1])
         return image
+
+
+def conjugate_image(image: Tensor) -> Tensor:
+    """Return the image (batch, x, y) whose k-space is the complex conjugate of an image's."""
+    shifts = [1 - n % 2 for n in image.shape[-2:]]  # pixel 0 of an even number stays where it is
+    return image.flip(-2, -1).roll(shifts, (-2, -1)).conj().resolve_conj()
 
 
 def has_bfloat16(device: torch.device) -> bool:

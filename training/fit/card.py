@@ -13,7 +13,7 @@ def provenance(parts: Sequence[str], start: str = "") -> dict[str, Any]:
     """Return the data of some parts with subjects, licences and attributions, and the commit.
 
     A part that is none of the open ones is a file itself: of k-space, or a volume of the user's.
-    Of the weights that a run started from, the sha256 is told.
+    Of the weights that a run started from, the sha256 is told, and how they had been trained.
     """
     known = [source for part in dict.fromkeys(parts) for source in sources_of(part)]
     others = [
@@ -30,6 +30,7 @@ def provenance(parts: Sequence[str], start: str = "") -> dict[str, Any]:
         if measured
         else "multi-coil k-space from magnitude images, see training/data/simulate.py",
         "started_from": started_from(start),
+        "before": before(start),
         "commit": commit(),
     }
 
@@ -47,6 +48,17 @@ def _told(source: Source) -> dict[str, Any]:
 def started_from(start: str) -> str:
     """Return the sha256 of the weights that a run starts from; nothing where it has none."""
     return str(read_card(start)["sha256"]) if start else ""
+
+
+def before(start: str) -> list[dict[str, Any]]:
+    """Return the runs that made the weights which a run starts from, the first one first."""
+    if not start:
+        return []
+    card = read_card(start)
+    last = {key: card["training"].get(key) for key in ("n_steps", "batch", "learning_rate")}
+    told = {key: card.get(key, "") for key in ("sha256", "started_from", "commit")}
+    earlier: list[dict[str, Any]] = card.get("before", [])
+    return [*earlier, last | told]
 
 
 def commit() -> str:

@@ -68,6 +68,7 @@ class Config:
     n_cg: int = 4
     lam: float = 0.05  # where learning starts
     learn_lam: bool = True  # the published MoDL keeps 100
+    symmetric: bool = True  # MoDL's denoiser, under conjugation of k-space
     learning_rate: float = 1e-3
     decay: float = 0.998
     seed: int = 0
@@ -150,10 +151,12 @@ def build(config: Config) -> nn.Module:
             config.n_unrolls,
             config.n_cg,
             initial_lam=config.lam,
+            symmetric=config.symmetric,
         )
     else:
         raise ValueError(f"unknown reconstructor {config.kind!r}, expected modl or unet")
     if isinstance(model, MoDL):
+        model.symmetric = model.config["symmetric"] = config.symmetric
         model.log_lam.requires_grad_(config.learn_lam)
     return model
 
