@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, fft, linalg
 
 from .fourier import fourier
-from .partial_echo import unmeasured
 
 _NODES_PER_TAP = 10  # of the coarse grid along an axis, per tap of the kernel
 _TOLERANCE = 5e-4  # bound on the angle between a vector and the exact one, in rad
@@ -111,15 +110,11 @@ def calibration_from_lines(lines: Tensor, n_x: int = 24) -> Tensor:
     """Cut the calibration region out of hybrid lines: (..., coils, x, L) to (..., coils, n_x, L).
 
     The readout goes from image space to k-space, of which the central ``n_x`` samples stay (all,
-    where there are fewer), or of a partial echo those that were measured nearest to the centre. The
-    L lines are consecutive and ascending in ky.
+    where there are fewer). The L lines are consecutive and ascending in ky.
     """
     n = lines.shape[-2]
     n_x = min(n_x, n)
-    kx = fourier(lines, dim=-2)
-    below, above = unmeasured(kx, n_x)
-    first = n // 2 - n_x // 2 + (below if below > above else -above)
-    return kx.narrow(-2, min(max(first, 0), n - n_x), n_x)
+    return fourier(lines, dim=-2).narrow(-2, n // 2 - n_x // 2, n_x)
 
 
 def kernel_size(calibration: Tensor, shape: tuple[int, int], kernel: int) -> tuple[int, int]:

@@ -153,9 +153,12 @@ class MoDL(nn.Module):
 
 
 def conjugate_image(image: Tensor) -> Tensor:
-    """Return the image (batch, x, y) whose k-space is the complex conjugate of an image's."""
-    shifts = [1 - n % 2 for n in image.shape[-2:]]  # pixel 0 of an even number stays where it is
-    return image.flip(-2, -1).roll(shifts, (-2, -1)).conj().resolve_conj()
+    """Return the image (batch, x, y) of conjugated k-space, both axes mirrored about the middle.
+
+    Along x that is between two pixels, where their number is even: nothing comes round there.
+    """
+    mirrored = image.flip(-2, -1).roll(1 - image.shape[-1] % 2, -1)
+    return mirrored.conj().resolve_conj()
 
 
 def has_bfloat16(device: torch.device) -> bool:
