@@ -162,7 +162,8 @@ def _parser() -> argparse.ArgumentParser:
         "stream",
         _stream,
         "Reconstruct an MRD stream from stdin to stdout, without a host.",
-        "Images leave as they are made; logs go to stderr. It fails if no image was made.\n\n"
+        "Images leave as they are made; logs go to stderr. It fails if no image was made. An\n"
+        "MRD 2 stream is answered with one (pip install mnet-gadgets[mrd2]).\n\n"
         "example: ismrmrd_hdf5_to_stream -i scan.h5 --use-stdout | mnet stream \\\n"
         "           --config cg_sense.xml | ismrmrd_stream_to_hdf5 --use-stdin -o images.h5",
     )

@@ -8,7 +8,8 @@ from ..errors import ConfigError
 from ..mrd.geometry import Geometry
 from .fastmri import FirstAxis
 from .identity import without_identity
-from .mrd2 import SUFFIX, library, write_mrd2
+from .mrd2 import library
+from .mrd2_stream import SUFFIX, write_mrd2
 from .mrd_hdf5 import write_mrd
 from .source import NOTHING, Source, open_source
 

@@ -1,4 +1,4 @@
-"""Files that hold finished images: MRD HDF5, or an MRD stream as `mnet stream` writes it."""
+"""Files that hold finished images: MRD HDF5, or a stream as `mnet stream` writes it."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ from ..errors import ProtocolError
 from ..mrd.items import Image
 from ..mrd.messages import Text
 from .hdf5 import is_hdf5
+from .mrd2_stream import MAGIC, Mrd2Reader, read_mrd2_images
 from .mrd_hdf5 import has_series
 from .mrd_hdf5 import read_images as read_images_of_hdf5
 from .mrd_stream import LOOK, is_stream, messages, read_header, reader
@@ -18,7 +19,11 @@ def has_images(path: Path) -> bool:
     if is_hdf5(path):
         return has_series(path)
     with path.open("rb") as stream:
-        if not is_stream(stream.read(LOOK)):
+        start = stream.read(LOOK)
+        if start.startswith(MAGIC):
+            stream.seek(0)
+            return isinstance(next(Mrd2Reader(stream, str(path)).items(), None), Image)
+        if not is_stream(start):
             return False
         stream.seek(0)
         read = reader(stream)
@@ -50,6 +55,8 @@ def read_images(path: Path) -> list[Image]:
     if is_hdf5(path):
         return read_images_of_hdf5(path)
     with path.open("rb") as stream:
+        if stream.peek(len(MAGIC)).startswith(MAGIC):
+            return read_mrd2_images(path)
         read = reader(stream)
         read_header(read)
         return [message for message in messages(read) if isinstance(message, Image)]

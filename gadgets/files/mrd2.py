@@ -1,4 +1,4 @@
-"""MRD 2: raw data of its streams, read and written by the package mrd-python (PyPI, extra `mrd2`).
+"""MRD 2 and ISMRMRD: what one has as the other has it, in the types of the package mrd-python.
 
 Its header has the content of ISMRMRD's XML under other names, and is translated as far as it is
 used here: encodings, limits, system, sequence, user parameters. What it says of the subject and the
@@ -6,20 +6,16 @@ study is left out. https://ismrmrd.github.io/mrd/
 """
 
 import re
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, cast
 from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 
-from ..errors import ConfigError, ProtocolError
+from ..errors import ConfigError
 from ..mrd.geometry import parse, serialise, text
 from ..mrd.header_layouts import ACQUISITION_HEADER, WAVEFORM_HEADER
 from ..mrd.items import Acquisition, Waveform
 
-MAGIC = b"yardl"
-SUFFIX = ".mrd2"
 _COUNTERS = (
     "kspace_encode_step_1",
     "kspace_encode_step_2",
@@ -70,57 +66,8 @@ def library() -> Any:
     return mrd
 
 
-def read_mrd2(path: Path) -> tuple[bytes, list[Acquisition], list[Waveform]]:
-    """Read a stream in a file: the header as ISMRMRD XML, readouts, waveforms.
-
-    Raises
-    ------
-    ConfigError
-        If mrd-python is not installed.
-    ProtocolError
-        If the stream is cut, of a version that mrd-python does not read, or without a header.
-    """
-    mrd = library()
-    lines: list[Acquisition] = []
-    waves: list[Waveform] = []
-    try:
-        with mrd.BinaryMrdReader(str(path)) as reader:
-            header = reader.read_header()
-            for item in reader.read_data():
-                if isinstance(item, mrd.StreamItem.Acquisition):
-                    lines.append(_line(item.value))
-                elif isinstance(item, mrd.StreamItem.WaveformUint32):
-                    waves.append(_waveform(item.value))
-    # What mrd-python was seen to raise for streams that are cut or of another version.
-    except (RuntimeError, BufferError, EOFError, ValueError, LookupError, OSError) as error:
-        raise ProtocolError(f"{path} cannot be read as an MRD 2 stream: {error}") from error
-    if header is None:
-        raise ProtocolError(f"{path}: the MRD 2 stream has no header")
-    if not lines:
-        raise ProtocolError(f"{path}: the MRD 2 stream has no acquisitions")
-    return _xml(header), lines, waves
-
-
-def write_mrd2(
-    path: Path, header: bytes, lines: Iterable[Acquisition], waves: Iterable[Waveform] = ()
-) -> None:
-    """Write raw data as a stream; ConfigError where mrd-python is missing, HeaderError as `parse`.
-
-    The file appears under its name only when it is whole.
-    """
-    mrd = library()
-    part = path.with_name(path.name + ".part")
-    try:
-        with mrd.BinaryMrdWriter(str(part)) as writer:
-            writer.write_header(_header(mrd, header))
-            writer.write_data(mrd.StreamItem.Acquisition(_theirs(mrd, line)) for line in lines)
-            writer.write_data(mrd.StreamItem.WaveformUint32(_wave(mrd, wave)) for wave in waves)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _line(theirs: Any) -> Acquisition:
+def acquisition(theirs: Any) -> Acquisition:
+    """Return a readout of MRD 2 as ours."""
     head, data = theirs.head, np.ascontiguousarray(theirs.data, np.complex64)
     header = np.zeros(1, ACQUISITION_HEADER)[0]
     header["version"], header["flags"] = 1, int(head.flags)
@@ -147,7 +94,8 @@ def _line(theirs: Any) -> Acquisition:
     )
 
 
-def _theirs(mrd: Any, line: Acquisition) -> Any:
+def from_acquisition(mrd: Any, line: Acquisition) -> Any:
+    """Return a readout as MRD 2 has it."""
     header = line.header
     counters = {name: int(header[name]) for name in _COUNTERS}
     head = mrd.AcquisitionHeader(
@@ -165,7 +113,8 @@ def _theirs(mrd: Any, line: Acquisition) -> Any:
     )
 
 
-def _waveform(theirs: Any) -> Waveform:
+def waveform(theirs: Any) -> Waveform:
+    """Return a waveform of MRD 2 as ours."""
     header = np.zeros(1, WAVEFORM_HEADER)[0]
     header["version"] = 1
     for name in ("flags", "measurement_uid", "scan_counter", "time_stamp", "sample_time_us",
@@ -175,7 +124,8 @@ def _waveform(theirs: Any) -> Waveform:
     return Waveform(header=header, data=np.ascontiguousarray(theirs.data, np.uint32))
 
 
-def _wave(mrd: Any, wave: Waveform) -> Any:
+def from_waveform(mrd: Any, wave: Waveform) -> Any:
+    """Return a waveform as MRD 2 has it."""
     names = ("flags", "measurement_uid", "scan_counter", "time_stamp", "sample_time_us",
              "waveform_id")  # fmt: skip
     return mrd.WaveformUint32(
@@ -183,7 +133,7 @@ def _wave(mrd: Any, wave: Waveform) -> Any:
     )
 
 
-def _xml(header: Any) -> bytes:
+def to_xml(header: Any) -> bytes:
     """Write a header of MRD 2 as ISMRMRD XML."""
     root = Element("ismrmrdHeader")
     measurement = header.measurement_information
@@ -242,7 +192,7 @@ def _encoding_xml(node: Element, encoding: Any) -> None:
     _put(node, "trajectory", encoding.trajectory.name.lower())
 
 
-def _header(mrd: Any, xml: bytes) -> Any:
+def from_xml(mrd: Any, xml: bytes) -> Any:
     """Return ISMRMRD XML as a header of MRD 2."""
     root = parse(xml)
     system = {theirs: text(root, f"acquisitionSystemInformation/{ours}")

@@ -16,7 +16,7 @@ from .foreign import foreign
 from .hdf5 import is_hdf5
 from .hdf5_process import read_apart
 from .kspace_file import InMemory, KspaceFile
-from .mrd2 import MAGIC, read_mrd2
+from .mrd2_stream import MAGIC, read_mrd2
 from .mrd_hdf5 import MrdFile, read_images, write_images, write_mrd
 from .mrd_stream import LOOK, MrdStreamFile, is_pipe, is_stream, read_header, read_items, reader
 from .twix import is_twix, read_twix

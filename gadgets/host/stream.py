@@ -1,16 +1,20 @@
 """`mnet stream`: a pipeline between two pipes, as `gadgetron --from_stream` is.
 
-The input is an MRD stream, the output the same header, the images as they are made, and CLOSE. A
-failure leaves the output without CLOSE, so that whoever reads it sees that it is not whole. Front
-and heavy end run in this process: nobody waits for a mask here.
+The input is an MRD stream, the output the same header, the images as they are made, and CLOSE. Of
+an MRD 2 stream the output is one too. A failure leaves the output without its end, so that whoever
+reads it sees that it is not whole. Front and heavy end run in this process: nobody waits for a mask
+here.
 """
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from ..errors import ConfigError, GadgetError
+from ..files.mrd2_stream import MAGIC, Mrd2Reader, Mrd2Writer
 from ..files.mrd_stream import read_header, read_items, reader
 from ..limits.scan_size import check_header, check_line
 from ..limits.settings import DEFAULT, Limits
@@ -20,12 +24,14 @@ from ..mrd.items import Acquisition, Image, Item, Waveform
 from ..mrd.messages import Close, Header, Message, write_message
 from ..pipeline.build import parse_stream
 from ..pipeline.catalogue import OURS, Catalogue
-from ..pipeline.chain import chain
+from ..pipeline.chain import Stream, chain
 from ..pipeline.imaging_space import imaging_space_first
 from ..pipeline.intake import intake
 from ..pipeline.models import Models
 from ..pipeline.scan import Scan
 from .summary import Ledger, tell
+
+Put = Callable[[Acquisition | Waveform | Image], object]
 
 
 def run_stream(
@@ -46,17 +52,58 @@ def run_stream(
     HeaderError, GadgetError, ConfigError
         As the host does.
     """
+
+    def start(header: bytes) -> Put:
+        def put(message: Message) -> None:
+            write(write_message(message))
+
+        put(Header(header))
+        return put
+
     stream = parse_stream(xml, catalogue)
-    header, items = imaging_space_first(read_header(read), read_items(read))
+    n_images = _run(read_header(read), read_items(read), start, stream, device, limits)
+    write(write_message(Close()))
+    return n_images
+
+
+def run_mrd2(
+    source: BinaryIO,
+    target: BinaryIO,
+    xml: str,
+    *,
+    device: str = "cpu",
+    catalogue: Catalogue = OURS,
+    limits: Limits = DEFAULT,
+) -> int:
+    """Run a pipeline on an MRD 2 stream; as `run_stream`."""
+    writers: list[Mrd2Writer] = []
+
+    def start(header: bytes) -> Put:
+        writers.append(Mrd2Writer(target, header))
+        return writers[0].put
+
+    stream, read = parse_stream(xml, catalogue), Mrd2Reader(source)
+    lines = (item for item in read.items() if not isinstance(item, Image))
+    n_images = _run(read.header, lines, start, stream, device, limits)
+    writers[0].close()
+    return n_images
+
+
+def _run(
+    header: bytes,
+    items: Iterator[Acquisition | Waveform],
+    start: Callable[[bytes], Put],
+    stream: Stream,
+    device: str,
+    limits: Limits,
+) -> int:
+    """Put the images of a stream; `start` begins the output and returns where they go."""
+    header, items = imaging_space_first(header, items)
     geometry = Geometry.parse(header)
     check_header(geometry, limits)
     scan = Scan(geometry=geometry, models=Models(device), device=device)
     ledger = Ledger()
-
-    def put(message: Message) -> None:
-        write(write_message(message))
-
-    put(Header(header))
+    put = start(header)
 
     def arrived() -> Iterator[Item]:
         for item in items:
@@ -73,7 +120,6 @@ def run_stream(
             ledger.sent(item)
         elif isinstance(item, Acquisition | Waveform) and type(item) in stream.writes:
             put(item)
-    put(Close())
     tell(ledger, dict(scan.counts))
     return ledger.n_images - ledger.n_mask_images
 
@@ -105,6 +151,8 @@ def run_files(
                 out.write(data)
                 out.flush()  # an image leaves as soon as it is made
 
+            if cast(BufferedReader, read).peek(len(MAGIC)).startswith(MAGIC):
+                return run_mrd2(read, out, xml, device=device, catalogue=catalogue, limits=limits)
             return run_stream(
                 reader(read), write, xml, device=device, catalogue=catalogue, limits=limits
             )

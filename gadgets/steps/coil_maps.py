@@ -165,8 +165,8 @@ def _estimate(scan: Scan, lines: Complex, slice_: int) -> tuple[Complex, dict[st
     n_lines = lines.shape[-1]
     if n_lines < 4:
         raise GadgetError(
-            f"slice {slice_} has {n_lines} neighbouring lines around the centre of k-space, "
-            "expected at least 4 to estimate coil maps from"
+            f"slice {slice_} has {n_lines} neighbouring line{'' if n_lines == 1 else 's'} around "
+            "the centre of k-space, expected at least 4 to estimate coil maps from"
         )
     with torch.inference_mode():
         calibration = torch.from_numpy(lines).to(scan.device)

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from .. import logs
-from ..errors import GadgetError
+from ..errors import GadgetError, GadgetsError, place_of
 from ..mrd.geometry import Geometry
 from ..mrd.items import Frame, Image, Item
 from ..pipeline.build import parse
@@ -128,7 +128,10 @@ class Job:
                         self._pipe.send("image", {"scan": self._name, **body}, arrays)
             self._pipe.send("done", {"scan": self._name, "counts": dict(scan.counts)})
         except Exception as error:  # the boundary: the client is told, other scans go on
-            log.exception("scan %s failed", self._name)
+            if isinstance(error, GadgetsError):
+                log.error("scan %s failed: %s", self._name, place_of(error))
+            else:
+                log.exception("scan %s failed", self._name)
             self._pipe.send("error", {"scan": self._name, "text": _text(error)})
             while self.queue.get() is not None:
                 self._taken()  # the front may be waiting for room
@@ -219,6 +222,9 @@ def _scan(models: Models, body: Json) -> Scan:
 
 
 def _text(error: Exception) -> str:
+    """Return what the client is told: of a failure that we explain the explanation alone."""
+    if isinstance(error, GadgetsError):
+        return str(error)
     return "".join(traceback.format_exception_only(error)).strip()
 
 

@@ -1,6 +1,11 @@
 """MRD 2: raw data go through the kept library and come back, and its own streams make images."""
 
 import builtins
+import io
+import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +14,13 @@ import pytest
 
 from gadgets.cli import main
 from gadgets.errors import ConfigError, ProtocolError
-from gadgets.files.mrd2 import read_mrd2, write_mrd2
+from gadgets.files.image_file import read_images
+from gadgets.files.mrd2_stream import read_mrd2, write_mrd2
 from gadgets.files.source import open_source, write_mrd
+from gadgets.host.stream import run_mrd2
 from gadgets.mrd.geometry import Geometry
 from gadgets.mrd.header_xml import with_user_parameter
+from gadgets.pipeline.build import load
 from tests.gadgets.helpers.cases import images_of, nrmse
 from tests.gadgets.helpers.closed_loop import source
 
@@ -78,3 +86,46 @@ def test_without_the_package_the_format_and_the_extra_are_named(
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ConfigError, match=r"MRD 2 .* pip install mnet-gadgets\[mrd2\]"):
         open_source(tmp_path / "s.mrd2")
+
+
+def test_a_stream_of_mrd_2_becomes_one_of_images_which_other_commands_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through named pipes, as a container is run; the images are those of the MRD stream."""
+    write_mrd2(tmp_path / "s.mrd2", SCAN.header, SCAN.acquisitions)
+    write_mrd(tmp_path / "s.h5", SCAN.header, SCAN.acquisitions)
+    for end in ("in", "out"):
+        os.mkfifo(tmp_path / end)
+    command = [sys.executable, "-m", "gadgets.cli", "stream", "--config", "zero_filled.xml"]
+    command += ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+    with subprocess.Popen(command) as process:
+        sender = threading.Thread(
+            target=lambda: (tmp_path / "in").write_bytes((tmp_path / "s.mrd2").read_bytes())
+        )
+        sender.start()
+        (tmp_path / "images.mrd2").write_bytes((tmp_path / "out").read_bytes())
+        sender.join()
+    assert process.returncode == 0
+    with (tmp_path / "images.mrd2").open("rb") as file, mrd.BinaryMrdReader(file) as theirs:
+        assert theirs.read_header() is not None
+        heads = [item.value.head for item in theirs.read_data()]
+    expected = images_of(open_source(tmp_path / "s.h5"))[0]
+    found = read_images(tmp_path / "images.mrd2")
+    assert [head.slice for head in heads] == [int(image.header["slice"]) for image in expected]
+    for ours, image in zip(found, expected, strict=True):
+        assert nrmse(ours, image) < 1e-5
+        for name in ("position", "read_dir", "field_of_view", "repetition", "image_index"):
+            np.testing.assert_array_equal(ours.header[name], image.header[name])
+    capsys.readouterr()
+    assert main(["show", str(tmp_path / "images.mrd2"), "--output", str(tmp_path / "a.png")]) == 0
+
+
+def test_a_cut_stream_of_mrd_2_leaves_no_end(tmp_path: Path) -> None:
+    write_mrd2(tmp_path / "s.mrd2", SCAN.header, SCAN.acquisitions)
+    whole = (tmp_path / "s.mrd2").read_bytes()
+    out = io.BytesIO()
+    with pytest.raises(ProtocolError, match="the input cannot be read as an MRD 2 stream"):
+        run_mrd2(io.BytesIO(whole[: len(whole) // 2]), out, load("zero_filled.xml"))
+    with pytest.raises(EOFError), mrd.BinaryMrdReader(io.BytesIO(out.getvalue())) as theirs:
+        theirs.read_header()
+        list(theirs.read_data())

@@ -365,8 +365,8 @@ def test_of_few_lines_nothing_is_said_about_the_field_of_view() -> None:
 @pytest.mark.parametrize("n", [0, 1, 3])
 def test_too_few_calibration_lines_are_a_clear_error(n: int) -> None:
     few = replace(frame(), calibration=np.isin(np.arange(20), range(10, 10 + n)))
-    with pytest.raises(GadgetError, match=f"slice 0 has {n} neighbouring lines.*at least 4"):
+    with pytest.raises(GadgetError, match=f"slice 0 has {n} neighbouring lines? .*at least 4"):
         with_maps(few)
     if n:
-        with pytest.raises(GadgetError, match=f"slice 0 has {n} neighbouring lines"):
+        with pytest.raises(GadgetError, match=f"slice 0 has {n} neighbouring lines? "):
             with_maps(prescan(list(range(10, 10 + n))))

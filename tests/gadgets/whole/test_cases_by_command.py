@@ -23,7 +23,7 @@ EXPECTED: dict[str, tuple[int, str, tuple[str, ...]]] = {
     "enc_ref1.h5": (0, "1 images of 80 acquisitions", ()),
     "tse.h5": (0, "1 images of", ()),
     "grappa2.h5": (0, "1 images of", ()),
-    "fm_mask.h5": (1, "1 neighbouring lines around the centre of k-space, expected at least 4", ()),
+    "fm_mask.h5": (1, "1 neighbouring line around the centre of k-space, expected at least 4", ()),
     "me_zero.h5": (0, "3 images of 288 acquisitions", ()),
     "avg_nolim.h5": (0, "1 images of 288 acquisitions", ()),
     "pf_wrongcentre.h5": (0, "1 images of", ("--header", "ky_center=24")),
@@ -47,6 +47,8 @@ def test_a_case_ends_as_the_table_says(
     assert main(["replay", str(path), "--host", where, *more]) == status
     heard = capsys.readouterr()
     assert words in heard.out + heard.err
+    assert "Traceback" not in heard.err
+    assert "gadgets.errors" not in heard.err
 
 
 def test_every_case_is_in_the_table(shared: Path) -> None:

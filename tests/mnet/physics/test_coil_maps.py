@@ -7,6 +7,7 @@ from mnet.physics import sense
 from mnet.physics.coil_maps import MOST_COILS, coil_maps
 from mnet.physics.espirit import calibration_from_lines, espirit
 from mnet.physics.fourier import fourier, inverse_fourier
+from mnet.recon.linear import cg_sense
 
 SHAPE = (64, 72)
 
@@ -57,3 +58,33 @@ def test_up_to_sixteen_coils_nothing_is_compressed():
     lines = central(lines_of(MOST_COILS))
     expected = espirit(calibration_from_lines(lines), SHAPE, crop=0.7)
     assert torch.equal(coil_maps(lines, SHAPE[1]), expected)
+
+
+@pytest.mark.parametrize("oversampling", [1, 2])
+def test_of_half_an_echo_the_image_is_as_good_as_with_the_true_maps(oversampling):
+    """Half of the calibration block is then zero. Maps of its measured samples alone are no better.
+
+    Against all lines of the same half 0.10 and 0.12, with the true maps 0.14 and 0.15, zero-filled
+    0.26 and 0.29. Maps of what was measured, by hand on 96 x 96: 0.13 and 0.12 instead of 0.11.
+    """
+    fields = torch.from_numpy(sigpy.mri.birdcage_maps((4, *SHAPE))).to(torch.complex64)
+    phantom = torch.from_numpy(sigpy.shepp_logan(SHAPE)).to(torch.complex64)
+    start, n = (oversampling - 1) * SHAPE[0] // 2, oversampling * SHAPE[0]
+    wide = torch.zeros(4, n, SHAPE[1], dtype=torch.complex64)
+    wide[:, start : start + SHAPE[0]] = fourier(fields * phantom, dim=-1)
+    kx = fourier(wide, dim=-2)
+    kx[:, : n // 2] = 0
+    half = inverse_fourier(kx, dim=-2)[:, start : start + SHAPE[0]]
+    mask = torch.zeros(1, SHAPE[1])
+    mask[:, ::3] = mask[:, SHAPE[1] // 2 - 12 : SHAPE[1] // 2 + 12] = 1
+    truth = inverse_fourier(half, dim=-1).abs().square().sum(0).sqrt()
+
+    def error(csm: Tensor) -> float:
+        image = cg_sense(half[None], csm[None], mask)[0].abs()
+        return float((image - truth).norm() / truth.norm())
+
+    true_maps = fields / fields.abs().square().sum(0).sqrt()
+    zero_filled = inverse_fourier(half * mask, dim=-1).abs().square().sum(0).sqrt()
+    found = error(coil_maps(central(half), SHAPE[1]))
+    assert found < error(true_maps)
+    assert found < float((zero_filled - truth).norm() / truth.norm())
