@@ -230,9 +230,9 @@ def test_without_the_extra_the_command_says_which_one_is_missing(
 def test_a_host_without_the_port_imports_nothing_of_it() -> None:
     program = (
         "import sys\n"
-        "from gadgets import cli\n"
+        "from gadgets.cli import _parser\nfrom gadgets.commands import serve\n"
         "import gadgets.host.serve, gadgets.host.session, gadgets.doctor.checks\n"
-        "assert cli._monitor(cli._parser().parse_args(['serve', '--status-port', '0'])) is None\n"
+        "assert serve._monitor(_parser().parse_args(['serve', '--status-port', '0'])) is None\n"
         "theirs = ('gadgets.monitor', 'starlette', 'uvicorn')\n"
         "print([name for name in sys.modules if name.startswith(theirs)])\n"
     )
