@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import ConfigError
-from . import reading
+from .options import add_reading, reading
 
 
 def add(adder: Callable[..., argparse.ArgumentParser]) -> None:
@@ -36,7 +36,7 @@ def add(adder: Callable[..., argparse.ArgumentParser]) -> None:
         action="store_true",
         help="keep what the header says of a patient; fastMRI's and twix's never do",
     )
-    reading.add(convert)
+    add_reading(convert)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     said = convert(
         options.source,
         options.target,
-        **reading.reading(options),
+        **reading(options),
         overwrite=options.overwrite,
         described=described,
         with_identity=options.with_identity,

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from .serve import add_folders, add_host
+from .options import add_folders, add_host
 
 
 def add(adder: Callable[..., argparse.ArgumentParser]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import ConfigError
-from .serve import Stop
+from ..host.stop import Stop
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import reading
 from .chosen_host import OUTPUT, chosen_host
-from .serve import add_folders
+from .options import add_folders, add_reading, reading
 
 
 def add(adder: Callable[..., argparse.ArgumentParser]) -> None:
@@ -26,7 +25,7 @@ def add(adder: Callable[..., argparse.ArgumentParser]) -> None:
     replay.add_argument("--records", type=Path, help="of the private host")
     replay.add_argument("--device", default="auto")
     add_folders(replay)
-    reading.add(replay)
+    add_reading(replay)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -36,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     from ..scanner.replay import replay
 
     output = planned(options.output)
-    source = open_source(options.data, **reading.reading(options))
+    source = open_source(options.data, **reading(options))
     with chosen_host(options) as (address, _):
         result = replay(options.data, address, options.config, source=source)
     kept = keep(output, result.images, result.header)

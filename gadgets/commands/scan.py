@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import IncompleteError
-from . import reading
 from .chosen_host import OUTPUT, chosen_host
-from .serve import add_folders
+from .options import add_folders, add_reading, reading
 
 
 def add(adder: Callable[..., argparse.ArgumentParser]) -> None:
@@ -30,7 +29,7 @@ def add(adder: Callable[..., argparse.ArgumentParser]) -> None:
     )
     _loop_options(scan)
     add_folders(scan)
-    reading.add(scan)
+    add_reading(scan)
 
     demo = adder(
         "demo",
@@ -128,7 +127,7 @@ def _scan(options: argparse.Namespace) -> int:
     from ..files.tissue_maps import read_tissues
     from ..scanner.adaptive_scan import acquirable_rows, plan_lines
 
-    source = open_source(options.data, **reading.reading(options))
+    source = open_source(options.data, **reading(options))
     try:
         acquirable = acquirable_rows(source)
         plan_lines(acquirable, options.acceleration, options.echo_train)

@@ -4,16 +4,16 @@ import argparse
 import json
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..host.stop import Stop
 from ..limits.options import add_limits, limits_of
 from ..limits.settings import UNRECORDED
+from .options import add_folders, add_host
 
 log = logging.getLogger(__name__)
 
@@ -47,55 +47,6 @@ def add(adder: Callable[..., argparse.ArgumentParser]) -> None:
     serve.add_argument("--log-json", action="store_true", help="log JSON, one object a line")
     add_host(serve)
     add_folders(serve)
-
-
-def add_host(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a host, which `mnet doctor` takes too."""
-    parser.add_argument("--address", default="127.0.0.1", help="where MRD clients may connect")
-    parser.add_argument(
-        "--address-is-guarded",
-        action="store_true",
-        help="a firewall or a tunnel decides who reaches --address; needed where that is not "
-        "loopback, for MRD knows no keys",
-    )
-    parser.add_argument("--port", type=int, default=9002, help="0 takes a free one")
-    parser.add_argument("--mask-endpoint", default="tcp://127.0.0.1:9004")
-    parser.add_argument("--mask-keys", type=Path, help="KEYS/host of `mnet keys`: use CURVE")
-    parser.add_argument(
-        "--external",
-        type=int,
-        metavar="PORT",
-        help="also take C++ Gadgetrons whose external node says <connect port=PORT>; 0: a free one",
-    )
-    parser.add_argument("--records", type=Path, help="folder of scan records; none without")
-    parser.add_argument(
-        "--noise",
-        type=Path,
-        help="folder of noise measurements (default ~/.local/state/mnet/noise)",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default auto)")
-    parser.add_argument(
-        "--status-port", type=int, help="/healthz, /readyz and /metrics over HTTP on 127.0.0.1"
-    )
-    parser.add_argument(
-        "--monitor-port",
-        type=int,
-        help="a page on 127.0.0.1 that shows scans while they run: lines, masks and why, images, "
-        "errors; also what --status-port has. Needs pip install 'mnet-gadgets[monitor]'",
-    )
-
-
-def add_folders(parser: argparse.ArgumentParser) -> None:
-    """Add the folders of one's own pipelines and gadgets."""
-    parser.add_argument(
-        "--pipelines", type=Path, help="folder whose XML files clients may name too, before ours"
-    )
-    parser.add_argument(
-        "--gadgets",
-        type=Path,
-        help="folder whose *.py define gadgets that pipelines may name beside ours; the host runs "
-        "them, so nobody else may be able to write there",
-    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -158,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _at_end_of_stdin(stop: "Stop") -> None:
+def _at_end_of_stdin(stop: Stop) -> None:
     while os.read(0, 4096):
         pass
     stop.now()
@@ -170,25 +121,3 @@ def _monitor(options: argparse.Namespace) -> Any:
     from ..monitor.monitor import Monitor
 
     return Monitor(options.monitor_port, options.status_port)
-
-
-class Stop:
-    """What ends a process that serves: SIGTERM, or whoever calls `now`; Ctrl-C raises as ever.
-
-    A pipe, because a handler of Python's runs when the main thread comes to it, which one that
-    waits for a lock may never do; the byte in the pipe is written in whichever thread is struck.
-    """
-
-    def __init__(self) -> None:
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._write, False)
-        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, lambda number, frame: None)
-
-    def wait(self) -> None:
-        """Wait for the end."""
-        os.read(self._read, 1)
-
-    def now(self) -> None:
-        """End the wait; from any thread."""
-        os.write(self._write, b"\0")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import ConfigError
-from . import reading
+from .options import add_reading, reading
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -23,7 +23,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help=".html or .png (default DATA's name in .html)"
     )
-    reading.add(parser)
+    add_reading(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     if has_images(options.data):
         sections = image_sections(read_images(options.data))
     else:
-        sections = raw_sections(open_source(options.data, **reading.reading(options)))
+        sections = raw_sections(open_source(options.data, **reading(options)))
     if target.suffix == ".png":
         write_png(target, sections)
     else:

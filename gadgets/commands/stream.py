@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..limits.options import SIZES, add_limits, limits_of
-from .serve import add_folders
+from .options import add_folders
 
 
 def add(adder: Callable[..., argparse.ArgumentParser]) -> None:

@@ -94,3 +94,15 @@ def test_ctrl_c_ends_a_command_and_all_that_it_started(command: str, tmp_path: P
     while left := alive(mark):
         assert time.monotonic() < until, left  # a worker ends once it has read that its host has
         time.sleep(0.1)
+
+
+def test_a_host_whose_starter_has_gone_before_it_is_ready_ends_without_a_word() -> None:
+    command = [sys.executable, "-m", "gadgets.cli", "serve", "--port", "0", "--announce", "--quiet"]
+    command += ["--mask-endpoint", "tcp://127.0.0.1:*"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        heard = process.stderr.read()
+        assert process.wait(60) == 0
+    assert heard == b""
