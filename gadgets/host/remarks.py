@@ -23,8 +23,8 @@ _WHY = {
         "its field of view is the image's"
     ),
     PARTIAL: (
-        "one side of their readout is empty; nothing here makes up for it: images are blurred "
-        "along the readout, and coil maps worse"
+        "one side of their readout is empty and nothing is put there: images are blurred along "
+        "the readout"
     ),
     OFF_CENTRE: (
         "a wrong centre shifts k-space; `--header ky_center=COUNTER` of mnet replay and convert "

@@ -73,7 +73,7 @@ def _not_ours(path: Path, status: os.stat_result) -> list[str]:
     if status.st_uid not in (0, os.geteuid()):
         problems.append(
             f"gadgets: {path} belongs to user {status.st_uid}, expected root or user "
-            f"{os.geteuid()}, which runs this: chown it"
+            f"{os.geteuid()}, which runs this: name a copy that is its own"
         )
     return problems
 
