@@ -306,6 +306,32 @@ def test_hello_that_contradicts_itself_cannot_be_made(change: dict[str, Any], wo
         replace(HELLO, **change)
 
 
+@pytest.mark.parametrize("wrong", [b"true", b"-1", b"65536", b'"20"', b"null", b"20.5"])
+def test_a_calibration_line_that_is_no_counter_is_malformed(codec: Codec, wrong: bytes) -> None:
+    magic, text, payload = codec.encode(HELLO)
+    changed = text.replace(b'"calibration":[20,', b'"calibration":[' + wrong + b",")
+    assert changed != text
+    with pytest.raises(MaskProtocolError, match=r"calibration.*0 to 65535"):
+        codec.decode([magic, changed, payload])
+
+
+@pytest.mark.parametrize("edge", [0, 65535])
+def test_the_first_and_the_last_counter_may_be_calibration(codec: Codec, edge: int) -> None:
+    lines = tuple(range(edge, edge + 4)) if edge == 0 else tuple(range(edge - 3, edge + 1))
+    hello = replace(
+        HELLO,
+        ky_min=lines[0],
+        ky_max=lines[-1],
+        center=lines[1],
+        acquirable=lines,
+        calibration=lines,
+        n_lines=4,
+        group_size=4,
+        fallback=lines,
+    )
+    assert codec.decode(codec.encode(hello)) == hello
+
+
 def test_hello_that_contradicts_itself_is_malformed_on_the_wire(codec: Codec) -> None:
     magic, text, payload = codec.encode(HELLO)
     wrong = text.replace(b'"n_lines":10', b'"n_lines":13')

@@ -249,3 +249,75 @@ def test_an_encoding_that_xml_does_not_take_is_an_error_of_ours(encoding: str) -
         Geometry.parse(text.encode("latin-1"))
     with pytest.raises(ProtocolError, match="no XML"):
         meta_from_xml(text.replace("ismrmrdHeader", "ismrmrdMeta").encode("latin-1"))
+
+
+def test_each_count_and_the_image_matrix_stand_where_the_header_says() -> None:
+    counts = {"n_slices": 2, "n_contrasts": 3, "n_phases": 4, "n_repetitions": 5, "n_sets": 6}
+    geometry = Geometry.parse(header(**counts, n_averages=7))
+    assert {name: getattr(geometry, name) for name in counts} == counts
+    assert (geometry.n_averages, geometry.recon) == (7, (320, 320, 1))
+    assert (geometry.measurement_id, geometry.channel_labels) == ("", ())
+
+
+def test_an_encoding_space_of_its_own_is_read_its_centre_the_matrix_s_where_it_says_none() -> None:
+    second = "<encoding>" + header(encoded=(128, 65, 1), encoded_fov=(300.0, 160.0, 5.0)).decode()[
+        len("<encoding>") + header(encoded=(128, 65, 1)).decode().index("<encoding>") :
+    ].partition("</encoding>")[0] + "</encoding>"  # fmt: skip
+    whole = header().decode()
+    at = whole.index("</encoding>") + len("</encoding>")
+    for text, center in ((second, 32), (without(second, "encodingLimits"), 32)):
+        broken = "<encoding><trajectory>cartesian</trajectory></encoding>"  # one we cannot use
+        found = Geometry.parse(whole[:at] + broken + text + whole[at:]).references
+        assert set(found) == {2}
+        assert (found[2].encoded, found[2].encoded_fov) == ((128, 65), (300.0, 160.0))
+        assert found[2].center == center
+
+
+def without(xml: str, name: str) -> str:
+    """Return XML without an element."""
+    return xml[: xml.index(f"<{name}>")] + xml[xml.index(f"</{name}>") + len(name) + 3 :]
+
+
+@pytest.mark.parametrize(
+    ("minimum", "maximum", "z", "fits"),
+    [(0, 0, 2, True), (1, 1, 1, True), (0, 1, 1, False), (1, 2, 2, False), (0, 0, 3, False)],
+)
+def test_one_partition_is_2_d_wherever_its_counter_begins(
+    minimum: int, maximum: int, z: int, *, fits: bool
+) -> None:
+    limits = (
+        f"<kspace_encoding_step_2><minimum>{minimum}</minimum><maximum>{maximum}</maximum>"
+        f"<center>{minimum}</center></kspace_encoding_step_2>"
+    )
+    xml = header(encoded=(640, 368, z)).decode()
+    xml = xml.replace("</kspace_encoding_step_1>", f"</kspace_encoding_step_1>{limits}", 1)
+    if fits:
+        assert Geometry.parse(xml).n_ky == 368
+    else:
+        with pytest.raises(HeaderError, match="3-D"):
+            Geometry.parse(xml)
+
+
+def test_the_largest_and_the_smallest_that_a_header_may_say_are_taken() -> None:
+    whole = Geometry.parse(header(encoded=(640, 65535, 1), n_coils=1))
+    assert (whole.n_ky, whole.n_coils) == (65535, 1)
+    last = Geometry.parse(header(ky_min=65168, ky_max=65535, center=65352))
+    assert last.ky_max == 65535
+    for wrong in ({"n_coils": 0}, {"recon_fov": (220.0, 0.0, 5.0)}, {"encoded": (640, 65536, 1)}):
+        with pytest.raises(HeaderError):
+            Geometry.parse(header(**wrong))
+
+
+@pytest.mark.parametrize("name", ["multiband_factor", "multibandFactor"])
+def test_multiband_is_refused_by_either_name_and_a_factor_of_1_is_none(name: str) -> None:
+    def xml(factor: int) -> bytes:
+        return parallel(f"<multiband><{name}>{factor}</{name}></multiband>".encode())
+
+    with pytest.raises(HeaderError, match="multiband"):
+        Geometry.parse(xml(2))
+    assert Geometry.parse(xml(1)).n_ky == 368
+
+
+def test_a_header_is_written_in_utf_8_and_says_so() -> None:
+    assert header(user={"place": "Zürich"}).startswith(b"<?xml version='1.0' encoding='utf-8'?>")
+    assert "Zürich".encode() in header(user={"place": "Zürich"})

@@ -69,6 +69,25 @@ def test_the_centre_block_moves_where_partial_fourier_cuts_it():
     assert np.flatnonzero(line_plan.centre_block(acquirable, 16, 32))[[0, -1]].tolist() == [28, 43]
 
 
+def test_the_centre_block_ends_with_the_last_acquirable_row_where_that_is_near():
+    acquirable = np.arange(64) < 40
+    for center, expected in ((36, [24, 39]), (31, [23, 38]), (32, [24, 39])):
+        block = line_plan.centre_block(acquirable, 16, center)
+        assert np.flatnonzero(block)[[0, -1]].tolist() == expected
+
+
+def test_a_plan_keeps_the_centre_and_divides_the_rows_that_it_is_told():
+    rows = np.ones(100, dtype=bool)
+    plan = LinePlan.of(rows, 4.0, 40, n_rows=160)
+    assert (plan.center, plan.n_lines) == (40, 40)
+    middle = np.flatnonzero(plan.calibration)
+    assert (middle[0] + middle[-1] + 1) // 2 == 40
+    assert LinePlan.of(rows, 4.0).n_lines == 25
+    assert line_plan.budget(7, 8.0) == 1  # one line at least, and a whole number
+    assert line_plan.budget(7, 2.0) == 3
+    assert isinstance(line_plan.budget(7, 2.0), int)
+
+
 def test_a_centre_block_longer_than_the_acquirable_rows_is_refused():
     with pytest.raises(ValueError, match=r"10 calibration rows, but only 4"):
         line_plan.centre_block(np.arange(16) < 4, 10, 8)
@@ -186,6 +205,9 @@ def test_the_calibration_width_can_be_chosen():
         (64, 2.0, 1, (16, 16)),
         (64, 4.0, 12, (12, 0)),  # 16 lines hold one train: 8 rounded up
         (20, 1.25, 12, (12, 0)),
+        (48, 3.0, 16, (16, 0)),  # the budget is one train
+        (96, 2.0, 16, (16, 32)),  # whole trains fit the budget exactly
+        (100, 2.0, 12, (24, 24)),  # 16 of 50, two lines left over
     ],
 )
 def test_calibration_and_adaptive_lines_are_whole_trains(n, acceleration, group, expected):
