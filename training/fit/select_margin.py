@@ -67,9 +67,7 @@ class Unseen:
     def deployed(self, model: MNetSelect) -> list[int]:
         """Return the masks that scans get with the margins of a model."""
         return [
-            int(p.argmin())
-            if float(p[i] - p.min()) > model.margin_of(e.plan, n_coils(e))
-            else i
+            int(p.argmin()) if float(p[i] - p.min()) > model.margin_of(e.plan, n_coils(e)) else i
             for e, p, i in zip(self.examples, self.predicted, self.fixed, strict=True)
         ]
 
@@ -124,8 +122,9 @@ def settle(
 def settle_fixed(model: MNetSelect, cohorts: Mapping[str, Sequence[Example]]) -> dict[str, Any]:
     """Set the best fixed masks to those of the lowest mean over cohorts, which count alike.
 
-    So a few measured scans weigh as much as hundreds of simulated ones. A stratum has another where
-    those that its other cohorts choose surely gain on every cohort in turn; returns what they gain.
+    So a few measured scans weigh as much as hundreds of simulated ones. A stratum, of which a
+    cohort may have a single scan, has the best one of its scans where those of all cohorts but one
+    surely gain on that one, in turn; returns what they gain.
     """
     model.fixed, model.fixed_of, figures = [], [], {}
     for acceleration in model.table["acceleration"]:
@@ -133,7 +132,8 @@ def settle_fixed(model: MNetSelect, cohorts: Mapping[str, Sequence[Example]]) ->
             [e for e in examples if nominal(e.plan) == acceleration]
             for examples in cohorts.values()
         ]
-        fixed = _best_for(groups)
+        means = [relative(group).mean(0).numpy() for group in groups if group]
+        fixed = int(np.mean(means, axis=0).argmin())
         model.fixed.append(fixed)
         for kind in sorted({stratum_of(e).channels for group in groups for e in group}):
             parts = [[e for e in group if stratum_of(e).channels == kind] for group in groups]
@@ -143,14 +143,14 @@ def settle_fixed(model: MNetSelect, cohorts: Mapping[str, Sequence[Example]]) ->
             changes = []
             for i, part in enumerate(parts):
                 losses = relative(part).numpy() + 1
-                other = _best_for(parts[:i] + parts[i + 1 :])
+                other = _best_of(parts[:i] + parts[i + 1 :])
                 changes.append(losses[:, other] / losses[:, fixed] - 1)
             mean, bound = upper_bound(changes)
             if bound < 0:
-                entry = {"acceleration": acceleration, "channels": kind, "mask": _best_for(parts)}
+                entry = {"acceleration": acceleration, "channels": kind, "mask": _best_of(parts)}
                 model.fixed_of.append(entry)
             figures[Stratum(acceleration=acceleration, channels=kind).name] = {
-                "mask": _best_for(parts),
+                "mask": _best_of(parts),
                 "percent": round(100 * mean, 3),
                 "at_worst": round(100 * bound, 3),
                 "n_scans": sum(map(len, parts)),
@@ -159,9 +159,8 @@ def settle_fixed(model: MNetSelect, cohorts: Mapping[str, Sequence[Example]]) ->
     return figures
 
 
-def _best_for(groups: Sequence[Sequence[Example]]) -> int:
-    means = [relative(group).mean(0).numpy() for group in groups if group]
-    return int(np.mean(means, axis=0).argmin())
+def _best_of(groups: Sequence[Sequence[Example]]) -> int:
+    return int(relative([e for group in groups for e in group]).mean(0).argmin())
 
 
 def n_coils(example: Example) -> int:
