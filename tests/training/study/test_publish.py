@@ -80,16 +80,8 @@ def test_the_open_study_keeps_its_results_in_git():
     assert [pattern for pattern in RESULTS if not list(published.glob(pattern))] == []
 
 
-LATER = pytest.mark.xfail(strict=True, reason="trained on since: the study is to be made again")
-
-
 @pytest.mark.parametrize(
-    ("name", "source"),
-    [
-        ("mnet", "mnet"),
-        ("mnet_select", "mnet_select@all"),
-        pytest.param("modl", "modl", marks=LATER),
-    ],
+    ("name", "source"), [("mnet", "mnet"), ("mnet_select", "mnet_select@all"), ("modl", "modl")]
 )
 def test_the_open_study_deploys_what_its_manifest_tells(name, source):
     study = read_study(SMOKE.with_name("open.json"))
