@@ -55,7 +55,7 @@ def before(start: str) -> list[dict[str, Any]]:
     if not start:
         return []
     card = read_card(start)
-    last = {key: card["training"].get(key) for key in ("n_steps", "batch", "learning_rate")}
+    last = {key: card.get("training", {}).get(key) for key in ("n_steps", "batch", "learning_rate")}
     told = {key: card.get(key, "") for key in ("sha256", "started_from", "commit")}
     earlier: list[dict[str, Any]] = card.get("before", [])
     return [*earlier, last | told]

@@ -51,7 +51,9 @@ def test_slices_with_many_coils_are_compressed_each_by_itself():
     slices = torch.stack([central(lines_of(20)), central(lines_of(20)).flip(0)])
     together = coil_maps(slices, SHAPE[1])
     for number in range(2):
-        torch.testing.assert_close(together[number], coil_maps(slices[number], SHAPE[1]))
+        # products of a batch round otherwise, which eigenvectors multiply: 1.05e-5 on one processor
+        alone = coil_maps(slices[number], SHAPE[1])
+        torch.testing.assert_close(together[number], alone, rtol=0, atol=5e-5)
 
 
 def test_up_to_sixteen_coils_nothing_is_compressed():
