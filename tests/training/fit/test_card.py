@@ -1,5 +1,8 @@
 import json
+from pathlib import Path
 
+from mnet.recon.modl import MoDL
+from mnet.weight_files import save_weights
 from tests.training.study.test_study import OPEN
 from training.fit.card import provenance
 from training.study.study import read_study
@@ -33,3 +36,16 @@ def test_a_file_of_one_s_own_is_named_without_its_folder():
     card = provenance(["/data/heads/mine.h5"])
     assert card["data"] == [{"file": "mine.h5", "licence": "unknown here"}]
     assert card["licences"] == card["attributions"] == []
+
+
+def test_a_card_tells_all_runs_before_it_the_first_one_first(tmp_path):
+    runs = [{"n_steps": 5, "batch": 1, "learning_rate": 1e-3}, {"n_steps": 0, "batch": 1}]
+    start = ""
+    for number, training in enumerate(runs):
+        made = provenance([], start)
+        start = str(tmp_path / f"weights{number}")
+        save_weights(MoDL(4, 2, 1, 2), Path(start), {"training": training, **made})
+    before = provenance([], start)["before"]
+    assert [run["n_steps"] for run in before] == [5, 0]
+    assert before[1]["started_from"] == before[0]["sha256"]
+    assert provenance([], "")["before"] == []
