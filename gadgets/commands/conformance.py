@@ -5,9 +5,12 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..conformance.verdicts import CONTRACT, Verdict, as_json, as_text, conforms
 from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from ..conformance.verdicts import Verdict
 
 
 def add(adder: Callable[..., argparse.ArgumentParser]) -> None:
@@ -44,6 +47,8 @@ def add(adder: Callable[..., argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; the exit status is 0 only if every rule was tried and kept."""
+    from ..conformance.verdicts import CONTRACT, as_json, as_text, conforms
+
     verdicts, notes = _sequence(options) if options.listen else (_recon(options), [])
     judged = as_json("sequence" if options.listen else "recon", verdicts)
     document = json.dumps(judged | ({"notes": notes} if notes else {}), indent=1)
@@ -65,7 +70,7 @@ def _address(options: argparse.Namespace) -> tuple[str, int]:
     return host or "127.0.0.1", int(port)
 
 
-def _sequence(options: argparse.Namespace) -> tuple[Sequence[Verdict], list[str]]:
+def _sequence(options: argparse.Namespace) -> "tuple[Sequence[Verdict], list[str]]":
     import zmq
 
     from ..conformance.sequence_bench import SequenceBench
@@ -93,7 +98,7 @@ def _sequence(options: argparse.Namespace) -> tuple[Sequence[Verdict], list[str]
         return bench.run(options.idle_s), bench.notes
 
 
-def _recon(options: argparse.Namespace) -> Sequence[Verdict]:
+def _recon(options: argparse.Namespace) -> "Sequence[Verdict]":
     from ..conformance.recon_trials import check_recon
     from ..mask.curve_keys import ClientKeys
 

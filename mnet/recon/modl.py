@@ -15,10 +15,10 @@ a product of their powers,
 and the denoiser's channels have gains that are linear in the logarithms and differ by unroll; all
 other weights are shared. Where it is `symmetric`, D is the mean of the denoiser and of the denoiser
 between two mirrors: S x is the complex conjugate of x reflected through its middle, which is the
-image of conjugated k-space, so that k-space and its conjugate have one image. A whole scan is put into noise units first (`mnet.recon.noise_units`):
-|.|^2 weighs its coils by their noise. The whole map is homogeneous in y, because the denoiser has
-no biases: no image scale enters. After Aggarwal et al. 2019, doi:10.1109/TMI.2018.2865356, which
-has one lam and begins with the zero-filled image.
+image of conjugated k-space, so that k-space and its conjugate have one image. A whole scan is put
+into noise units first (`mnet.recon.noise_units`): |.|^2 weighs its coils by their noise. The whole
+map is homogeneous in y, because the denoiser has no biases: no image scale enters. After Aggarwal
+et al. 2019, doi:10.1109/TMI.2018.2865356, which has one lam and begins with the zero-filled image.
 
 Under `torch.inference_mode`, as deployed, the same map runs faster: see `mnet.recon.cg_inference`.
 Convolutions are of bfloat16 there and in training where the machine has them; labels, which are

@@ -10,8 +10,8 @@ import pytest
 
 from gadgets.cli import main
 
-COMMANDS = ["serve", "maskd", "scan", "demo", "replay", "stream", "convert", "install-gadgetron"]
-COMMANDS += ["keys", "conformance", "sequence", "decide", "merge", "recover", "export", "show"]
+COMMANDS = ["serve", "maskd", "keys", "conformance", "scan", "demo", "replay", "stream", "convert"]
+COMMANDS += ["install-gadgetron", "sequence", "decide", "merge", "recover", "export", "show"]
 COMMANDS += ["doctor"]
 SLOW = ("torch", "zmq", "h5py", "numpy", "gadgets.conformance")
 RUN = f"""
