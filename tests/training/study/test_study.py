@@ -189,7 +189,8 @@ def test_a_phase_that_is_lent_counts_as_its_subject(read):
 
 def test_other_slices_of_the_one_knee_may_be_tested(read):
     values = content("open")
-    values["cohorts"]["population"]["parts"].remove("knee-1b")
+    for cohort in ("population", "base-single"):
+        values["cohorts"][cohort]["parts"].remove("knee-1b")
     values["cohorts"]["base-knee"]["parts"] = ["knee-1a"]
     values["cohorts"]["test-knee"]["parts"] = ["knee-1b"]
     study = read(values)
