@@ -3,6 +3,7 @@
 import argparse
 import importlib.metadata
 import logging
+import os
 import sys
 from typing import Any
 
@@ -38,6 +39,9 @@ RAW = argparse.RawDescriptionHelpFormatter
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status, not zero on any failure, 130 after Ctrl-C."""
+    # Before numpy is there, for this process and those it starts: for the small products of a line
+    # threads only wait for each other, and OpenBLAS's do so on the cores that masks need.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     parser = _parser()
     options = parser.parse_args(arguments)
     level = logging.WARNING if options.quiet else logging.INFO

@@ -4,6 +4,9 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import torch
+
 from ..errors import GadgetError, place_of
 from ..files.noise_store import Noise, Unusable, matched, to_json
 from ..mrd.header_layouts import Flag, flags_of
@@ -44,9 +47,19 @@ class NoiseAdjust(Gadget):
                 if not started:
                     matrix = _matrix(noise, item, scan)
                     started = True
-                yield item if matrix is None else replace(item, data=matrix @ item.data)
+                yield item if matrix is None else replace(item, data=_whitened(matrix, item.data))
         if noise and not started:  # a noise measurement on its own, for later scans
             _store(*measured(noise), scan)
+
+
+def _whitened(matrix: Complex, data: Complex) -> Complex:
+    """Mix coils, by torch: a host keeps it to one thread, while those of numpy's BLAS wait busily.
+
+    On two cores that delayed masks beside a reconstruction from 10 to 250 ms.
+    """
+    samples = torch.from_numpy(np.require(data, requirements=["C", "W"]))
+    mixed: Complex = (torch.from_numpy(matrix) @ samples).numpy()
+    return mixed
 
 
 def _matrix(
