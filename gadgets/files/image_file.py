@@ -20,14 +20,13 @@ def has_images(path: Path) -> bool:
         return has_series(path)
     with path.open("rb") as stream:
         start = stream.read(LOOK)
-        if start.startswith(MAGIC):
-            stream.seek(0)
-            return isinstance(next(Mrd2Reader(stream, str(path)).items(), None), Image)
-        if not is_stream(start):
-            return False
         stream.seek(0)
-        read = reader(stream)
         try:
+            if start.startswith(MAGIC):
+                return isinstance(next(Mrd2Reader(stream, str(path)).items(), None), Image)
+            if not is_stream(start):
+                return False
+            read = reader(stream)
             read_header(read)
             first = next((m for m in messages(read) if not isinstance(m, Text)), None)
         except ProtocolError:

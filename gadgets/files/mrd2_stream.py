@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import ProtocolError
 from ..mrd.header_layouts import IMAGE_HEADER
+from ..mrd.item_bytes import PIXEL_TYPES
 from ..mrd.items import Acquisition, Image, Waveform
 from .mrd2 import (
     acquisition,
@@ -31,7 +32,7 @@ _NUMBERS = ("average", "slice", "contrast", "phase", "repetition", "set",
 _LISTS = ("physiology_time_stamp", "user_int", "user_float")
 _KINDS = {"<u2": "Uint16", "<i2": "Int16", "<u4": "Uint32", "<i4": "Int32", "<f4": "Float",
           "<f8": "Double", "<c8": "ComplexFloat", "<c16": "ComplexDouble"}  # fmt: skip
-_CODES = {"<u2": 1, "<i2": 2, "<u4": 3, "<i4": 4, "<f4": 5, "<f8": 6, "<c8": 7, "<c16": 8}
+_CODES = {kind.str: code for code, kind in PIXEL_TYPES.items()}
 
 
 class Mrd2Reader:

@@ -209,7 +209,7 @@ class MNetSelect(nn.Module):
             raise ValueError("MNet-select predicts losses that are not numbers: check the input")
         counts = _counts(coils, z.shape[0])
         best = predicted.argmin(1)
-        fixed = torch.tensor([self.best_fixed(plan, n) for n in counts])
+        fixed = best.new_tensor([self.best_fixed(plan, n) for n in counts])
         gain = (predicted.gather(1, fixed[:, None]) - predicted.gather(1, best[:, None]))[:, 0]
         return best, gain, gain.new_tensor([self.margin_of(plan, n) for n in counts]), fixed
 

@@ -140,17 +140,12 @@ def settle_fixed(model: MNetSelect, cohorts: Mapping[str, Sequence[Example]]) ->
             parts = [part for part in parts if part]
             if len(parts) < 2 or sum(map(len, parts)) < N_LEAST:
                 continue
-            changes = []
-            for i, part in enumerate(parts):
-                losses = relative(part).numpy() + 1
-                other = _best_of(parts[:i] + parts[i + 1 :])
-                changes.append(losses[:, other] / losses[:, fixed] - 1)
-            mean, bound = upper_bound(changes)
+            best, (mean, bound) = _best_of(parts), upper_bound(_changes_unseen(parts, fixed))
             if bound < 0:
-                entry = {"acceleration": acceleration, "channels": kind, "mask": _best_of(parts)}
+                entry = {"acceleration": acceleration, "channels": kind, "mask": best}
                 model.fixed_of.append(entry)
             figures[Stratum(acceleration=acceleration, channels=kind).name] = {
-                "mask": _best_of(parts),
+                "mask": best,
                 "percent": round(100 * mean, 3),
                 "at_worst": round(100 * bound, 3),
                 "n_scans": sum(map(len, parts)),
@@ -161,6 +156,16 @@ def settle_fixed(model: MNetSelect, cohorts: Mapping[str, Sequence[Example]]) ->
 
 def _best_of(groups: Sequence[Sequence[Example]]) -> int:
     return int(relative([e for group in groups for e in group]).mean(0).argmin())
+
+
+def _changes_unseen(parts: Sequence[Sequence[Example]], fixed: int) -> list[NDArray[np.float64]]:
+    """Return what the best mask of all other cohorts changes in each, against the fixed one."""
+    changes = []
+    for i, part in enumerate(parts):
+        losses = relative(part).numpy() + 1
+        other = _best_of([*parts[:i], *parts[i + 1 :]])
+        changes.append(losses[:, other] / losses[:, fixed] - 1)
+    return changes
 
 
 def n_coils(example: Example) -> int:
