@@ -312,7 +312,7 @@ class Host:
         """Import torch, load weights and run everything once."""
         try:
             self._catalogue = import_files(self._own)
-            self.pool = WorkerPool(self._device, self._own)
+            self.pool = WorkerPool(self._device, self._own, self._limits.queue_gb)
             worker = self.pool.get()  # loads torch while this process does
             import torch
 

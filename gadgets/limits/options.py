@@ -15,6 +15,7 @@ _OPTIONS: dict[str, tuple[str, Any, str]] = {
     "coils": ("--max-coils", int, "receiver channels"),
     "samples": ("--max-samples", int, "samples of a readout"),
     "memory_gb": ("--max-memory-gb", float, "memory for one image of a scan"),
+    "queue_gb": ("--max-queue-gb", float, "slices of a scan that wait for reconstruction"),
 }
 SIZES = ("matrix", "coils", "samples", "memory_gb")  # those that concern one scan alone
 

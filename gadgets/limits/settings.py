@@ -21,6 +21,7 @@ class Limits:
     coils: int = 256  # of a line
     samples: int = 32768  # of a line; those of noise need not fit the matrix
     memory_gb: float = 8.0  # for the image of a scan, all that is made of its lines included
+    queue_gb: float = 2.0  # of a scan that may wait for its reconstruction before its lines do
 
     def __post_init__(self) -> None:
         """Refuse what is not above zero."""

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from mnet.masks.line_plan import LinePlan
+
 from ..mrd.geometry import Geometry
 from .mask_first import MaskFirst
 from .models import Models
@@ -32,5 +34,6 @@ class Scan:
     record: KeepsNoise | None = None  # None where none is kept
     noise: NoiseStore | None = None  # earlier noise measurements, None where none are kept
     counts: Counter[str] = field(default_factory=Counter)  # what was dropped or doubled, by reason
+    rehearsed: set[LinePlan] = field(default_factory=set)  # plans that a mask was made for
     device: str = "cpu"
     mask_first: MaskFirst = field(default_factory=MaskFirst)  # one for all scans of a process

@@ -11,7 +11,7 @@ from ..errors import GadgetError, place_of
 from ..files.noise_store import Noise, Unusable, matched, to_json
 from ..mrd.header_layouts import Flag, flags_of
 from ..mrd.items import Acquisition, Burst, Complex, Item
-from ..mrd.noise import measured, whitening_of
+from ..mrd.noise import NoiseReadouts, whitening_of
 from ..pipeline.gadget import Gadget
 from ..pipeline.scan import Scan
 
@@ -32,7 +32,7 @@ class NoiseAdjust(Gadget):
 
     def __call__(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         """Consume noise readouts and whiten the others."""
-        noise: list[Acquisition] = []
+        noise = NoiseReadouts()
         matrix: Complex | None = None
         started = False
         for item in items:
@@ -42,14 +42,14 @@ class NoiseAdjust(Gadget):
                 if started:
                     scan.counts["noise readouts after the first line"] += 1
                 else:
-                    noise.append(item)
+                    noise.add(item)
             else:
                 if not started:
                     matrix = _matrix(noise, item, scan)
                     started = True
                 yield item if matrix is None else replace(item, data=_whitened(matrix, item.data))
         if noise and not started:  # a noise measurement on its own, for later scans
-            _store(*measured(noise), scan)
+            _store(*noise.measured(), scan)
 
 
 def _whitened(matrix: Complex, data: Complex) -> Complex:
@@ -62,18 +62,16 @@ def _whitened(matrix: Complex, data: Complex) -> Complex:
     return mixed
 
 
-def _matrix(
-    readouts: Sequence[Acquisition], line: Acquisition | Burst, scan: Scan
-) -> Complex | None:
+def _matrix(readouts: NoiseReadouts, line: Acquisition | Burst, scan: Scan) -> Complex | None:
     """Return the whitening matrix, scaled to the bandwidth of the lines it is applied to."""
     stored = _stored(line.data.shape[-2], scan)
     if stored is not None:
-        scan.counts["noise readouts beside stored noise"] += len(readouts)
+        scan.counts["noise readouts beside stored noise"] += readouts.n
         covariance, dwell_noise = stored.covariance, stored.dwell_us
         if scan.record is not None:  # the lines alone could not be reconstructed again
             scan.record.noise(to_json(stored))
     elif readouts:
-        covariance, dwell_noise = measured(readouts)
+        covariance, dwell_noise = readouts.measured()
         try:
             _store(covariance, dwell_noise, scan)
         except GadgetError as error:  # this scan has what it needs

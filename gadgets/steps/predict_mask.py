@@ -109,9 +109,10 @@ class PredictMask(Gadget):
 
     def warm(self, scan: Scan) -> None:
         """Run the sampler in the shape it will meet."""
-        guard = self._guard(scan)
+        guard, plan = self._guard(scan), self.plan(scan.geometry, None)
         for _ in range(3):
-            self._rehearse(scan, self.plan(scan.geometry, None), guard)
+            scan.mask_first.wait()  # another scan's, which is due
+            self._rehearse(scan, plan, guard)
 
     def plan(self, geometry: Geometry, hello: Hello | None) -> LinePlan:
         """Return what a mask may choose from, in rows of the encoded matrix."""
@@ -169,7 +170,8 @@ class PredictMask(Gadget):
         lines = self.plan(scan.geometry, hello)
         calibration = scan.geometry.counter(np.flatnonzero(lines.calibration))
         guard = self._guard(scan) if plan is None else plan.guard
-        self._rehearse(scan, lines, guard)  # now, not when the last calibration line is in
+        if lines not in scan.rehearsed:
+            self._rehearse(scan, lines, guard)  # now, not when the last calibration line is in
         return _Plan(hello=hello, lines=lines, calibration=calibration, guard=guard)
 
     def _guard(self, scan: Scan) -> Guard | None:
@@ -275,6 +277,7 @@ class PredictMask(Gadget):
         self._predict(scan, z, plan, lines, None)  # the guard would not let it come to the net
         if guard is not None:
             guard.verdict(z, plan, coil_features(lines))
+        scan.rehearsed.add(plan)
 
     def _predict(
         self, scan: Scan, z: Tensor, plan: LinePlan, lines: Tensor, guard: Guard | None

@@ -1,7 +1,8 @@
 """The front's view of the worker process: open a scan, put items, get images.
 
-One thread reads from the process, and one per scan hands its images on, so that a client that
-takes nothing holds up its own scan alone.
+One thread reads from the process. Every scan has two: one hands its items to the process, so that a
+session goes on reading lines, and deciding masks, however far behind the process is; the other
+hands its images on, so that a client that takes nothing holds up its own scan alone.
 """
 
 import contextvars
@@ -19,13 +20,15 @@ from dataclasses import asdict
 from typing import Any
 
 from ..errors import GadgetError, GadgetsError
+from ..limits.settings import DEFAULT
 from ..logs import scan_id
 from ..mrd.items import Image, Item
 from ..pipeline.own_files import SourceFile
+from .outbox import Outbox
 from .shared_memory import Arrays, Json, NoFileError, SharedMemoryPipe, pack, unpack
 
 log = logging.getLogger(__name__)
-IN_FLIGHT = 24  # items of one scan in the queue: back-pressure beyond, some eight slices
+IN_FLIGHT = 24  # items of one scan in the process, some eight slices; the others wait in the front
 LOOK_S = 1.0  # between two looks at whether it lives
 HUNG_S = 20.0  # without a sign of life, of which it gives one a second
 START_S = 120.0  # the same before the first: it loads torch, perhaps from a slow disk
@@ -36,9 +39,15 @@ WAITING = {"OMP_WAIT_POLICY": "passive"}
 
 
 class WorkerScan:
-    """One scan's way through the worker."""
+    """One scan's way through the worker; `most_bytes` of it may wait in the front."""
 
-    def __init__(self, worker: "Worker", name: str, on_image: Callable[[Image], None]) -> None:
+    def __init__(
+        self,
+        worker: "Worker",
+        name: str,
+        on_image: Callable[[Image], None],
+        most_bytes: float = 1e9 * DEFAULT.queue_gb,
+    ) -> None:
         self.name = name
         self.inbox: queue.SimpleQueue[tuple[str, Json, Arrays]] = queue.SimpleQueue()
         self.counts: dict[str, int] = {}
@@ -47,12 +56,13 @@ class WorkerScan:
         self.over = threading.Event()
         self._worker = worker
         self._on_image = on_image
-        self._closed = False
+        self._outbox = Outbox(most_bytes)
         self._n_put = self._n_taken = 0
-        context = contextvars.copy_context()  # what is logged there is of this scan too
-        threading.Thread(
-            target=context.run, args=(self._deliver,), name=f"images-{name}", daemon=True
-        ).start()
+        for name, run in (("items", self._hand_over), ("images", self._deliver)):
+            context = contextvars.copy_context()  # what is logged there is of this scan too
+            threading.Thread(
+                target=context.run, args=(run,), name=f"{name}-{self.name}", daemon=True
+            ).start()
 
     @property
     def queued(self) -> int:
@@ -60,19 +70,16 @@ class WorkerScan:
         return 0 if self.over.is_set() else self._n_put - self._n_taken
 
     def put(self, item: Item) -> None:
-        """Queue an item, waiting while the queue is full.
+        """Queue an item, waiting only where the front has no room for more of this scan.
 
         Raises
         ------
         GadgetError
             If the worker failed on this scan, or died; PeerGone where nobody takes the images.
         """
-        while not self.room.acquire(timeout=0.5):
-            self.check()
+        self._outbox.put(*pack(item))
         self.check()
-        body, arrays = pack(item)
         self._n_put += 1
-        self._worker.send("item", {"scan": self.name, **body}, arrays)
 
     def finish(self) -> None:
         """Wait until every item is reconstructed; raises GadgetError as `put` does."""
@@ -82,15 +89,12 @@ class WorkerScan:
 
     def abandon(self) -> None:
         """Put nothing more into this scan; the worker ends its thread, also after a failure."""
-        if not self._closed:
-            self._closed = True
-            self._worker.send("close", {"scan": self.name})
+        self._outbox.end()
 
     def drop(self) -> None:
         """Reconstruct nothing more of this scan, whatever was put into it."""
-        self._closed = True
         try:
-            self._worker.send("drop", {"scan": self.name})
+            self._outbox.drop(lambda: self._worker.send("drop", {"scan": self.name}))
         except GadgetsError as error:
             log.warning("the worker cannot be told to drop a scan: %s", error)
 
@@ -98,6 +102,19 @@ class WorkerScan:
         """Raise what the scan has failed with."""
         if self.failure is not None:
             raise self.failure
+
+    def _hand_over(self) -> None:
+        """Send to the worker what was put, as it has room, and then that this was all."""
+        try:
+            for body, arrays in self._outbox:
+                self.room.acquire()
+                self._outbox.unless_dropped(self._send_item, body, arrays)
+            self._outbox.unless_dropped(self._worker.send, "close", {"scan": self.name})
+        except GadgetsError as error:
+            self.inbox.put(("error", {"text": str(error)}, []))
+
+    def _send_item(self, body: Json, arrays: Arrays) -> None:
+        self._worker.send("item", {"scan": self.name, **body}, arrays)
 
     def _deliver(self) -> None:
         """Take in what the worker says of this scan, up to its end."""
@@ -129,6 +146,7 @@ class WorkerScan:
     def _fail(self, failure: GadgetsError) -> None:
         self.failure = failure
         self.over.set()
+        self._outbox.discard()
         self.room.release()
 
 
@@ -144,6 +162,7 @@ class Worker:
         device: str,
         own: Sequence[SourceFile] = (),
         on_death: Callable[[], None] = lambda: None,
+        queue_gb: float = DEFAULT.queue_gb,
     ) -> None:
         ours, theirs = socket.socketpair()
         self._pipe = SharedMemoryPipe(ours)
@@ -152,6 +171,7 @@ class Worker:
         self._warm = threading.Event()
         self._warm_error = ""
         self._on_death = on_death
+        self._most_bytes = 1e9 * queue_gb  # of a scan, in the front
         self._closing = False
         self._ended = threading.Event()
         self._heard = self.ready = False
@@ -186,7 +206,7 @@ class Worker:
             name = scan_id.get()
             if not name or name in self._scans:  # no log has it, or two scans have one log
                 name += uuid.uuid4().hex
-            scan = WorkerScan(self, name, on_image)
+            scan = WorkerScan(self, name, on_image, self._most_bytes)
             self._scans[scan.name] = scan
         self.send("open", {"scan": scan.name, "xml": xml, "header": header})
         return scan
@@ -315,8 +335,13 @@ class Worker:
 class WorkerPool:
     """The one worker of a device, started again if it died."""
 
-    def __init__(self, device: str, own: Sequence[SourceFile] = ()) -> None:
-        self.device, self.own = device, own
+    def __init__(
+        self,
+        device: str,
+        own: Sequence[SourceFile] = (),
+        queue_gb: float = DEFAULT.queue_gb,
+    ) -> None:
+        self.device, self.own, self._queue_gb = device, own, queue_gb
         self._lock = threading.Lock()
         self._worker: Worker | None = None
         self._closed = False
@@ -329,7 +354,7 @@ class WorkerPool:
             if self._worker is None or self._worker.dead:
                 if self._worker is not None:
                     log.error("worker %d died; starting another", self._worker.pid)
-                self._worker = Worker(self.device, self.own, self._replace)
+                self._worker = Worker(self.device, self.own, self._replace, self._queue_gb)
             return self._worker
 
     def queued(self) -> int:

@@ -117,11 +117,13 @@ class SharedMemoryPipe:
 
 
 def pack(item: Item) -> tuple[Json, Arrays]:
-    """Take an item apart into JSON and arrays."""
+    """Take an item apart into JSON and arrays; of a frame's k-space, only what was measured."""
     arrays: Arrays = []
     values: Json = {}
     for field in fields(item):
         value = getattr(item, field.name)
+        if isinstance(item, Frame) and field.name == "kspace":
+            value = value.transpose(2, 0, 1)[item.mask]
         if isinstance(value, np.void):
             value = np.frombuffer(value.tobytes(), np.uint8)
         if isinstance(value, np.ndarray):
@@ -145,8 +147,17 @@ def unpack(body: Json, arrays: Arrays) -> Item:
         elif name == "key":
             value = ImageKey(*value)
         values[name] = value
+    if "kspace" in values:
+        values["kspace"] = _among_zeros(values["kspace"], values["mask"])
     item: Item = kind(**values)
     return item
+
+
+def _among_zeros(rows: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
+    """Return k-space (coils, x, ky) of the rows (n, coils, x) that a mask (ky,) marks."""
+    kspace = np.zeros((*rows.shape[1:], mask.size), rows.dtype)
+    kspace[..., mask] = rows.transpose(1, 2, 0)
+    return kspace
 
 
 def _view(memory: mmap.mmap | bytes, place: Json) -> NDArray[Any]:

@@ -17,7 +17,7 @@ FAMILY = (
 NEAR_BEST = FAMILY.index((1.0, 1.0))  # never far from the family's best on measured brains
 
 
-@lru_cache(maxsize=8)  # all slices of a scan share a plan, and milliseconds count
+@lru_cache(maxsize=64)  # all slices of a scan share a plan, and milliseconds count
 def family(plan: LinePlan) -> tuple[Bool, ...]:
     """Return the masks (n,) along the densities of FAMILY."""
     return tuple(from_density(plan, power_law(plan, *member)) for member in FAMILY)

@@ -59,7 +59,10 @@ def centre_block(acquirable: Bool, length: int, center: int) -> Bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LinePlan:
-    """What a mask may choose from: rows (n,) bool, and how many lines in all."""
+    """What a mask may choose from: rows (n,) bool, and how many lines in all.
+
+    Plans that say the same are equal: what is known of one serves the scans after it.
+    """
 
     acquirable: Bool
     calibration: Bool
@@ -74,6 +77,18 @@ class LinePlan:
                 f"{self.n_lines} lines cannot hold {self.calibration.sum()} calibration lines "
                 f"within {self.acquirable.sum()} acquirable rows"
             )
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by value."""
+        return isinstance(other, LinePlan) and self._value() == other._value()
+
+    def __hash__(self) -> int:
+        """Hash the value."""
+        return hash(self._value())
+
+    def _value(self) -> tuple[bytes, bytes, int, int]:
+        rows = self.acquirable.tobytes(), self.calibration.tobytes()
+        return (*rows, self.n_lines, self.center)
 
     @classmethod
     def of(

@@ -20,12 +20,17 @@ def noise_covariance(noise: Tensor) -> Tensor:
         raise ValueError(
             f"noise: expected complex (coils, samples), got {noise.dtype} {tuple(noise.shape)}"
         )
-    coils, samples = noise.shape
+    return covariance_of(noise @ noise.mH, noise.shape[1])
+
+
+def covariance_of(products: Tensor, samples: int) -> Tensor:
+    """Return `noise_covariance` from the sum of n n^H over samples, (coils, coils) complex."""
+    coils = products.shape[0]
     if samples <= coils:
         raise ValueError(f"noise: expected more samples than its {coils} coils, got {samples}")
-    if not torch.isfinite(torch.view_as_real(noise)).all():
+    if not torch.isfinite(torch.view_as_real(products)).all():
         raise ValueError("noise: expected finite values, got NaN or infinity")
-    return noise @ noise.mH / (samples - 1)
+    return products / (samples - 1)
 
 
 def whitening_matrix(covariance: Tensor, scale: float = 1.0) -> Tensor:

@@ -50,8 +50,8 @@ class MNetExperts(nn.Module):
         self.names += [str(entry["name"]) for entry in patterns or []]
         for entry in self.trees:
             _check(entry["tree"], len(self.names))
-        # all slices of a scan share a plan, and milliseconds count
-        self.vetted_masks: Callable[[LinePlan], tuple[Bool, ...]] = lru_cache(maxsize=8)(vetted)
+        # all slices of a scan share a plan, scans run side by side, and milliseconds count
+        self.vetted_masks: Callable[[LinePlan], tuple[Bool, ...]] = lru_cache(maxsize=64)(vetted)
 
     def tree(self, plan: LinePlan) -> Node:
         """Return the tree of the acceleration nearest to a plan's."""

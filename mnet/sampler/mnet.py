@@ -235,8 +235,8 @@ class MNet(nn.Module):
         )
         self.body = Body(n_channels, n_embedding, rich)
         self.head = LineHead(N_TABLE + len(FAMILY) + len(vetted.patterns), n_embedding)
-        # all slices of a scan share a plan, and milliseconds count
-        self.vetted_masks: Callable[[LinePlan], tuple[Bool, ...]] = lru_cache(maxsize=8)(vetted)
+        # all slices of a scan share a plan, scans run side by side, and milliseconds count
+        self.vetted_masks: Callable[[LinePlan], tuple[Bool, ...]] = lru_cache(maxsize=64)(vetted)
 
     def forward(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Return logits (batch, n) from `features` and `coil_features` of the calibration lines."""

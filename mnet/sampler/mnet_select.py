@@ -97,8 +97,8 @@ class MNetSelect(nn.Module):
         vetted = VettedMasks(
             patterns=tuple(Pattern.from_json(content) for content in patterns or [])
         )
-        # all slices of a scan share a plan, and milliseconds count
-        self.vetted_masks: Callable[[LinePlan], tuple[Bool, ...]] = lru_cache(maxsize=8)(vetted)
+        # all slices of a scan share a plan, scans run side by side, and milliseconds count
+        self.vetted_masks: Callable[[LinePlan], tuple[Bool, ...]] = lru_cache(maxsize=64)(vetted)
 
     def mean_losses(self, plan: LinePlan) -> NDArray[np.float64]:
         """Return the mean relative losses of the vetted masks on training slices, for a plan."""

@@ -70,6 +70,7 @@ WRONG: dict[str, list[str]] = {
     "--max-grad-mt-m": SIZES,
     "--max-matrix": COUNTS,
     "--max-memory-gb": SIZES,
+    "--max-queue-gb": SIZES,
     "--max-samples": COUNTS,
     "--max-sessions": COUNTS,
     "--max-slew-t-m-s": SIZES,

@@ -31,6 +31,7 @@ def header(dtype: np.dtype[Any], **values: Any) -> np.void:
     return record
 
 
+EVERY_OTHER = np.array([True, False] * 3)
 LINE = acquisition(complex_(3, 16), kspace_encode_step_1=7, flags=1 << 63, user_float=np.pi)
 ITEMS: dict[str, Item] = {
     "acquisition": LINE,
@@ -59,8 +60,8 @@ ITEMS: dict[str, Item] = {
     "frame": Frame(
         key=KEY,
         header=LINE.header,
-        kspace=complex_(2, 5, 6),
-        mask=np.array([True, False] * 3),
+        kspace=complex_(2, 5, 6) * EVERY_OTHER,
+        mask=EVERY_OTHER,
         calibration=np.zeros(6, bool),
         csm=complex_(2, 5, 6).transpose(0, 2, 1),  # not contiguous
         meta={"a": "1", "b": ""},
@@ -116,6 +117,13 @@ def test_every_item_comes_out_as_it_went_in(
     ends: tuple[SharedMemoryPipe, SharedMemoryPipe], name: str
 ) -> None:
     assert_same(ITEMS[name], through(ends, ITEMS[name]))
+
+
+def test_of_a_frame_only_what_was_measured_crosses() -> None:
+    frame = ITEMS["frame"]
+    assert isinstance(frame, Frame)
+    body, arrays = pack(frame)
+    assert arrays[body["fields"]["kspace"]["array"]].nbytes == frame.kspace.nbytes // 2
 
 
 def test_every_kind_of_item_is_tried() -> None:

@@ -29,6 +29,7 @@ from gadgets.pipeline.scan import Scan
 from gadgets.worker import handle as worker_handle
 from gadgets.worker.handle import IN_FLIGHT, Worker, WorkerPool, WorkerScan
 from gadgets.worker.process import NICENESS, Job, Turns
+from gadgets.worker.shared_memory import pack
 from tests.gadgets.helpers.synthetic import Scanned, changed, noise, scanned
 
 XML = load("zero_filled.xml")
@@ -200,30 +201,61 @@ def test_a_client_that_takes_no_image_holds_up_its_own_scan_alone(pool: WorkerPo
     same(taken, run(parse(XML), Scan(geometry=ONE.geometry), items(ONE)))
 
 
-def test_a_client_that_takes_no_image_gets_no_more_than_the_queue_holds(pool: WorkerPool) -> None:
-    client_reads = threading.Event()
-    scan = pool.get().open(XML, ONE.header.decode(), lambda image: client_reads.wait(60) and None)
+def test_a_scan_that_is_reconstructed_too_slowly_goes_on_until_its_room_is_used_up() -> None:
     frame = frames(ONE)[0]
-    n_put = 0
+    room = 60 * sum(array.nbytes for array in pack(frame)[1])
+    worker = Worker("cpu", queue_gb=room / 1e9)
+    try:
+        client_reads, n_images = threading.Event(), 0
 
-    def put() -> None:
-        nonlocal n_put
-        for _ in range(IN_FLIGHT + 8):
-            scan.put(frame)
-            n_put += 1
+        def take(image: Image) -> None:
+            nonlocal n_images
+            client_reads.wait(60)
+            n_images += 1
 
-    thread = threading.Thread(target=put)
-    thread.start()
-    for _ in range(600):
-        if n_put == IN_FLIGHT:
-            break
-        time.sleep(0.1)
-    thread.join(0.5)
-    assert n_put == IN_FLIGHT
-    client_reads.set()
-    thread.join(60)
-    assert n_put == IN_FLIGHT + 8
-    scan.finish()
+        scan = worker.open(XML, ONE.header.decode(), take)
+        n_put = 0
+
+        def put() -> None:
+            nonlocal n_put
+            for _ in range(100):
+                scan.put(frame)
+                n_put += 1
+
+        thread = threading.Thread(target=put)
+        thread.start()
+        for _ in range(600):
+            if n_put == IN_FLIGHT + 60:
+                break
+            time.sleep(0.1)
+        thread.join(0.5)
+        assert n_put == IN_FLIGHT + 60, "those in the process, and those that wait in the front"
+        client_reads.set()
+        thread.join(60)
+        scan.finish()
+        assert n_images == n_put == 100
+    finally:
+        worker.close()
+
+
+def test_a_worker_that_takes_nothing_holds_up_no_scan(pool: WorkerPool) -> None:
+    worker = pool.get()
+    reconstruct(worker, ONE)
+    scans, frame = [start(worker, ONE) for _ in range(3)], frames(ONE)[0]
+    os.kill(worker.pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        for scan, _ in scans:
+            for _ in range(4 * IN_FLIGHT):
+                scan.put(frame)
+        assert time.monotonic() - began < 3.0, "no item waited for the process"
+        assert scans[0][0].queued == 4 * IN_FLIGHT
+    finally:
+        os.kill(worker.pid, signal.SIGCONT)
+    for scan, images in scans:
+        scan.finish()
+        assert len(images) == 4 * IN_FLIGHT
+        assert scan.queued == 0
 
 
 def test_images_that_cannot_be_handed_on_fail_their_scan_alone(pool: WorkerPool) -> None:

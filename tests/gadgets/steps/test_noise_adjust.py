@@ -9,6 +9,7 @@ from gadgets.files.noise_store import NoiseStore
 from gadgets.mrd.geometry import Geometry
 from gadgets.mrd.header_layouts import Flag, image_key
 from gadgets.mrd.items import Acquisition, Item, Mask
+from gadgets.mrd.noise import measured
 from gadgets.pipeline.chain import run
 from gadgets.pipeline.scan import Scan
 from gadgets.steps.noise_adjust import NoiseAdjust
@@ -277,6 +278,16 @@ def test_a_full_disk_fails_a_noise_measurement_but_not_a_scan_that_has_its_own(
         adjust([noise(3)], scan)
     assert len(adjust([noise(3), ONE.lines()[0]], scan)) == 1
     assert scan.counts == {"noise measurements that could not be stored": 1}
+
+
+def test_readouts_added_one_by_one_are_measured_as_all_of_them_at_once() -> None:
+    readouts = [noise(3, n_samples=40 + seed, seed=seed) for seed in range(5)]
+    found, dwell_us = measured(readouts)
+    data = np.concatenate([readout.data for readout in readouts], axis=1)
+    np.testing.assert_allclose(found, covariance(data), rtol=1e-5)
+    assert dwell_us == float(readouts[0].header["sample_time_us"])
+    with pytest.raises(GadgetError, match="it has no readout"):
+        measured([])
 
 
 def full_band() -> Geometry:

@@ -482,6 +482,29 @@ def test_warming_leaves_nothing_behind() -> None:
     assert not scan.counts
 
 
+AS_THE_HEADER = {
+    "acquirable": tuple(range(N_KY)),
+    "calibration": tuple(CALIBRATION),
+    "n_lines": BUDGET,
+    "fallback": tuple(range(CALIBRATION[0], CALIBRATION[0] + BUDGET)),
+}
+
+
+@pytest.mark.parametrize(("said", "n_rehearsals"), [(AS_THE_HEADER, 0), ({}, 1)])
+def test_a_plan_is_rehearsed_before_the_scan_or_with_its_first_line_and_not_twice(
+    monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], n_rehearsals: int
+) -> None:
+    scan, gadget = scan_of(masks=Channel(hello(**said))), PredictMask()
+    gadget.warm(scan)
+    made: list[int] = []
+    predict = PredictMask._predict
+    monkeypatch.setattr(
+        PredictMask, "_predict", lambda self, *a: (made.append(1), predict(self, *a))[1]
+    )
+    run((gadget,), scan, calibration_first())
+    assert len(made) == n_rehearsals + 1, "the rehearsals of the plan, and its one mask"
+
+
 @pytest.mark.parametrize("n_ky", [8, 31])
 def test_small_and_odd_matrices_have_masks_too(n_ky: int) -> None:
     one = scanned(n_x=15, n_ky=n_ky, n_coils=1)

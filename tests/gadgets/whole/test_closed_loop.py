@@ -1,6 +1,8 @@
 """The closed loop over real sockets: two ends, masks, deadlines, records."""
 
 import json
+import os
+import signal
 import socket
 import threading
 import time
@@ -27,7 +29,7 @@ from gadgets.records.reader import read_record, read_summary
 from gadgets.scanner.adaptive_scan import Options, adaptive_scan
 from gadgets.scanner.client import MrdClient
 from gadgets.scanner.replay import replay
-from gadgets.scanner.sequence import hello_of, play
+from gadgets.scanner.sequence import Played, hello_of, play
 from gadgets.steps.image_finish import SERIES, SERIES_MASK
 from mnet.recon.modl import MoDL
 from mnet.score.comparison import reconstruct
@@ -187,6 +189,24 @@ def test_a_sequence_restarted_in_mid_scan_gets_no_mask_of_its_former_scan(
                 assert one.poll(Scope(slice=1), time.monotonic() + 1.0) is None
         images = client.finish()
     assert len(series(images, SERIES)) == 1, "all lines came, so the image comes"
+
+
+def test_masks_leave_in_time_while_nothing_is_reconstructed(host: Host, address: Address) -> None:
+    """40 slices, of which the worker takes none until the last line is sent."""
+    assert host.pool is not None
+    worker, n_slices = host.pool.get().pid, 40
+    os.kill(worker, signal.SIGSTOP)
+
+    def on_slice(played: Played) -> None:
+        if played.key[0] == n_slices - 1:
+            os.kill(worker, signal.SIGCONT)
+
+    try:
+        played, images = play(source(n_slices), sequence(), address, CONFIG, on_slice)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert [p.fallback for p in played] == [False] * n_slices
+    assert len(series(images, SERIES)) == n_slices
 
 
 def test_repetitions_share_the_mask_of_the_first(address: Address) -> None:

@@ -219,3 +219,12 @@ def test_calibration_and_adaptive_lines_are_whole_trains(n, acceleration, group,
 def test_a_budget_below_one_train_is_refused():
     with pytest.raises(ValueError, match="16 lines do not fill an echo train of 20"):
         LinePlan.of(np.ones(64, dtype=bool), 4.0, group_size=20)
+
+
+def test_plans_that_say_the_same_are_equal_and_others_are_not():
+    rows = np.ones(64, dtype=bool)
+    one, same = (LinePlan.of(rows.copy(), 4.0) for _ in range(2))
+    assert one == same
+    assert hash(one) == hash(same)
+    others = [LinePlan.of(rows, 5.0), LinePlan.of(rows, 4.0, 31), one.narrowed(6), "a plan"]
+    assert all(one != other for other in others)
