@@ -22,9 +22,11 @@ from typing import Any
 from ..errors import GadgetError, GadgetsError
 from ..limits.settings import DEFAULT
 from ..logs import scan_id
+from ..mrd.geometry import SCAN_TOKEN
 from ..mrd.items import Image, Item
 from ..pipeline.own_files import SourceFile
 from .outbox import Outbox
+from .priority import set_share
 from .shared_memory import Arrays, Json, NoFileError, SharedMemoryPipe, pack, unpack
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,7 @@ class WorkerScan:
         self.failure: GadgetsError | None = None
         self.room = threading.Semaphore(IN_FLIGHT)
         self.over = threading.Event()
+        self.ended = False  # nothing more is put into it
         self._worker = worker
         self._on_image = on_image
         self._outbox = Outbox(most_bytes)
@@ -90,9 +93,13 @@ class WorkerScan:
     def abandon(self) -> None:
         """Put nothing more into this scan; the worker ends its thread, also after a failure."""
         self._outbox.end()
+        self.ended = True
+        self._worker.weigh()
 
     def drop(self) -> None:
         """Reconstruct nothing more of this scan, whatever was put into it."""
+        self.ended = True
+        self._worker.weigh()
         try:
             self._outbox.drop(lambda: self._worker.send("drop", {"scan": self.name}))
         except GadgetsError as error:
@@ -167,6 +174,8 @@ class Worker:
         ours, theirs = socket.socketpair()
         self._pipe = SharedMemoryPipe(ours)
         self._scans: dict[str, WorkerScan] = {}
+        self._adaptive: set[WorkerScan] = set()  # whose sequences wait for masks
+        self._gives_way = False
         self._lock = threading.Lock()
         self._warm = threading.Event()
         self._warm_error = ""
@@ -208,8 +217,20 @@ class Worker:
                 name += uuid.uuid4().hex
             scan = WorkerScan(self, name, on_image, self._most_bytes)
             self._scans[scan.name] = scan
+            if SCAN_TOKEN in header:  # of an adaptive sequence; of anything else it does no harm
+                self._adaptive.add(scan)
+        self.weigh()
         self.send("open", {"scan": scan.name, "xml": xml, "header": header})
         return scan
+
+    def weigh(self) -> None:
+        """Give way to the front while a sequence waits for its masks, and to nobody else's work."""
+        with self._lock:
+            self._adaptive = {scan for scan in self._adaptive if not scan.ended}
+            gives_way = bool(self._adaptive)
+            if gives_way != self._gives_way and self.device == "cpu":
+                set_share(self.pid, small=gives_way)
+                self._gives_way = gives_way
 
     def queued(self) -> int:
         """Return how many items of all scans wait for the process or are in it."""

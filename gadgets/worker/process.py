@@ -43,19 +43,23 @@ NICENESS = 10
 
 
 ALIVE_S = 1.0  # between two signs of life
+# Scans that compute at the same time. With two, a short scan need not wait for a slice of a long
+# one, and the throughput is the same; a GPU's memory holds one.
+AT_ONCE = {"cpu": 2}
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 class Turns:
-    """Whose turn it is to compute: who has waited longest, and one at a time.
+    """Whose turn it is to compute: who has waited longest, and `n` at a time.
 
-    A plain lock mostly goes back to whoever gave it up.
+    A plain semaphore mostly goes back to whoever gave it up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, n: int = 1) -> None:
         self._lock = threading.Lock()
-        self._queue: deque[threading.Event] = deque()
-        self._since: float | None = None  # when the present turn began
+        self._queue: deque[tuple[int, threading.Event]] = deque()  # threads that wait
+        self._free = n
+        self._begun: dict[int, float] = {}  # when each present turn began, by its thread
 
     @property
     def waiting(self) -> int:
@@ -63,26 +67,33 @@ class Turns:
         return len(self._queue)
 
     def lasted_s(self) -> float:
-        """Return for how long the present turn has lasted, 0 where nobody computes."""
-        since = self._since
-        return 0.0 if since is None else time.monotonic() - since
+        """Return for how long the longest present turn has lasted, 0 where nobody computes."""
+        with self._lock:
+            begun = min(self._begun.values(), default=None)
+        return 0.0 if begun is None else time.monotonic() - begun
 
     def take(self) -> None:
         """Wait for one's turn."""
-        mine = threading.Event()
+        mine, me = threading.Event(), threading.get_ident()
         with self._lock:
-            if self._since is None:
-                self._since = time.monotonic()
+            if self._free:
+                self._free -= 1
+                self._begun[me] = time.monotonic()
                 return
-            self._queue.append(mine)
+            self._queue.append((me, mine))
         mine.wait()
 
     def give_up(self) -> None:
-        """End one's turn; it is the next one's at once."""
+        """End one's turn, if one has it; it is the next one's at once."""
         with self._lock:
-            self._since = time.monotonic() if self._queue else None
+            if self._begun.pop(threading.get_ident(), None) is None:
+                return
             if self._queue:
-                self._queue.popleft().set()
+                other, theirs = self._queue.popleft()
+                self._begun[other] = time.monotonic()
+                theirs.set()
+            else:
+                self._free += 1
 
     def __enter__(self) -> None:
         self.take()
@@ -121,11 +132,13 @@ class Job:
         try:
             scan = _scan(self._models, self._body)
             heavy = split(parse(self._body["xml"], self._catalogue))[1]
-            with self._turns:
+            try:
                 for item in chain(heavy, scan, self._feed()):
                     if isinstance(item, Image) and not self.dropped:
                         body, arrays = pack(item)
                         self._pipe.send("image", {"scan": self._name, **body}, arrays)
+            finally:
+                self._turns.give_up()
             self._pipe.send("done", {"scan": self._name, "counts": dict(scan.counts)})
         except Exception as error:  # the boundary: the client is told, other scans go on
             if isinstance(error, GadgetsError):
@@ -140,24 +153,26 @@ class Job:
                 self.queue.get()
 
     def _feed(self) -> Iterator[Item]:
-        turn_over = True
+        """Give the items, in turns with other scans; without one while there is nothing to do."""
+        has_turn = False
         while True:
             # A turn ends with a slice, not with each of its items: a scan of one slice would wait
             # for one of a long scan before its maps, and for another one before its image.
-            if turn_over or self.queue.empty():
+            if has_turn and self.queue.empty():
                 self._turns.give_up()
-                try:
-                    item = self.queue.get()
-                finally:
-                    self._turns.take()
-            else:
-                item = self.queue.get()
+                has_turn = False
+            item = self.queue.get()
             if isinstance(item, GadgetError):
                 raise item
             if item is None or self.dropped:
                 return
+            if not has_turn:
+                self._turns.take()
+                has_turn = True
             yield item
-            turn_over = isinstance(item, Frame)
+            if isinstance(item, Frame):
+                self._turns.give_up()
+                has_turn = False
             self._taken()
 
     def _taken(self) -> None:
@@ -166,7 +181,7 @@ class Job:
 
 def serve(pipe: SharedMemoryPipe, device: str) -> None:
     """Serve scans until the front closes its end."""
-    models, turns, catalogue = Models(device), Turns(), OURS
+    models, turns, catalogue = Models(device), Turns(AT_ONCE.get(device, 1)), OURS
     jobs: dict[str, Job] = {}
     threading.Thread(target=_live, args=(pipe, turns), name="alive", daemon=True).start()
     while True:

@@ -9,10 +9,11 @@ from tests.torture import (
     part_concurrency,
     part_cuts,
     part_idle,
+    part_kills,
     part_slow_readers,
     part_soak,
 )
-from tests.torture.__main__ import available, main
+from tests.torture.__main__ import ORDER, available, main
 from tests.torture.effort import Effort, Outcome
 from tests.torture.hosts import Running, running
 from tests.torture.part_fuzz import tried
@@ -107,10 +108,23 @@ def test_a_client_that_does_not_read_holds_up_its_own_scan_alone(host: Running) 
     sound(part_slow_readers.slow(SHORT, host))
 
 
+def test_a_host_that_is_killed_has_recorded_what_it_said_and_leaves_no_process() -> None:
+    (outcome,) = part_kills.run(SHORT)
+    sound(outcome)
+    assert outcome.figures["lines_compared"] > 0
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_at_random_moments_lose_no_line_that_was_persisted() -> None:
+    (outcome,) = part_kills.run(Effort(short=False))
+    sound(outcome)
+    assert outcome.n == 100
+
+
 def test_every_part_is_printed_and_a_fault_is_a_status(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert available()[:2] == ["cuts", "fuzz"] or available()[:3] == ["kills", "cuts", "fuzz"]
+    assert available() == list(ORDER)
     outcome = Outcome(what="a thing", n=3)
     outcome.fault("it broke")
     monkeypatch.setattr("tests.torture.part_fuzz.run", lambda effort: iter([outcome]))

@@ -4,21 +4,15 @@ import errno
 import json
 import logging
 import os
-import random
-import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gadgets.errors import ConfigError, GadgetError, GadgetsError
+from gadgets.errors import ConfigError, GadgetError
 from gadgets.host import scan_run
 from gadgets.host import session as session_module
 from gadgets.host.prometheus import Metrics
@@ -29,10 +23,8 @@ from gadgets.mrd.messages import Close, ConfigFile, ConfigScript, Header, write_
 from gadgets.records.folder import RecordFolder
 from gadgets.records.reader import read_record
 from gadgets.records.writer import MASKS, MESSAGES, SUMMARY, Record
-from gadgets.scanner.client import MrdClient
 from gadgets.steps.accumulate import AccumulateFrame
 from gadgets.worker.handle import WorkerScan
-from tests.gadgets.helpers.closed_loop import source
 from tests.gadgets.helpers.external_parent import Link, failed, upstream
 from tests.gadgets.helpers.sessions import served, services
 from tests.gadgets.helpers.synthetic import changed, scanned
@@ -110,6 +102,9 @@ class Unreachable:
 
     def send(self, *_: object) -> None:
         raise GadgetError("the reconstruction worker cannot be reached")
+
+    def weigh(self) -> None:
+        pass
 
 
 def test_a_worker_that_cannot_be_told_to_stop_costs_no_line(tmp_path: Path) -> None:
@@ -251,69 +246,3 @@ def test_a_summary_that_does_not_fit_the_disk_leaves_no_part_of_itself(
     record.begin({"pipeline": ""})
     record.close()
     assert {path.name for path in record.folder.iterdir()} == {MESSAGES, MASKS}
-
-
-# Hosts that are killed.
-
-
-def killed_at(seconds: float, records: Path) -> None:
-    """Kill a host at some moment of a scan; what it said to have recorded must be there."""
-    data = source(2)
-    lines = [changed(line, scan_counter=n) for n, line in enumerate(data.acquisitions)]
-    command = [sys.executable, "-m", "gadgets.cli", "serve", "--quiet", "--port", "0"]
-    command += ["--mask-endpoint", "tcp://127.0.0.1:*", "--device", "cpu", "--announce"]
-    command += ["--records", str(records)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        port = json.loads(process.stdout.readline())["port"]
-        (worker,) = children(process.pid)
-        with MrdClient("127.0.0.1", port) as client:  # what an earlier kill left is in nobody's way
-            client.start("zero_filled.xml", data.header)
-            client.send_all(data.acquisitions)
-            assert len(client.finish()) == 2
-        before = set(records.iterdir())
-        timer = threading.Timer(seconds, process.send_signal, (signal.SIGKILL,))
-        timer.start()
-        with suppress(GadgetsError, OSError), MrdClient("127.0.0.1", port) as client:
-            client.start("zero_filled.xml", data.header)
-            for line in lines:
-                client.send(line)
-                time.sleep(0.002)
-            client.finish()
-        timer.join()
-        process.wait(20)
-    until = time.monotonic() + 20
-    while Path(f"/proc/{worker}").exists() and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not Path(f"/proc/{worker}").exists(), "a worker is left"
-    for folder in set(records.iterdir()) - before:
-        if not (folder / SUMMARY).exists():  # killed between the folder and its first line
-            assert lines_of(folder) == []
-            continue
-        summary, kept = summary_of(folder), lines_of(folder)
-        assert kept == [write_message(line) for line in lines[: len(kept)]]
-        persisted = summary["persisted_scan_counter"]
-        assert len(kept) > (-1 if persisted is None else persisted)
-        assert summary["state"] in ("running", "ended")
-
-
-def children(pid: int) -> list[int]:
-    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()] or [
-        int(stat.split()[0])
-        for stat in (p.read_text() for p in Path("/proc").glob("[0-9]*/stat"))
-        if stat.rpartition(")")[2].split()[1] == str(pid)
-    ]
-
-
-def test_a_host_that_is_killed_has_recorded_what_it_said_and_leaves_no_process(
-    tmp_path: Path,
-) -> None:
-    killed_at(0.2, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-@pytest.mark.slow
-def test_a_hundred_kills_at_random_moments_lose_no_line_that_was_persisted(tmp_path: Path) -> None:
-    moments = random.Random(0)
-    for _ in range(100):
-        killed_at(moments.uniform(0.0, 0.5), tmp_path)

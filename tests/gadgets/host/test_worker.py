@@ -18,7 +18,9 @@ import torch
 
 from gadgets.errors import GadgetError
 from gadgets.logs import scan_id
+from gadgets.mrd.geometry import SCAN_TOKEN
 from gadgets.mrd.header_layouts import ImageKey
+from gadgets.mrd.header_xml import with_user_parameter
 from gadgets.mrd.items import Acquisition, Frame, Image, Item, PreScan, Waveform
 from gadgets.pipeline.build import load, parse
 from gadgets.pipeline.catalogue import OURS
@@ -28,6 +30,7 @@ from gadgets.pipeline.models import Models
 from gadgets.pipeline.scan import Scan
 from gadgets.worker import handle as worker_handle
 from gadgets.worker.handle import IN_FLIGHT, Worker, WorkerPool, WorkerScan
+from gadgets.worker.priority import EQUAL, SMALL
 from gadgets.worker.process import NICENESS, Job, Turns
 from gadgets.worker.shared_memory import pack
 from tests.gadgets.helpers.synthetic import Scanned, changed, noise, scanned
@@ -387,6 +390,30 @@ def test_the_worker_gives_way_to_the_front_and_not_to_everybody(pool: WorkerPool
     assert 5 < NICENESS <= 10  # masks are late with less, slices starve with more
 
 
+def share_of(worker: Worker) -> int:
+    """The niceness of the worker's session beside others."""
+    return int(Path(f"/proc/{worker.pid}/autogroup").read_text().rpartition(" ")[2])
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="no autogroups here")
+def test_the_worker_has_a_small_share_only_while_a_sequence_waits_for_masks() -> None:
+    worker = Worker("cpu")
+    try:
+        reconstruct(worker, ODD)  # its device is known
+        assert share_of(worker) == EQUAL
+        adaptive = with_user_parameter(ONE.header, SCAN_TOKEN, "token").decode()
+        first, second = (worker.open(XML, adaptive, lambda image: None) for _ in range(2))
+        assert share_of(worker) == SMALL
+        first.finish()
+        assert share_of(worker) == SMALL, "another one still waits"
+        second.drop()
+        assert share_of(worker) == EQUAL
+        start(worker, ONE)[0].finish()
+        assert share_of(worker) == EQUAL, "nobody waits for masks of a scan without a sequence"
+    finally:
+        worker.close()
+
+
 def test_threads_of_the_worker_wait_asleep_unless_the_user_says_otherwise(
     pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -444,6 +471,38 @@ def test_scans_compute_in_turns_of_a_slice_whoever_came_first() -> None:
         assert told.over.acquire(timeout=60)
     expected = ["large", "small", "one", "large", "small", *4 * ["large"]]
     assert told.images == expected, "each one's maps and image in the same turn"
+
+
+def test_so_many_compute_at_once_and_the_others_wait() -> None:
+    turns, inside, may_end = Turns(2), threading.Semaphore(0), threading.Event()
+
+    def compute() -> None:
+        with turns:
+            inside.release()
+            may_end.wait(60)
+
+    threads = [threading.Thread(target=compute) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(2):
+        assert inside.acquire(timeout=60)
+    assert not inside.acquire(timeout=0.1)
+    assert (turns.waiting, turns.lasted_s() > 0.1) == (1, True)
+    may_end.set()
+    for thread in threads:
+        thread.join(60)
+    assert (turns.waiting, turns.lasted_s()) == (0, 0.0)
+    turns.give_up()  # one that nobody has: no third one comes of it
+    may_end.clear()
+    threads = [threading.Thread(target=compute) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(3):
+        inside.acquire(timeout=0.2)
+    assert turns.waiting == 1
+    may_end.set()
+    for thread in threads:
+        thread.join(60)
 
 
 def test_a_worker_that_is_stopped_is_noticed_and_replaced(
