@@ -238,6 +238,8 @@ class Host:
             with suppress(OSError):  # some systems refuse; Linux wakes who waits in accept
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
+        if self.pool is not None and not self._warm.is_set():
+            self.pool.close()  # nobody needs the models that are being loaded
         self._warm.wait(60)
         connections = self._services.connections
         connections.stop(self._stop_s)
@@ -322,7 +324,8 @@ class Host:
             gc.freeze()  # all of torch stays: no collection in mid-scan need walk through it
             log.info("ready on %s", worker.device)
         except Exception as error:  # sessions report it to their clients
-            log.exception("the host cannot start")
+            if not self._stopping:
+                log.exception("the host cannot start")
             self._warm_error = error
             self._unready = self._trouble()
         finally:

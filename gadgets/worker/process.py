@@ -250,7 +250,10 @@ def main(arguments: list[str]) -> NoReturn:
     _die_with_parent()
     logs.configure(logging.INFO, plain="worker: %(levelname)s %(message)s")
     descriptor, device = int(arguments[0]), arguments[1]
-    pipe = SharedMemoryPipe(socket.socket(fileno=descriptor))
+    end = socket.socket(fileno=descriptor)
+    if _is_over(end):  # the front ended before the kernel knew that this process ends with it
+        os._exit(0)
+    pipe = SharedMemoryPipe(end)
     import torch
 
     if device == "auto":
@@ -266,6 +269,16 @@ def main(arguments: list[str]) -> NoReturn:
     # Threads may be computing for a client that is gone: to tear down an interpreter, and C++
     # objects, under them ends in `terminate called`.
     os._exit(0)
+
+
+def _is_over(end: socket.socket) -> bool:
+    """Say whether the other end of a socket pair is gone."""
+    try:
+        return not end.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
 
 
 def _die_with_parent() -> None:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from gadgets.host.serve import Host
 from gadgets.mrd.messages import ConfigFile, Text, read_message, write_message
 from gadgets.mrd.sockets import SocketReader
 from gadgets.scanner.client import MrdClient
+from gadgets.worker.handle import HUNG_S, Worker
 from tests.gadgets.helpers.closed_loop import N_KY, source
 
 SCAN = source(3)
@@ -146,3 +149,41 @@ def test_a_killed_command_takes_its_private_host_and_the_worker_along(tmp_path: 
     while is_running(host) or is_running(worker):
         assert time.monotonic() < until, "a process outlives the command that started it"
         time.sleep(0.01)
+
+
+def test_a_worker_whose_front_ended_before_it_could_know_loads_nothing() -> None:
+    """The kernel ends it with the front only from when it has asked for that."""
+    ours, theirs = socket.socketpair()
+    ours.close()
+    command = [sys.executable, "-X", "importtime", "-m", "gadgets.worker.process"]
+    with theirs:
+        done = subprocess.run(
+            [*command, str(theirs.fileno()), "cpu"],
+            pass_fds=[theirs.fileno()],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    assert " gadgets.errors\n" in done.stderr
+    assert " torch\n" not in done.stderr
+
+
+def test_a_host_that_is_stopped_while_it_loads_does_not_load_to_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = threading.Event()
+    warm = Worker.warm
+
+    def slow(self: Worker, xml: str, header: str, timeout_s: float) -> bool:
+        begun.set()
+        os.kill(self.pid, signal.SIGSTOP)  # it would take until it is noticed as hung
+        return warm(self, xml, header, timeout_s)
+
+    monkeypatch.setattr(Worker, "warm", slow)
+    host = Host(port=0, mask_endpoint="tcp://127.0.0.1:*", device="cpu")
+    assert begun.wait(60)
+    began = time.monotonic()
+    host.close()
+    assert time.monotonic() - began < HUNG_S - 5
+    assert "cannot start" not in caplog.text
