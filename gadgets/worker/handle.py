@@ -241,7 +241,7 @@ class Worker:
         """Load the models of a pipeline, and wait until that is done; GadgetError if it fails."""
         self._warm.clear()
         self.send("warm", {"xml": xml, "header": header})
-        warm = self._warm.wait(timeout_s)
+        warm = self.dead or self._warm.wait(timeout_s)  # one that died before has been told of
         if self._warm_error or self.dead:
             reason = self._warm_error or "the process died"
             raise GadgetError(f"the reconstruction worker cannot warm up: {reason}")

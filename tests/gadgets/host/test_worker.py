@@ -363,6 +363,16 @@ def test_a_worker_killed_while_the_front_waits_for_the_last_image_ends_the_wait(
         worker.close()
 
 
+def test_a_worker_that_has_died_does_not_let_whoever_warms_it_wait() -> None:
+    """A host that was interrupted while it loaded stayed for as long as that may take."""
+    worker = Worker("cpu")
+    worker.close()
+    began = time.monotonic()
+    with pytest.raises(GadgetError, match="cannot warm up: the process died"):
+        worker.warm(XML, ONE.header.decode(), 60.0)
+    assert time.monotonic() - began < 10
+
+
 def test_a_closed_worker_process_ends(pool: WorkerPool) -> None:
     worker = Worker("cpu")
     reconstruct(worker, ODD)
