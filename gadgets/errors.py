@@ -54,7 +54,7 @@ def place_of(error: BaseException) -> str:
         return kind
     last = frames[-1]
     first = last.lineno or 0
-    lines = range(first, (last.end_lineno or first) + 1)
+    lines = range(first, (getattr(last, "end_lineno", None) or first) + 1)  # 3.11 and later
     statement = " ".join(linecache.getline(last.filename, number).strip() for number in lines)
     file = "/".join(PurePath(last.filename).parts[-3:])
     return f"{kind} in {file}, line {first}: {statement[:LONGEST_STATEMENT]}"

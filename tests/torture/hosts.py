@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from gadgets.host.child_host import Address
 from gadgets.host.serve import Host
+from gadgets.limits.settings import DEFAULT, Limits
 from gadgets.mrd.items import Image
 from gadgets.mrd.messages import Close, ConfigFile, Header, Message, Text, write_message
 from tests.gadgets.helpers.peer import session
@@ -103,7 +104,7 @@ def heard_to_its_end(sock: socket.socket) -> bytes:
 
 
 @contextmanager
-def running() -> Iterator[Running]:
+def running(limits: Limits = DEFAULT) -> Iterator[Running]:
     """Start a host with records, warm, with one scan behind it."""
     with TemporaryDirectory() as folder:
         host = Host(
@@ -112,6 +113,7 @@ def running() -> Iterator[Running]:
             records=Path(folder) / "records",
             noise=Path(folder) / "noise",
             device="cpu",
+            limits=limits,
         )
         with host:
             host.wait_warm()

@@ -3,13 +3,16 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
+from gadgets.limits.settings import Limits
 from tests.torture.effort import Effort, Outcome
 from tests.torture.hosts import Running, in_bytes, running
+
+N_IDLE = 500
 
 
 def run(effort: Effort) -> Iterator[Outcome]:
     """Hold connections open that do nothing."""
-    with running() as host:
+    with running(Limits(sessions=N_IDLE + 8)) as host:  # more are refused, which others try
         yield idle(effort, host)
 
 
@@ -17,7 +20,7 @@ def idle(effort: Effort, host: Running) -> Outcome:
     """Scan beside idle connections; when they end, the host holds what it held before."""
     outcome, data, before = Outcome(what="idle connections"), in_bytes(), host.held()
     with ExitStack() as stack:
-        for number in range(effort.times(500, 8)):
+        for number in range(effort.times(N_IDLE, 8)):
             draw = effort.random("idle", number)
             sock = stack.enter_context(host.connect())
             with suppress(OSError):

@@ -309,7 +309,7 @@ class Warming:
         self._error = error
         self.go = threading.Event()
 
-    def __call__(self, device: str, own: object) -> "Warming":
+    def __call__(self, device: str, own: object, queue_gb: float) -> "Warming":
         return self
 
     def get(self) -> "Warming":

@@ -5,11 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -227,6 +229,18 @@ def test_a_place_names_the_statement_and_none_of_its_values() -> None:
     assert said.startswith("GadgetsError in gadgets/whole/test_patient_data.py, line ")
     assert said.endswith('raise GadgetsError(f"patient {MARK}")')
     assert place_of(ValueError(MARK)) == "ValueError"
+
+
+def test_a_place_is_named_where_python_knows_no_ends_of_statements(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python 3.10, Gadgetron's own: what failed was not told, for the telling failed."""
+
+    def extract(trace: object) -> list[SimpleNamespace]:
+        return [SimpleNamespace(filename="a/b/c.py", lineno=7)]
+
+    monkeypatch.setattr(traceback, "extract_tb", extract)
+    assert place_of(ValueError(MARK)) == "ValueError in a/b/c.py, line 7: "
 
 
 def test_a_traceback_has_its_causes_and_none_of_their_messages() -> None:
