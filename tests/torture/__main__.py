@@ -31,7 +31,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=available(), default=available())
     parser.add_argument("--seed", type=int, default=1, help="of everything that is drawn")
     options = parser.parse_args(arguments)
-    logging.getLogger("gadgets").setLevel(logging.CRITICAL)  # thousands of scans fail on purpose
     effort = Effort(short=options.short, seed=options.seed)
     failed = False
     for name in options.only:
@@ -43,4 +42,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    logging.getLogger("gadgets").setLevel(logging.CRITICAL)  # thousands of scans fail on purpose
     sys.exit(main())
