@@ -61,10 +61,10 @@ class WorkerScan:
         self._on_image = on_image
         self._outbox = Outbox(most_bytes)
         self._n_put = self._n_taken = 0
-        for name, run in (("items", self._hand_over), ("images", self._deliver)):
+        for what, run in (("items", self._hand_over), ("images", self._deliver)):
             context = contextvars.copy_context()  # what is logged there is of this scan too
             threading.Thread(
-                target=context.run, args=(run,), name=f"{name}-{self.name}", daemon=True
+                target=context.run, args=(run,), name=f"{what}-{self.name}", daemon=True
             ).start()
 
     @property

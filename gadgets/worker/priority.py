@@ -6,7 +6,6 @@ no autogroups, and its niceness says the same to the front, which is in its grou
 """
 
 import logging
-import os
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ PATIENCE_S = 0.11  # the kernel takes ten changes a second
 def set_share(pid: int, *, small: bool) -> None:
     """Let the session that a process leads have a small share beside others, or an equal one."""
     place = Path(f"/proc/{pid}/autogroup")
-    if os.name != "posix" or not place.exists():
+    if not place.exists():
         return
     text = str(SMALL if small else EQUAL)
     for last in (False, True):

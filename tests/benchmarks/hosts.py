@@ -99,12 +99,16 @@ def cpu_seconds(pid: int) -> float:
 
 def worker_seconds(pid: int) -> float:
     """Return the processor time of a host's worker: it is the host's only child."""
-    children = [
+    return sum(map(cpu_seconds, children(pid)))
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    return [
         int(child)
         for task in Path(f"/proc/{pid}/task").iterdir()
         for child in (task / "children").read_text().split()
     ]
-    return sum(map(cpu_seconds, children))
 
 
 def connect(port: int, patience_s: float = 60.0) -> socket.socket:

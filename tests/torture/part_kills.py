@@ -18,6 +18,7 @@ from gadgets.mrd.items import Acquisition, Image
 from gadgets.mrd.messages import write_message
 from gadgets.records.reader import read_record, read_summary
 from gadgets.scanner.client import MrdClient
+from tests.benchmarks.hosts import children
 from tests.gadgets.helpers.closed_loop import source
 from tests.gadgets.helpers.synthetic import changed
 from tests.torture.effort import Effort, Outcome
@@ -104,9 +105,3 @@ def lost(folder: Path, lines: list[Acquisition]) -> tuple[str, int]:
 def pixels(images: list[Image]) -> list[np.ndarray]:
     """Return the images in the order of their slices."""
     return [one.data for one in sorted(images, key=lambda one: int(one.header["slice"]))]
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has started."""
-    stats = (path.read_text() for path in Path("/proc").glob("[0-9]*/stat"))
-    return [int(s.split()[0]) for s in stats if s.rpartition(")")[2].split()[1] == str(pid)]

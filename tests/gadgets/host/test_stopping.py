@@ -20,6 +20,7 @@ from gadgets.mrd.messages import ConfigFile, Text, read_message, write_message
 from gadgets.mrd.sockets import SocketReader
 from gadgets.scanner.client import MrdClient
 from gadgets.worker.handle import HUNG_S, Worker
+from tests.benchmarks.hosts import children
 from tests.gadgets.helpers.closed_loop import N_KY, source
 
 SCAN = source(3)
@@ -119,14 +120,6 @@ with private_host(Path(sys.argv[1]), device="cpu") as address:
     print(address.port, flush=True)
     time.sleep(600)
 """
-
-
-def children(pid: int) -> list[int]:
-    return [
-        int(child)
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
 
 
 def is_running(pid: int) -> bool:
