@@ -27,6 +27,7 @@ from .commands import (
     values,
 )
 from .errors import GadgetsError
+from .worker.memory import keep_memory
 
 # in the order of `mnet --help`
 COMMANDS = (
@@ -42,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Before numpy is there, for this process and those it starts: for the small products of a line
     # threads only wait for each other, and OpenBLAS's do so on the cores that masks need.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    keep_memory()
     parser = _parser()
     options = parser.parse_args(arguments)
     level = logging.WARNING if options.quiet else logging.INFO

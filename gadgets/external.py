@@ -42,6 +42,7 @@ from .pipeline.catalogue import OURS, Catalogue
 from .pipeline.models import Models
 from .pipeline.own_gadgets import own_gadgets
 from .worker.handle import Worker, WorkerScan
+from .worker.memory import keep_memory
 
 SETTINGS = {
     "mask_endpoint": "tcp://127.0.0.1:9004",
@@ -62,6 +63,7 @@ def pipeline(connection: Any) -> None:
         quotes what the client said, so it goes to the parent and not into Gadgetron's log.
     """
     logs.guard()
+    keep_memory()
     _serve(connection, PARENT)
 
 

@@ -3,6 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from gadgets.worker.memory import keep_memory
+
+keep_memory()  # as the commands do
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run tests marked slow")

@@ -20,6 +20,7 @@ from ..mrd.bursts import LineReader
 from ..mrd.items import Acquisition, Burst, Image
 from ..mrd.messages import Close, Message, Query, Response, message_buffers, read_message
 from ..mrd.sockets import SocketReader, put_all
+from ..pipeline.turn import Slack
 from ..records.writer import Record
 
 log = logging.getLogger(__name__)
@@ -98,8 +99,10 @@ class MrdConnection:
         self._ahead.extend(messages)
         self._ended = False
 
-    def stream(self) -> Iterator[Message | Burst]:
+    def stream(self, slack: Slack) -> Iterator[Message | Burst]:
         """Give what follows, up to CLOSE; lines that lie ready together come as one.
+
+        Lines without which nothing is late, as `slack` says, are let gather.
 
         Where the connection ends without CLOSE, or nothing comes for too long, `cut` says so
         afterwards; PeerGone if the peer takes nothing more then.
@@ -108,7 +111,7 @@ class MrdConnection:
         self.expect_lines()
         while not self._ended:
             try:
-                message = self._ahead.popleft() if self._ahead else self._read.next()
+                message = self._ahead.popleft() if self._ahead else self._read.next(slack.lines)
             except (EOFError, OSError) as error:
                 self._break_off(error)
                 log.warning("%s", self._vanished(error))

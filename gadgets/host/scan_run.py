@@ -7,6 +7,7 @@ sent, besides masks to a client that asked for them in this stream.
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
@@ -25,9 +26,9 @@ from ..pipeline.catalogue import OURS, Catalogue
 from ..pipeline.chain import Stream, chain, split
 from ..pipeline.imaging_space import imaging_space_first
 from ..pipeline.intake import intake
-from ..pipeline.mask_first import MaskFirst
 from ..pipeline.models import Models
 from ..pipeline.scan import Scan
+from ..pipeline.turn import Turn
 from ..records.writer import Record
 from ..worker.handle import WorkerScan
 from .connection import Connections, MrdConnection
@@ -55,7 +56,7 @@ class Services:
     watch: Callable[[str], Watch] | None = None  # who looks on at a session, by its random id
     noise: NoiseStore | None = None
     connections: Connections = field(default_factory=Connections)
-    mask_first: MaskFirst = field(default_factory=MaskFirst)
+    turn: Turn = field(default_factory=Turn)
     limits: Limits = field(default_factory=Limits)
 
 
@@ -88,7 +89,7 @@ class ScanRun:
             masks=link,
             record=connection.record,
             noise=services.noise,
-            mask_first=services.mask_first,
+            turn=services.turn,
         )
         worker, started, error = None, time.time(), ""
         try:
@@ -96,7 +97,7 @@ class ScanRun:
             for gadget in front:
                 gadget.warm(scan)
             link.warmed()
-            header, messages = imaging_space_first(self.header, connection.stream())
+            header, messages = imaging_space_first(self.header, connection.stream(scan.slack))
             if header is not self.header:
                 scan = replace(scan, geometry=Geometry.parse(header))
                 check_header(scan.geometry, self.services.limits)
@@ -105,8 +106,10 @@ class ScanRun:
             arrived: Iterator[Acquisition | Burst | Waveform] = filter(self._arrived, messages)
             if self.meter.watch is not None:
                 arrived = self.meter.watch.passing(arrived)
-            for item in chain(front, scan, intake(scan, arrived)):
-                self._hand_on(item, worker)
+            with closing(intake(scan, arrived)) as lines:
+                for item in chain(front, scan, lines):
+                    with services.turn.aside():
+                        self._hand_on(item, worker)
             if worker is not None:
                 worker.finish()
             connection.check_taken()
@@ -144,7 +147,6 @@ class ScanRun:
         nobody takes what becomes of it.
         """
         self.connection.check_taken()
-        self.services.mask_first.wait()
         if isinstance(message, Text):
             self.remark(message.text)
             return False

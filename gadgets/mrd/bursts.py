@@ -1,8 +1,9 @@
 """Messages from a socket, where lines that lie ready together come as bursts.
 
 What loops over lines in Python costs more than their samples do. So a line that is followed by
-others of its layout, received already, is read with them at once. Nothing waits for a burst to
-grow: a scanner that sends a line at a time gets each one handled as it comes.
+others of its layout, received already, is read with them at once. Whoever knows that no line is
+needed soon may let some gather first; otherwise nothing waits for a burst to grow, and a scanner
+that sends a line at a time gets each one handled as it comes.
 """
 
 from collections import deque
@@ -19,6 +20,7 @@ from .items import Acquisition, Burst
 from .sockets import SocketReader
 
 MOST = 32  # lines of a burst: what lies ready grows in the kernel, and must fit the caches here
+GATHER_S = 0.05  # that lines may take to gather: no slower sequence costs much a line at a time
 _WIRE = np.dtype([("id", "<u2"), ("header", ACQUISITION_HEADER)])
 _VARIES = (  # from line to line of one image
     "scan_counter",
@@ -44,10 +46,13 @@ class LineReader(Generic[Message]):
         self._next: deque[Acquisition | Burst] = deque()
         self._most = MOST
 
-    def next(self) -> Message | Acquisition | Burst:
-        """Return the next message, or the next lines if they lie ready together."""
+    def next(self, n_lines: int = 0) -> Message | Acquisition | Burst:
+        """Return the next message, or the next lines if they lie ready together.
+
+        Where lines flow, up to `n_lines` are let gather, for GATHER_S at most.
+        """
         if not self._next and self._layout is not None:
-            self._read_ready(*self._layout)
+            self._read_ready(*self._layout, n_lines)
         if self._next:
             return self._next.popleft()
         message = self._read_message(self._read)
@@ -64,9 +69,11 @@ class LineReader(Generic[Message]):
             self._next.extendleft(reversed(rest))
         return first
 
-    def _read_ready(self, n_coils: int, n_samples: int) -> None:
+    def _read_ready(self, n_coils: int, n_samples: int, n_lines: int) -> None:
         """Read the lines of a layout that have been received whole."""
         size = _WIRE.itemsize + 8 * n_coils * n_samples
+        if n_lines > 1:
+            self._read.wait(min(n_lines, self._most) * size, GATHER_S)
         n = min(self._read.ready() // size, self._most)
         if n < 2 or n_samples == 0:
             return

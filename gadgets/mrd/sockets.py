@@ -1,6 +1,7 @@
 """Bytes from sockets, and to sockets and files, with few calls of the kernel and few copies."""
 
 import fcntl
+import select
 import socket
 import struct
 import termios
@@ -24,6 +25,8 @@ class SocketReader:
         self._sock = sock
         self._space = memoryview(bytearray(_AHEAD))
         self._ahead = self._space[:0]  # what was read before it was asked for
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
 
     def __call__(self, n: int) -> memoryview:
         """Return the next `n` bytes, waiting for them: `fill` for one view, as every line needs."""
@@ -58,6 +61,18 @@ class SocketReader:
         """Return how many bytes can be read without waiting, or a few less."""
         waiting = fcntl.ioctl(self._sock, termios.FIONREAD, bytes(_INT.size))
         return len(self._ahead) + int(_INT.unpack(waiting)[0])
+
+    def wait(self, n: int, seconds: float) -> None:
+        """Wait until `n` bytes are there, or the peer has ended, but no longer than told.
+
+        The kernel counts them, and does so for TCP alone: on other sockets a few suffice.
+        """
+        missing = n - len(self._ahead)
+        if missing <= 0:
+            return
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, missing)
+        self._poll.poll(1e3 * seconds)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
     def unread(self, data: bytes) -> None:
         """Put bytes back, to be read next."""

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import numpy as np
 
@@ -15,8 +15,10 @@ log = logging.getLogger(__name__)
 OTHER_COILS = "readouts of other coils than the image's"
 
 
-def intake(scan: Scan, items: Iterable[Item]) -> Iterator[Item]:
-    """Check every acquisition before a gadget sees it.
+def intake(scan: Scan, items: Iterable[Item]) -> Generator[Item, None, None]:
+    """Check every acquisition before a gadget sees it, and hold the turn until the next is wanted.
+
+    Close it where the items are not taken to their end.
 
     Image lines and reference lines with another coil count than the header's, or without one the
     first image line's, end the scan. Other readouts with another count, such as a prescan of the
@@ -28,24 +30,25 @@ def intake(scan: Scan, items: Iterable[Item]) -> Iterator[Item]:
     expected = scan.geometry.n_coils
     held: list[Acquisition] = []  # before it is known how many coils the image has
     for item in items:
-        if not isinstance(item, Acquisition | Burst):
-            yield item
-            continue
-        image = is_imaging(flags_of(item.header) & ~Flag.CALIBRATION)
-        if expected is None:
-            if not image and isinstance(item, Acquisition):
-                held.append(item)
+        with scan.turn.held(urgent=scan.arrived(item)):
+            if not isinstance(item, Acquisition | Burst):
+                yield item
                 continue
-            expected = item.data.shape[-2]
-            yield from _fitting(scan, held, expected)
-            held.clear()
-        n_coils = item.data.shape[-2]
-        if n_coils != expected and image:
-            raise GadgetError(
-                f"acquisition {int(item.header['scan_counter'])} has {n_coils} coils, "
-                f"expected {expected} (receiverChannels of the header, or the first image line)"
-            )
-        yield from _fitting(scan, [item], expected)
+            image = is_imaging(flags_of(item.header) & ~Flag.CALIBRATION)
+            if expected is None:
+                if not image and isinstance(item, Acquisition):
+                    held.append(item)
+                    continue
+                expected = item.data.shape[-2]
+                yield from _fitting(scan, held, expected)
+                held.clear()
+            n_coils = item.data.shape[-2]
+            if n_coils != expected and image:
+                raise GadgetError(
+                    f"acquisition {int(item.header['scan_counter'])} has {n_coils} coils, "
+                    f"expected {expected} (receiverChannels of the header, or the first image line)"
+                )
+            yield from _fitting(scan, [item], expected)
     yield from held  # a noise measurement on its own
 
 

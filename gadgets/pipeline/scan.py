@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 from mnet.masks.line_plan import LinePlan
 
 from ..mrd.geometry import Geometry
-from .mask_first import MaskFirst
+from ..mrd.items import Burst, Item
 from .models import Models
+from .turn import Slack, Turn
 
 if TYPE_CHECKING:
     from ..files.noise_store import NoiseStore
@@ -35,5 +37,12 @@ class Scan:
     noise: NoiseStore | None = None  # earlier noise measurements, None where none are kept
     counts: Counter[str] = field(default_factory=Counter)  # what was dropped or doubled, by reason
     rehearsed: set[LinePlan] = field(default_factory=set)  # plans that a mask was made for
+    slack: Slack = field(default_factory=Slack)  # which lines may wait
+    turn: Turn = field(default_factory=Turn)  # one for all scans of a process
     device: str = "cpu"
-    mask_first: MaskFirst = field(default_factory=MaskFirst)  # one for all scans of a process
+
+    def arrived(self, item: Item) -> bool:
+        """Note when an item came; say whether a mask may be due once it is handled."""
+        self.slack.read_at = time.monotonic()
+        n_lines = len(item.headers) if isinstance(item, Burst) else 1
+        return n_lines >= self.slack.to_mask

@@ -4,8 +4,8 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -45,6 +45,13 @@ class _Scope:
     coils: dict[int, Complex] = field(default_factory=dict)  # what is needed of the coils' lines
     held: list[Acquisition] = field(default_factory=list)  # retrospective: before the decision
     mask: Mask | None = None
+    n_passed: int = 0  # lines of its image
+
+    def left(self, n_calibration: int) -> int:
+        """Return how many lines its mask, and with one its image, needs at least."""
+        if self.mask is None:
+            return n_calibration - len(self.lines)
+        return self.mask.counters.size - self.n_passed
 
     def add(self, counter: int, line: Complex) -> None:
         """Take in a calibration line, and what of the decision can be done before the last one."""
@@ -61,6 +68,15 @@ class _Plan:
     lines: LinePlan
     calibration: Ints  # counters, ascending
     guard: Guard | None  # of the sampler, where its card has one
+
+
+class _Found(NamedTuple):
+    """What was decided."""
+
+    rows: Bool  # the mask
+    reason: str = "predicted"  # or why it is only the best fixed one
+    choice: str = ""  # which one it is and why, where a sampler can tell
+    guard: str = ""  # why the guard took the fallback, if it did
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +127,8 @@ class PredictMask(Gadget):
         """Run the sampler in the shape it will meet."""
         guard, plan = self._guard(scan), self.plan(scan.geometry, None)
         for _ in range(3):
-            scan.mask_first.wait()  # another scan's, which is due
-            self._rehearse(scan, plan, guard)
+            with scan.turn.held():
+                self._rehearse(scan, plan, guard)
 
     def plan(self, geometry: Geometry, hello: Hello | None) -> LinePlan:
         """Return what a mask may choose from, in rows of the encoded matrix."""
@@ -138,23 +154,30 @@ class PredictMask(Gadget):
 
     def _stream(self, scan: Scan, items: Iterator[Item]) -> Iterator[Item]:
         scopes: dict[tuple[int, int], _Scope] = {}
+        running: dict[tuple[int, int], _Scope] = {}  # those that lack lines
         plan: _Plan | None = None
         for item in items:
             if not isinstance(item, Acquisition | Burst) or not _belongs(item):
                 yield item
                 continue
-            received = time.monotonic()
+            received = scan.slack.read_at or time.monotonic()  # other scans may have come first
             plan = self._planned(scan, plan)
             key = image_key(item.header)
             if plan.hello is not None and plan.hello.repetition == "first":
                 key = key._replace(repetition=0)
-            scope = scopes.setdefault((key.slice, key.repetition), _Scope())
+            at = key.slice, key.repetition
+            if at not in scopes:
+                scopes[at] = running[at] = _Scope()
+            scope = scopes[at]
             item = to_hybrid(item, scan.geometry)
+            scope.n_passed += len(item.headers) if isinstance(item, Burst) else 1
             if scope.mask is not None:
                 yield from self._pass(item, scope.mask)
-                continue
-            for line in item.lines() if isinstance(item, Burst) else (item,):
-                yield from self._before_mask(scan, key, scope, plan, line, received)
+            else:
+                for line in item.lines() if isinstance(item, Burst) else (item,):
+                    yield from self._before_mask(scan, key, scope, plan, line, received)
+            if self.mode != "retrospective":
+                _look_ahead(scan, running, plan.calibration.size)
         for scope in scopes.values():
             yield from scope.held  # the stream ended early: acquired data are never lost
 
@@ -221,17 +244,15 @@ class PredictMask(Gadget):
     ) -> Mask:
         """Predict the mask of one slice, and send it where that is the mode."""
         hello, wanted = plan.hello, plan.calibration.tolist()
-        with scan.mask_first.deciding():
-            z, coils = (
-                torch.from_numpy(np.stack([known[counter] for counter in wanted], axis=-1)[None])
-                for known in (scope.features, scope.coils)
-            )
-            rows, reason, words, seen = self._predict(scan, z, plan.lines, coils, plan.guard)
-            counters = scan.geometry.counter(np.flatnonzero(rows))
-            predicted = reason == "predicted"
-            sent = False
-            if self.mode == "prospective" and predicted:
-                sent, reason = self._send(scan, key, counters)
+        z, coils = (
+            torch.from_numpy(np.stack([known[counter] for counter in wanted], axis=-1)[None])
+            for known in (scope.features, scope.coils)
+        )
+        found = self._predict(scan, z, plan.lines, coils, plan.guard)
+        counters, reason = scan.geometry.counter(np.flatnonzero(found.rows)), found.reason
+        sent = False
+        if self.mode == "prospective" and reason == "predicted":
+            sent, reason = self._send(scan, key, counters)
         mask = Mask(
             key=key,
             counters=counters,
@@ -244,12 +265,10 @@ class PredictMask(Gadget):
                 else None
             ),
             model=self._hash(scan),
-            choice=f"guard: {words}" if words else "",
-            guard=words,
+            choice=found.choice,
+            guard=found.guard,
             seconds=time.monotonic() - received,
         )
-        if seen is not None and not words:  # told after the time was taken, when the mask has left
-            mask = replace(mask, choice=self._explain(scan, z, plan.lines, seen))
         log.info(
             "slice %d: mask of %d lines in %.1f ms, %s",
             key.slice,
@@ -259,15 +278,6 @@ class PredictMask(Gadget):
             ": ".join(part for part in (reason.partition(":")[0], mask.choice) if part),
         )
         return mask
-
-    @torch.inference_mode()
-    def _explain(self, scan: Scan, z: Tensor, plan: LinePlan, seen: Tensor) -> str:
-        """Say which mask a sampler chose from features and coil features, and why, if it can."""
-        model: nn.Module = scan.models.get(self.sampler)[0]
-        if not isinstance(model, Choosing):
-            return ""
-        device = scan.models.device
-        return model.explain(z.to(device), plan, seen.to(device))[0]
 
     def _rehearse(self, scan: Scan, plan: LinePlan, guard: Guard | None) -> None:
         """Predict from nothing, so that what a plan needs once is there when a mask is due."""
@@ -281,13 +291,8 @@ class PredictMask(Gadget):
 
     def _predict(
         self, scan: Scan, z: Tensor, plan: LinePlan, lines: Tensor, guard: Guard | None
-    ) -> tuple[Bool, str, str, Tensor | None]:
-        """Return the mask over rows, and "predicted" or why it is only the best fixed mask.
-
-        From the features of the calibration lines, and these (1, coils, x, lines) themselves. And
-        why the guard, if there is one, took the fallback, "" where it did not; and the coil
-        features (1, 19), None where the sampler failed.
-        """
+    ) -> _Found:
+        """Decide from features of the calibration lines, and these (1, coils, x, lines)."""
         model: nn.Module = scan.models.get(self.sampler)[0]
         try:
             with torch.inference_mode():
@@ -295,14 +300,18 @@ class PredictMask(Gadget):
                 words = "" if guard is None else guard.verdict(z, plan, seen)
                 there, coils = z.to(scan.models.device), seen.to(scan.models.device)
                 if words:
-                    return _fallback(model, there, plan, coils), "predicted", words, seen
+                    rows = _fallback(model, there, plan, coils)
+                    return _Found(rows, choice=f"guard: {words}", guard=words)
+                if isinstance(model, Choosing):
+                    ((rows, choice),) = model.decide(there, plan, coils)
+                    return _Found(rows, choice=choice)
                 logits = model(there, plan, coils)
             if not torch.isfinite(logits).all():
                 raise ValueError("logits are not finite")
-            return mask_of(logits[0], plan), "predicted", "", seen
+            return _Found(mask_of(logits[0], plan))
         except (RuntimeError, ValueError) as error:  # of torch or of the model: the scan goes on
             log.exception("the sampler failed")
-            return _fixed(model, plan), f"sampler failed: {error}", "", None
+            return _Found(_fixed(model, plan), reason=f"sampler failed: {error}")
 
     def _send(self, scan: Scan, key: ImageKey, counters: Ints) -> tuple[bool, str]:
         """Send the mask to the sequence that this scan is paired with, or say why not."""
@@ -328,6 +337,19 @@ class PredictMask(Gadget):
 
     def _hash(self, scan: Scan) -> str:
         return str(scan.models.get(self.sampler)[1]["sha256"])[:16]
+
+
+def _look_ahead(scan: Scan, running: dict[tuple[int, int], _Scope], n_calibration: int) -> None:
+    """Say what the lines to come may complete, and forget the slices that lack none.
+
+    Half of the lines that anything lacks may gather: the last of them is handled as it comes.
+    """
+    left = {at: scope.left(n_calibration) for at, scope in running.items()}
+    for at in [at for at, n in left.items() if n <= 0]:
+        del running[at], left[at]
+    undecided = [left[at] for at, scope in running.items() if scope.mask is None]
+    scan.slack.to_mask = min([n_calibration, *undecided])  # a slice that is to come lacks them all
+    scan.slack.lines = min([n_calibration, *left.values()]) // 2
 
 
 def _fixed(model: nn.Module, plan: LinePlan) -> Bool:

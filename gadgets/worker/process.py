@@ -31,6 +31,7 @@ from ..pipeline.models import Models
 from ..pipeline.own_files import SourceFile
 from ..pipeline.own_gadgets import import_files
 from ..pipeline.scan import Scan
+from .memory import keep_memory
 from .shared_memory import Json, NoFileError, SharedMemoryPipe, pack, unpack
 
 log = logging.getLogger(__name__)
@@ -253,6 +254,7 @@ def main(arguments: list[str]) -> NoReturn:
     end = socket.socket(fileno=descriptor)
     if _is_over(end):  # the front ended before the kernel knew that this process ends with it
         os._exit(0)
+    keep_memory()
     pipe = SharedMemoryPipe(end)
     import torch
 

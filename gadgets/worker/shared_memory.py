@@ -57,17 +57,18 @@ class SharedMemoryPipe:
         self, kind: str, body: Json | None = None, arrays: Sequence[NDArray[Any]] = ()
     ) -> None:
         """Send one message; raises OSError when the other end is gone."""
-        layout, size = [], 0
+        layout, offsets, size = [], [], 0
         for array in arrays:
             layout.append({"shape": array.shape, "dtype": array.dtype.str, "offset": size})
+            offsets.append(size)
             size += -(-array.nbytes // _ALIGN) * _ALIGN
         text = json.dumps({"kind": kind, "body": body or {}, "arrays": layout}).encode()
         file = _anonymous_file(size) if size else None
         try:
             if file is not None:
-                with mmap.mmap(file, size) as memory:
-                    for array, place in zip(arrays, layout, strict=True):
-                        _view(memory, place)[...] = array
+                for array, offset in zip(arrays, offsets, strict=True):
+                    # written, for pages that are mapped would be cleared first
+                    _write(file, np.ascontiguousarray(array), offset)
             with self._lock:
                 files = [] if file is None else [file]
                 prefix = _PREFIX.pack(len(text), len(files))
@@ -166,6 +167,15 @@ def _view(memory: mmap.mmap | bytes, place: Json) -> NDArray[Any]:
         return np.zeros(place["shape"], place["dtype"])  # may lie behind the end of the memory
     flat = np.frombuffer(memory, place["dtype"], count, place["offset"])
     return flat.reshape(place["shape"])
+
+
+def _write(file: int, array: NDArray[Any], offset: int) -> None:
+    if array.dtype.hasobject:
+        raise ValueError(f"an array of {array.dtype} cannot go to another process")
+    rest = array.reshape(-1).view(np.uint8).data
+    while rest:
+        written = os.pwrite(file, rest, offset)
+        rest, offset = rest[written:], offset + written
 
 
 def _anonymous_file(size: int) -> int:

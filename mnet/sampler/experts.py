@@ -66,10 +66,17 @@ class MNetExperts(nn.Module):
 
     def leaves(self, z: Tensor, plan: LinePlan, coils: Tensor) -> list[Node]:
         """Return the leaf that every slice ends in; ValueError for features without numbers."""
+        return [path[-1] for path, _ in self._paths(z, plan, coils)]
+
+    def _paths(
+        self, z: Tensor, plan: LinePlan, coils: Tensor
+    ) -> Iterator[tuple[list[Node], list[float]]]:
+        """Give the nodes that every slice comes through, and its numbers."""
         numbers = prescan_numbers(z, plan, coils.expand(z.shape[0], -1))
         if not torch.isfinite(numbers).all():
             raise ValueError("what the pre-scan tells is not finite: check the input")
-        return [path_of(self.tree(plan), row)[-1] for row in numbers.tolist()]
+        for row in numbers.tolist():
+            yield path_of(self.tree(plan), row), row
 
     def choice(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Return which vetted mask every slice gets: (batch,) indices."""
@@ -82,14 +89,16 @@ class MNetExperts(nn.Module):
 
     def forward(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Return logits (batch, n), 1 on chosen rows and -1 elsewhere, from features."""
-        masks = self.vetted_masks(plan)
-        chosen = [masks[i] for i in self.choice(z, plan, coils).tolist()]
+        chosen = [mask for mask, _ in self.decide(z, plan, coils)]
         return 2.0 * torch.from_numpy(np.stack(chosen)).to(z) - 1.0
 
-    def explain(self, z: Tensor, plan: LinePlan, coils: Tensor) -> list[str]:
-        """Say of every slice which mask it gets and why, as "expert 3, few coils, low noise"."""
-        numbers = prescan_numbers(z, plan, coils.expand(z.shape[0], -1))
-        return [_told(path_of(self.tree(plan), row), row) for row in numbers.tolist()]
+    def decide(self, z: Tensor, plan: LinePlan, coils: Tensor) -> list[tuple[Bool, str]]:
+        """Return the mask (n,) of every slice and why: "expert 3, few coils, low noise"."""
+        masks = self.vetted_masks(plan)
+        return [
+            (masks[path[-1]["expert"]].copy(), _told(path, row))
+            for path, row in self._paths(z, plan, coils)
+        ]
 
 
 def path_of(tree: Node, numbers: list[float]) -> list[Node]:

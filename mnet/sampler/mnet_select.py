@@ -194,8 +194,7 @@ class MNetSelect(nn.Module):
 
     def choice(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Return which vetted mask every slice gets: (batch,) indices."""
-        best, gain, margins, fixed = self.promises(z, plan, coils)
-        return torch.where(gain > margins, best, fixed)
+        return _chosen(*self.promises(z, plan, coils))
 
     def promises(
         self, z: Tensor, plan: LinePlan, coils: Tensor
@@ -215,24 +214,30 @@ class MNetSelect(nn.Module):
 
     def forward(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
         """Return logits (batch, n), 1 on chosen rows and -1 elsewhere, from features."""
+        chosen = [mask for mask, _ in self.decide(z, plan, coils)]
+        return 2.0 * torch.from_numpy(np.stack(chosen)).to(z) - 1.0
+
+    def decide(self, z: Tensor, plan: LinePlan, coils: Tensor) -> list[tuple[Bool, str]]:
+        """Return the mask (n,) of every slice, and which one it is, its promise and the margin."""
         masks = self.vetted_masks(plan)
         coils = coils.expand(z.shape[0], -1)
-        chosen = [masks[int(i)] for i in self.choice(z, plan, coils)]
+        promises = self.promises(z, plan, coils)
+        chosen = [masks[i] for i in _chosen(*promises).tolist()]
         if self.n_swaps:
             chosen = [
                 self._swapped(z[i : i + 1], plan, coils[i : i + 1], mask)
                 for i, mask in enumerate(chosen)
             ]
-        return 2.0 * torch.from_numpy(np.stack(chosen)).to(z) - 1.0
-
-    def explain(self, z: Tensor, plan: LinePlan, coils: Tensor) -> list[str]:
-        """Say of every slice which mask it gets, what that promises, and the margin."""
-        told = (each.tolist() for each in self.promises(z, plan, coils))
-        return [_told(*each) for each in zip(*told, strict=True)]
+        told = zip(*(each.tolist() for each in promises), strict=True)
+        return [(mask.copy(), _told(*each)) for mask, each in zip(chosen, told, strict=True)]
 
     def _swapped(self, z: Tensor, plan: LinePlan, coils: Tensor, mask: Bool) -> Bool:
         values = self.line_values(z, plan, coils, mask).mean(0)[0].detach().cpu().numpy()
         return swap(mask, plan, values, self.n_swaps)
+
+
+def _chosen(best: Tensor, gain: Tensor, margins: Tensor, fixed: Tensor) -> Tensor:
+    return torch.where(gain > margins, best, fixed)
 
 
 def _counts(coils: Tensor, n: int) -> list[int]:

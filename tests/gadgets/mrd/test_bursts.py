@@ -1,7 +1,10 @@
 """Lines that come together: what they give is what they give one by one."""
 
 import socket
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gadgets.mrd.bursts import MOST, LineReader
+from gadgets.mrd.bursts import GATHER_S, MOST, LineReader
 from gadgets.mrd.header_layouts import WAVEFORM_HEADER, Flag
 from gadgets.mrd.items import Acquisition, Burst, Frame, Item, Mask, PreScan, Waveform
 from gadgets.mrd.messages import Close, Message, read_message, write_message
@@ -114,6 +117,52 @@ def test_a_line_waits_for_none_that_is_only_half_there() -> None:
         assert [write_message(line) for line in burst.lines()] == lines[1:3]
         far.sendall(lines[3][-1:])
         assert write_message(reader.message()) == lines[3]
+
+
+@contextmanager
+def over_tcp() -> Iterator[tuple[socket.socket, LineReader[Message]]]:
+    """Connect as scanners do; the kernel counts what lies ready of TCP alone."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        far = socket.create_connection(listening.getsockname())
+        near, _ = listening.accept()
+    with near, far:
+        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield far, LineReader(SocketReader(near), read_message)
+
+
+def test_lines_that_may_wait_are_let_gather() -> None:
+    lines = [write_message(line) for line in scanned().lines()[:9]]
+    with over_tcp() as (far, reader):
+
+        def send() -> None:
+            for line in lines:
+                far.sendall(line)
+                time.sleep(0.002)  # and far below GATHER_S for eight of them
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        first, burst = reader.next(8), reader.next(8)
+        thread.join()
+    assert isinstance(first, Acquisition)
+    assert isinstance(burst, Burst)
+    assert [write_message(line) for line in burst.lines()] == lines[1:]
+
+
+def test_what_gathered_is_there_soon_where_no_more_comes() -> None:
+    lines = [write_message(line) for line in scanned().lines()[:3]]
+    with over_tcp() as (far, reader):
+        far.sendall(b"".join(lines))
+        first, began = reader.next(8), time.monotonic()
+        burst = reader.next(8)
+        waited = time.monotonic() - began
+        assert isinstance(first, Acquisition)
+        assert isinstance(burst, Burst)
+        assert GATHER_S <= waited < 20 * GATHER_S
+        far.sendall(write_message(Close()))
+        far.shutdown(socket.SHUT_WR)  # an end is not waited out
+        began = time.monotonic()
+        assert isinstance(reader.next(8), Close)
+        assert time.monotonic() - began < GATHER_S
 
 
 def test_lines_are_given_one_by_one_to_whoever_asks_for_messages() -> None:

@@ -22,7 +22,7 @@ from gadgets.steps.predict_mask import PredictMask
 from gadgets.steps.readout import RemoveReadoutOversampling
 from mnet.masks.densities import low_pass
 from mnet.masks.family import family
-from mnet.masks.line_plan import LinePlan, budget, centre_block, n_calibration
+from mnet.masks.line_plan import Bool, LinePlan, budget, centre_block, n_calibration
 from mnet.physics.coil_maps import coil_maps
 from mnet.sampler.experts import MNetExperts
 from mnet.sampler.features import features
@@ -48,19 +48,22 @@ class Reader(MNetSelect):
         pitch = (energy * torch.arange(energy.shape[1])).sum(1) / energy.sum(1)
         return torch.cos(10 * pitch * torch.arange(lines.acquirable.size))[None]
 
-    def explain(self, z: Tensor, lines: LinePlan, coils: Tensor) -> list[str]:
-        return [""]  # it does not choose among vetted masks
+    def decide(self, z: Tensor, plan: LinePlan, coils: Tensor) -> list[tuple[Bool, str]]:
+        return [
+            (mask_of(self(z, plan, coils)[0], plan), "")
+        ]  # it does not choose among vetted masks
 
 
 NET = Reader(n_channels=4, n_embedding=8)
 
 
-class Broken(MNetSelect):
+class Broken(nn.Module):
     """A net that fails as torch does, or gives NaN."""
 
     def __init__(self, error: Exception | None = None) -> None:
-        super().__init__(n_channels=4, n_embedding=8)
+        super().__init__()
         self.error = error
+        self.population = NET.population
 
     def forward(self, z: Tensor, lines: LinePlan, coils: Tensor) -> Tensor:
         if self.error is not None:
@@ -416,6 +419,32 @@ def test_a_sequence_that_leaves_in_mid_scan_gets_no_mask_and_its_fallback_counts
     assert frame.key.slice == 1
     assert np.flatnonzero(frame.mask).tolist() == list(hello().fallback)
     assert (frame.meta["fallback"], frame.meta["reason"]) == ("true", "the mask channel closed")
+
+
+def test_half_of_the_lines_that_a_mask_or_an_image_lacks_may_gather() -> None:
+    scan = scan_of(masks=Channel(hello()))  # 10 calibration lines, 20 in all
+    said = []
+
+    def stream() -> Iterable[Item]:
+        order = [
+            *hello().calibration,
+            *(c for c in hello().fallback if c not in hello().calibration),
+        ]
+        for line in ONE.lines(0, order):
+            yield line
+            said.append((scan.slack.to_mask, scan.slack.lines))
+
+    run((PredictMask(),), scan, stream())
+    before, after = said[:9], said[9:]
+    assert before == [(left, left // 2) for left in range(9, 0, -1)]
+    # the next slice lacks all 10; nothing of it gathers behind the last line of this image
+    assert after == [(10, min(10, left) // 2) for left in [*range(10, 0, -1), 10]]
+
+
+def test_without_a_sequence_that_waits_no_line_gathers() -> None:
+    scan = scan_of()
+    run((PredictMask(mode="retrospective"),), scan, ONE.lines(0))
+    assert scan.slack.lines == 0
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_a_slice_gets_the_expert_of_its_leaf_and_is_told_why(n_coils, noise, exp
     sampler = model()
     z, coils = slices(n_coils, noise=noise)
     assert sampler.choice(z, PLAN, coils).tolist() == [expert] * 2
-    assert sampler.explain(z, PLAN, coils) == [told] * 2
+    assert [words for _, words in sampler.decide(z, PLAN, coils)] == [told] * 2
     logits = sampler(z, PLAN, coils)
     for row in logits:
         assert np.array_equal(mask_of(row, PLAN), sampler.vetted_masks(PLAN)[expert])

@@ -216,7 +216,7 @@ def test_kinds_of_coils_may_have_a_best_fixed_mask_of_their_own():
         for mask in (*chosen(model, z, plan, n_coils), *model.fallback(z, plan, coils(n_coils))):
             assert np.array_equal(mask, family(plan)[member]), (acceleration, n_coils)
     assert np.array_equal(model.population(near), family(near)[3])  # of coils nothing is known
-    (words, _) = model.explain(slices(near), near, coils(1))
+    ((_, words), _) = model.decide(slices(near), near, coils(1))
     assert words.startswith("best fixed mask, 7")
 
 
@@ -386,7 +386,7 @@ def test_a_choice_is_told_with_what_it_promises_and_the_margin(margin: float, wo
     plan = make_plan(128)
     model = promising(of_table({4.0: [0.0] + [0.5] * (N - 1)}, margin=margin), {1: -0.53})
     with torch.no_grad():
-        assert model.explain(slices(plan), plan, coils(5)) == [words] * 2
+        assert [told for _, told in model.decide(slices(plan), plan, coils(5))] == [words] * 2
     (fixed, best), masks = model.vetted_masks(plan)[:2], chosen(model, slices(plan), plan)
     assert all(np.array_equal(mask, best if margin == 0.02 else fixed) for mask in masks)
 
@@ -395,7 +395,7 @@ def test_a_fixed_mask_that_promises_most_is_told_as_such():
     plan = make_plan(128)
     model = of_table({4.0: [0.0] + [0.5] * (N - 1)}, margin=0.02)
     with torch.no_grad():
-        told = model.explain(slices(plan), plan, coils(5))
+        told = [words for _, words in model.decide(slices(plan), plan, coils(5))]
     assert told == ["best fixed mask, 0, which promises most"] * 2
 
 
