@@ -250,19 +250,24 @@ def main() -> int:
         records += got
         runs.append(run)
         print(f"   {len(got)} results in {run['seconds']} s {run['error']}", flush=True)
-    figures = [record for record in records if record["kind"] == "Figure"]
-    curves = [record for record in records if record["kind"] == "Curve"]
-    m = machine(options.threads)
-    result = {"machine": m, "runs": runs, "figures": figures, "curves": curves}
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
-    where = f"{m['cpu']}, {m['threads']} of {m['cores']} cores, torch {m['torch']}, {m['date']}"
-    text = f"{where}\n\n{table(figures, runs)}\n"
-    (options.out / "bench.md").write_text(text)
-    if curves:
-        plot(curves, options.out / "bench.svg")
+        text = write(records, runs, machine(options.threads), options.out)  # whatever comes next
     print("\n" + text)
     return int(any(run["error"] for run in runs))
+
+
+def write(records: list[Record], runs: list[Record], m: Record, out: Path) -> str:
+    """Write what is known so far; returns the table."""
+    figures = [record for record in records if record["kind"] == "Figure"]
+    curves = [record for record in records if record["kind"] == "Curve"]
+    result = {"machine": m, "runs": runs, "figures": figures, "curves": curves}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
+    where = f"{m['cpu']}, {m['threads']} of {m['cores']} cores, torch {m['torch']}, {m['date']}"
+    text = f"{where}\n\n{table(figures, runs)}\n"
+    (out / "bench.md").write_text(text)
+    if curves:
+        plot(curves, out / "bench.svg")
+    return text
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 15 coils, 640 x 368, R = 4, closed loop on loopback with a deadline of 50 ms and 5 ms between lines.
 Every scanner is a process of its own, so that none of them waits for another's Python; they share
 the cores with the host, which makes these figures upper bounds. The short scan is one slice of 4
-coils, 64 x 64, the long one 12 large slices, sent as fast as they are taken.
+coils, 64 x 64, the long one 8 large slices, sent as fast as they are taken.
 
 Run it on a machine that does nothing else.
 """
@@ -30,7 +30,7 @@ from tests.benchmarks.bench import Check, Figure
 from tests.benchmarks.hosts import Running, ours
 from tests.gadgets.helpers import closed_loop
 
-N_SLICES, N_LONG, REPEATS = 24, 12, 5
+N_SLICES, N_LONG, REPEATS = 12, 8, 5
 DEADLINE_MS, TR_MS = 50.0, 5.0
 CONFIG = "adaptive_modl.xml"
 
