@@ -7,9 +7,12 @@ they cost in turn, and a mask that is decided between them waits at each of its 
 
 import math
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+LONGEST_S = 0.1  # the first line of a scan takes a quarter of it, a burst of lines a tenth
 
 
 @dataclass(slots=True)
@@ -26,13 +29,18 @@ class Slack:
 
 
 class Turn:
-    """Held by one thread at a time: urgent ones first, the others as they came."""
+    """Held by one thread at a time: urgent ones first, the others as they came.
+
+    A thread that holds it for longer than LONGEST_S loses it: nobody's masks wait for a scan, or a
+    site's own gadget, that hangs.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._free = {urgent: threading.Condition(self._lock) for urgent in (True, False)}
         self._n_urgent = 0  # that wait
         self._holder: int | None = None
+        self._since = 0.0
 
     @contextmanager
     def held(self, *, urgent: bool = False) -> Iterator[None]:
@@ -58,13 +66,17 @@ class Turn:
     def _take(self, urgent: bool) -> None:
         with self._lock:
             self._n_urgent += urgent
-            self._free[urgent].wait_for(
-                lambda: self._holder is None and (urgent or not self._n_urgent)
-            )
+            while not (self._is_free() and (urgent or not self._n_urgent)):
+                left = self._since + LONGEST_S - time.monotonic()
+                self._free[urgent].wait(max(left, LONGEST_S / 100))
             self._n_urgent -= urgent
-            self._holder = threading.get_ident()
+            self._holder, self._since = threading.get_ident(), time.monotonic()
+
+    def _is_free(self) -> bool:
+        return self._holder is None or time.monotonic() - self._since > LONGEST_S
 
     def _give(self) -> None:
         with self._lock:
-            self._holder = None
-            self._free[self._n_urgent > 0].notify()
+            if self._holder == threading.get_ident():
+                self._holder = None
+                self._free[self._n_urgent > 0].notify()

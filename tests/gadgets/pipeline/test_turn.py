@@ -1,6 +1,7 @@
 """One scan's lines at a time, those with a mask due first, and nobody who waits holds the turn."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
@@ -8,9 +9,10 @@ import pytest
 
 from gadgets.mrd.geometry import Geometry
 from gadgets.mrd.items import Item
+from gadgets.pipeline import turn as room
 from gadgets.pipeline.intake import intake
 from gadgets.pipeline.scan import Scan
-from gadgets.pipeline.turn import Turn
+from gadgets.pipeline.turn import LONGEST_S, Turn
 from tests.gadgets.helpers.synthetic import scanned
 
 ONE = scanned(n_ky=16)
@@ -36,6 +38,12 @@ def others(turn: Turn, *urgent: bool) -> Iterator[list[bool]]:
         assert not thread.is_alive(), "nobody is woken"
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "LONGEST_S", 60.0)
+
+
+@pytest.mark.usefixtures("patient")
 def test_who_has_a_mask_due_comes_first() -> None:
     turn = Turn()
     with turn.held(), others(turn, False, False, True, True) as order:
@@ -67,6 +75,7 @@ def test_a_scan_that_fails_gives_the_turn_back() -> None:
     assert scan.turn._holder is None
 
 
+@pytest.mark.usefixtures("patient")
 def test_others_have_the_turn_while_a_scan_waits_for_its_client() -> None:
     turn, had = Turn(), threading.Event()
 
@@ -84,3 +93,23 @@ def test_others_have_the_turn_while_a_scan_waits_for_its_client() -> None:
     thread.join(20)
     with turn.aside():  # of nobody who has it
         assert turn._holder is None
+
+
+def test_a_scan_that_hangs_loses_the_turn() -> None:
+    turn, hung, go_on = Turn(), threading.Event(), threading.Event()
+
+    def hangs() -> None:
+        with turn.held():
+            hung.set()
+            assert go_on.wait(20)
+
+    thread = threading.Thread(target=hangs)
+    thread.start()
+    assert hung.wait(20)
+    began = time.monotonic()
+    with turn.held(urgent=True):
+        assert LONGEST_S / 2 < time.monotonic() - began < 20 * LONGEST_S
+        go_on.set()
+        thread.join(20)
+        assert turn._holder == threading.get_ident()  # it was no longer the other's to give
+    assert turn._holder is None
