@@ -9,6 +9,7 @@ import hashlib
 import importlib.resources
 import json
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "MoDL": MoDL,
     "UNetReconstructor": UNetReconstructor,
 }
+LARGEST = 4096  # of a card's numbers: of channels, levels, members
 
 
 class WeightsError(ValueError):
@@ -111,7 +113,7 @@ def load_weights(name: str) -> tuple[nn.Module, dict[str, Any]]:
         kind = ARCHITECTURES[card["architecture"]["class"]]
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # torch warns of layers of no size
-            model = kind(**card["architecture"]["config"])
+            model = _of_these(kind, card["architecture"]["config"], tensors)
         model.load_state_dict(tensors)
     # what a configuration that is not an object, or holds what cannot be, was seen to raise
     except (
@@ -126,6 +128,32 @@ def load_weights(name: str) -> tuple[nn.Module, dict[str, Any]]:
         raise WeightsError(f"{path} does not fit its card: {type(e).__name__}: {e}") from e
     guard_of(card, str(path.with_suffix(".json")))
     return model.eval().requires_grad_(False), card
+
+
+def _of_these(
+    kind: Callable[..., nn.Module], config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> nn.Module:
+    """Build a network that these tensors fit; a card may say sizes that no memory holds.
+
+    Raises
+    ------
+    ValueError
+        If it would have other tensors, found before memory is taken for them.
+    """
+    for name, value in config.items():
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError(f"{name} is {value}, expected at most {LARGEST}")
+    with torch.device("meta"):
+        planned = {name: tensor.shape for name, tensor in kind(**config).state_dict().items()}
+    for name in sorted(planned.keys() | tensors.keys()):
+        told, there = planned.get(name), tensors[name].shape if name in tensors else None
+        if told != there:
+            raise ValueError(f"{name} has shape {_shape(there)}, by the card {_shape(told)}")
+    return kind(**config)
+
+
+def _shape(shape: torch.Size | None) -> str:
+    return "none" if shape is None else str(tuple(shape))
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import resource
 
 import pytest
 import torch
@@ -202,3 +203,23 @@ def test_the_packaged_weights_load_and_say_where_they_come_from(name, kind):
     assert card["data"]
     assert all(entry["licence"] for entry in card["data"])
     assert (folder() / f"{name}.safetensors").stat().st_size < 5e6
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"n_levels": 20}, "has shape none, by the card"),  # 10^14 bytes in one layer
+        ({"n_levels": 1 << 31}, "n_levels is 2147483648, expected at most 4096"),
+        ({"n_unrolls": 3}, r"gain.weight has shape \(16, 5\), by the card \(16, 6\)"),
+        ({"n_channels": -8}, "does not fit its card"),
+    ],
+)
+def test_a_card_of_another_size_is_refused_before_memory_is_taken(tmp_path, changed, words):
+    save_weights(MoDL(4, 1, 2), tmp_path / "modl", {})
+    card = json.loads((tmp_path / "modl.json").read_text())
+    card["architecture"]["config"] |= changed
+    (tmp_path / "modl.json").write_text(json.dumps(card))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(WeightsError, match=words):
+        load_weights(str(tmp_path / "modl"))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB

@@ -61,7 +61,8 @@ def _unknown(host: Running, draw: random.Random) -> str:
 
 
 def _bad_header(host: Running, draw: random.Random) -> str:
-    session(host.address, ConfigFile("zero_filled.xml"), Header(damaged_xml(SCAN.header, draw)))
+    header = Header(damaged_xml(SCAN.header, draw))
+    session(host.address, ConfigFile("zero_filled.xml"), header, Close())  # some are sound
     return ""
 
 
