@@ -15,6 +15,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from ..errors import ProtocolError
 from ..mrd.header_layouts import ACQUISITION_HEADER, IMAGE_HEADER, WAVEFORM_HEADER, ImageKey
 from ..mrd.items import Acquisition, Frame, Image, Item, Mask, PreScan, Waveform
+from ..mrd.sockets import put_all
 
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (Acquisition, Waveform, PreScan, Mask, Frame, Image)
@@ -57,18 +59,19 @@ class SharedMemoryPipe:
         self, kind: str, body: Json | None = None, arrays: Sequence[NDArray[Any]] = ()
     ) -> None:
         """Send one message; raises OSError when the other end is gone."""
-        layout, offsets, size = [], [], 0
+        layout: list[Json] = []
+        size = 0
         for array in arrays:
             layout.append({"shape": array.shape, "dtype": array.dtype.str, "offset": size})
-            offsets.append(size)
             size += -(-array.nbytes // _ALIGN) * _ALIGN
         text = json.dumps({"kind": kind, "body": body or {}, "arrays": layout}).encode()
         file = _anonymous_file(size) if size else None
         try:
             if file is not None:
-                for array, offset in zip(arrays, offsets, strict=True):
+                for array, place in zip(arrays, layout, strict=True):
                     # written, for pages that are mapped would be cleared first
-                    _write(file, np.ascontiguousarray(array), offset)
+                    os.lseek(file, place["offset"], os.SEEK_SET)
+                    put_all(partial(os.writev, file), [_bytes_of(array)])
             with self._lock:
                 files = [] if file is None else [file]
                 prefix = _PREFIX.pack(len(text), len(files))
@@ -169,13 +172,10 @@ def _view(memory: mmap.mmap | bytes, place: Json) -> NDArray[Any]:
     return flat.reshape(place["shape"])
 
 
-def _write(file: int, array: NDArray[Any], offset: int) -> None:
+def _bytes_of(array: NDArray[Any]) -> memoryview:
     if array.dtype.hasobject:
-        raise ValueError(f"an array of {array.dtype} cannot go to another process")
-    rest = array.reshape(-1).view(np.uint8).data
-    while rest:
-        written = os.pwrite(file, rest, offset)
-        rest, offset = rest[written:], offset + written
+        raise ValueError("an OBJECT array cannot go to another process")
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _anonymous_file(size: int) -> int:

@@ -49,9 +49,8 @@ class Reader(MNetSelect):
         return torch.cos(10 * pitch * torch.arange(lines.acquirable.size))[None]
 
     def decide(self, z: Tensor, plan: LinePlan, coils: Tensor) -> list[tuple[Bool, str]]:
-        return [
-            (mask_of(self(z, plan, coils)[0], plan), "")
-        ]  # it does not choose among vetted masks
+        mask = mask_of(self(z, plan, coils)[0], plan)
+        return [(mask, "")]  # it does not choose among vetted masks
 
 
 NET = Reader(n_channels=4, n_embedding=8)
@@ -69,6 +68,19 @@ class Broken(nn.Module):
         if self.error is not None:
             raise self.error
         return torch.full((1, lines.acquirable.size), torch.nan)
+
+
+class Undecided(MNetSelect):
+    """A sampler that fails when it chooses among vetted masks, or promises NaN."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__(n_channels=4, n_embedding=8)
+        self.error = error
+
+    def relative_losses(self, z: Tensor, plan: LinePlan, coils: Tensor) -> Tensor:
+        if self.error is not None:
+            raise self.error
+        return super().relative_losses(z, plan, coils) * torch.nan
 
 
 def hello(**changes: Any) -> Hello:
@@ -453,10 +465,14 @@ def test_without_a_sequence_that_waits_no_line_gathers() -> None:
         (Broken(RuntimeError("out of memory")), "out of memory"),
         (Broken(ValueError("bad shape")), "bad shape"),
         (Broken(), "not finite"),
+        (Undecided(RuntimeError("out of memory")), "out of memory"),
+        (Undecided(), "losses that are not numbers"),
     ],
 )
 @pytest.mark.parametrize("mode", ["prospective", "retrospective", "shadow"])
-def test_a_net_that_fails_does_not_end_the_scan(mode: str, net: Broken, words: str) -> None:
+def test_a_net_that_fails_does_not_end_the_scan(
+    mode: str, net: Broken | Undecided, words: str
+) -> None:
     channel = Channel(hello())
     scan = scan_of(net=net, masks=channel)
     (prescans, masks, passed) = predict([*ONE.lines(0), *ONE.lines(1)], scan, mode=mode)
