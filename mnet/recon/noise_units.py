@@ -49,16 +49,18 @@ def _mixing(kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
 
     Of all matrices that whiten, the Hermitian one turns with the order and the phases of coils.
     """
-    ends = line_ends(kspace, mask).flatten(2)  # (2, coils, samples)
+    bright = brightness(kspace, csm, mask)
+    # in its units, whose squares neither vanish nor overflow
+    ends = line_ends(kspace, mask).flatten(2) / torch.where(
+        bright > 0, bright, 1
+    )  # (2, coils, samples)
     covariance = ends @ ends.mH / ends.shape[-1]
     powers = covariance.diagonal(dim1=-2, dim2=-1).real.sum(-1)
     # of a readout that was cut short, one end is without samples
     covariance = torch.where(powers[0] > powers[1], covariance[0], covariance[1])
     identity = torch.eye(len(csm), dtype=kspace.dtype, device=kspace.device)
-    covariance = covariance + (FLOOR * brightness(kspace, csm, mask)).square() * identity
-    mean = covariance.diagonal().real.mean()
-    covariance = torch.where(mean > 0, covariance / mean, identity)
-    power, vectors = torch.linalg.eigh(covariance)
+    covariance = covariance + FLOOR**2 * identity
+    power, vectors = torch.linalg.eigh(covariance / covariance.diagonal().real.mean())
     smallest = len(csm) * torch.finfo(power.dtype).eps
     mixing: Tensor = (vectors * power.clamp_min(smallest).rsqrt()) @ vectors.mH
     return mixing

@@ -11,6 +11,7 @@ from gadgets.mrd.geometry import Geometry
 from gadgets.mrd.header_layouts import Flag, ImageKey, image_key
 from gadgets.mrd.items import Acquisition, Frame, Item, Mask, PreScan
 from gadgets.pipeline.chain import run
+from gadgets.pipeline.intake import OUT_OF_RANGE
 from gadgets.pipeline.scan import Scan
 from gadgets.steps.accumulate import LOST, AccumulateFrame
 from gadgets.steps.readout import RemoveReadoutOversampling
@@ -457,10 +458,10 @@ def test_a_line_with_nan_is_dropped_and_counted() -> None:
     bad = replace(lines[3], data=np.where(np.arange(48) == 5, np.nan, lines[3].data))
     (frame,) = collect([bad, *lines], scan=scan)
     close(frame.kspace, ONE.hybrid())
-    assert scan.counts == {"lines with NaN": 1}
+    assert scan.counts == {OUT_OF_RANGE: 1}
     scan = scan_of(ONE)
     assert not collect([*lines[:3], bad, *lines[4:]], scan=scan)
-    assert scan.counts == {"lines with NaN": 1, "incomplete frames": 1}
+    assert scan.counts == {OUT_OF_RANGE: 1, "incomplete frames": 1}
 
 
 def test_lines_after_their_frame_left_are_counted() -> None:

@@ -115,7 +115,7 @@ def test_one_coil_a_dead_one_and_a_scan_of_zeros_stay_finite():
     torch.testing.assert_close(maps.abs(), torch.ones(1, N_X, N_Y))
     torch.testing.assert_close(mixed / gain.mean(), kspace[:1])
     kspace[2] = 0
-    for lines in (kspace, torch.zeros_like(kspace)):
+    for lines in (kspace, 1e-20 * kspace, torch.zeros_like(kspace)):
         for part in in_units(lines, csm, EVERY):
             assert torch.isfinite(torch.view_as_real(part + 0j)).all()
 
@@ -144,6 +144,8 @@ def test_an_image_follows_neither_the_order_nor_the_phases_nor_the_unit_of_coils
         (kspace[order], csm[order], 1.0),
         (kspace * phases, csm * phases, 1.0),
         (1e-6 * kspace, csm, 1e-6),
+        (1e-14 * kspace, csm, 1e-14),
+        (1e14 * kspace, csm, 1e14),
     ):
         torch.testing.assert_close(image(lines, maps) / unit, expected, rtol=1e-3, atol=1e-3)
 
