@@ -17,6 +17,7 @@ import numpy as np
 from gadgets.mrd.header_layouts import ACQUISITION_HEADER
 from gadgets.mrd.header_xml import header_xml
 from gadgets.mrd.messages import Message, write_message
+from tests.gadgets.helpers.processes import children
 
 N_COILS, N_SAMPLES, N_KY = 15, 640, 368
 LINE = np.dtype(
@@ -100,15 +101,6 @@ def cpu_seconds(pid: int) -> float:
 def worker_seconds(pid: int) -> float:
     """Return the processor time of a host's worker: it is the host's only child."""
     return sum(map(cpu_seconds, children(pid)))
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has started."""
-    return [
-        int(child)
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
 
 
 def connect(port: int, patience_s: float = 60.0) -> socket.socket:

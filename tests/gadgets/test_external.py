@@ -44,6 +44,7 @@ from tests.gadgets.helpers.external_parent import (
     upstream,
 )
 from tests.gadgets.helpers.mask_bench import ANYWHERE, until
+from tests.gadgets.helpers.processes import children, is_running
 from tests.gadgets.helpers.synthetic import changed, scanned
 
 
@@ -179,20 +180,7 @@ def test_no_worker_outlives_a_node_that_is_killed(start: Callable[..., Parent]) 
     assert parent.next().id == IMAGE
     [worker] = children(parent.process.pid)
     parent.process.kill()
-    until(lambda: stat(worker)[:1] in ([], ["Z"]))
-
-
-def children(pid: int) -> list[int]:
-    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-    return [child for child in pids if stat(child)[1:2] == [str(pid)]]
-
-
-def stat(pid: int) -> list[str]:
-    """Return a process's state, parent and so on; nothing of one that has ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
+    until(lambda: not is_running(worker))
 
 
 @pytest.mark.parametrize("number", [77, 1050])

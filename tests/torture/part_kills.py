@@ -18,8 +18,8 @@ from gadgets.mrd.items import Acquisition, Image
 from gadgets.mrd.messages import write_message
 from gadgets.records.reader import read_record, read_summary
 from gadgets.scanner.client import MrdClient
-from tests.benchmarks.hosts import children
 from tests.gadgets.helpers.closed_loop import source
+from tests.gadgets.helpers.processes import children, is_running
 from tests.gadgets.helpers.synthetic import changed
 from tests.torture.effort import Effort, Outcome
 from tests.torture.hosts import eventually
@@ -30,16 +30,21 @@ LONGEST_S = 0.5  # from the start of a scan to the kill; the scan takes about as
 
 
 def run(effort: Effort) -> Iterator[Outcome]:
-    """Kill hosts at moments that are drawn, all with the same folder of records."""
+    """Kill a hundred hosts, or two."""
+    yield kills(effort, effort.times(100, 2))
+
+
+def kills(effort: Effort, n: int) -> Outcome:
+    """Kill `n` hosts at moments that are drawn, all with the same folder of records."""
     outcome, moments = Outcome(what="hosts killed"), effort.random("kills")
     with TemporaryDirectory() as folder:
         right: list[np.ndarray] = []
         n_lines = 0
-        for _ in range(effort.times(100, 2)):
+        for _ in range(n):
             n_lines += killed(moments.uniform(0.0, LONGEST_S), Path(folder), right, outcome)
             outcome.n += 1
     outcome.figures["lines_compared"] = n_lines
-    yield outcome
+    return outcome
 
 
 def killed(after_s: float, records: Path, right: list[np.ndarray], outcome: Outcome) -> int:
@@ -75,7 +80,7 @@ def killed(after_s: float, records: Path, right: list[np.ndarray], outcome: Outc
             client.finish()
         timer.join()
         process.wait(20)
-    if not eventually(lambda: not Path(f"/proc/{worker}").exists()):
+    if not eventually(lambda: not is_running(worker)):
         outcome.fault(f"kill after {after_s:.3f} s: its worker lives on")
     n_compared = 0
     for folder in set(records.iterdir()) - before:

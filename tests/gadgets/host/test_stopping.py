@@ -20,8 +20,8 @@ from gadgets.mrd.messages import ConfigFile, Text, read_message, write_message
 from gadgets.mrd.sockets import SocketReader
 from gadgets.scanner.client import MrdClient
 from gadgets.worker.handle import HUNG_S, Worker
-from tests.benchmarks.hosts import children
 from tests.gadgets.helpers.closed_loop import N_KY, source
+from tests.gadgets.helpers.processes import children, is_running
 
 SCAN = source(3)
 
@@ -120,14 +120,6 @@ with private_host(Path(sys.argv[1]), device="cpu") as address:
     print(address.port, flush=True)
     time.sleep(600)
 """
-
-
-def is_running(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 def test_a_killed_command_takes_its_private_host_and_the_worker_along(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from gadgets.worker.handle import IN_FLIGHT, Worker, WorkerPool, WorkerScan
 from gadgets.worker.priority import EQUAL, SMALL
 from gadgets.worker.process import NICENESS, Job, Turns
 from gadgets.worker.shared_memory import pack
+from tests.gadgets.helpers.processes import is_running
 from tests.gadgets.helpers.synthetic import Scanned, changed, noise, scanned
 
 XML = load("zero_filled.xml")
@@ -585,14 +586,6 @@ def test_a_killed_front_takes_its_worker_along(state: str) -> None:
     while is_running(pid):
         assert time.monotonic() < until, "the worker outlives its front"
         time.sleep(0.01)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 def test_a_worker_closed_while_it_computes_ends_without_a_complaint(
