@@ -4,10 +4,12 @@ from typing import Any
 import pytest
 
 from gadgets.errors import ConfigError
+from gadgets.gadgetron.classes import GADGETRON_CLASSES
 from gadgets.mrd.items import Acquisition, Image, Waveform
 from gadgets.pipeline.build import load, parse, parse_stream
 from gadgets.pipeline.catalogue import GADGETS
 from gadgets.pipeline.chain import split
+from gadgets.pipeline.readers_writers import LIBRARIES, READERS
 from gadgets.steps.accumulate import AccumulateFrame
 from gadgets.steps.gadgetron_images import Extract
 from gadgets.steps.gadgetron_recon import SimpleRecon, TriggerFrames
@@ -114,8 +116,12 @@ def test_only_names_of_the_folder_load(name: str) -> None:
 def test_the_host_can_have_a_folder_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "site.xml").write_text(pipeline())
     assert load("site.xml", tmp_path) == pipeline()
-    with pytest.raises(ConfigError, match=r"site\.xml"):
+    (tmp_path / "other.xml").write_bytes(b"\xff")
+    with pytest.raises(ConfigError) as caught:
         load("cg_sense.xml", tmp_path)
+    assert str(caught.value) == "no pipeline 'cg_sense.xml', expected one of other.xml, site.xml"
+    with pytest.raises(ConfigError, match=r"pipeline 'other\.xml' cannot be read: .*utf-8"):
+        load("other.xml", tmp_path)
 
 
 def test_both_spellings_of_a_property_mean_the_same() -> None:
@@ -439,3 +445,44 @@ def test_a_legacy_python_gadget_is_refused_by_its_name() -> None:
     words = problem(LEGACY.format(node))
     assert "'PythonGadget'" in words
     assert "'gadgetron_python'" in words
+
+
+@pytest.mark.parametrize(
+    ("xml", "sentence"),
+    [
+        (version_2(""), "the stream is empty"),
+        (pipeline(""), "<external> has no <configuration> that lists gadgets"),
+        (
+            pipeline().replace(EXECUTE, ""),
+            "<external> must hold <execute name=\"gadgets.external\" .../>, got 'none': this host "
+            "runs no other modules",
+        ),
+        (
+            pipeline('<gadget class="Reconstruct"><property name="lam" value="-1"/></gadget><a/>'),
+            "gadget Reconstruct: lam is -1.0, expected at least 0; "
+            "<a> in <configuration>, expected <gadget class=>",
+        ),
+        (
+            version_2(
+                "", f"<readers>{2 * '<reader><classname>Spy</classname></reader>'}</readers>"
+            ),
+            2 * f"unknown reader class 'Spy', expected one of {', '.join(READERS)}; "
+            + "the stream is empty",
+        ),
+        (
+            version_2(known_class("A") + known_class("B")),
+            "gadgets not known to this host: 'A', 'B'; it knows "
+            f"{', '.join(GADGETRON_CLASSES)}, and our own gadgets inside <external>",
+        ),
+        (
+            version_2(
+                known_class("NoiseAdjustGadget").replace("mricore", "x")
+                + known_class("NoiseAdjustGadget").replace("mricore", "y")
+            ),
+            "libraries not known to this host: 'gadgetron_x', 'gadgetron_y'; it knows "
+            f"{', '.join(LIBRARIES)}",
+        ),
+    ],
+)
+def test_a_refusal_says_what_is_expected(xml: str, sentence: str) -> None:
+    assert problem(xml) == sentence

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -68,3 +69,37 @@ def test_a_process_keeps_a_bounded_number_of_models(tmp_path: Path) -> None:
         models.get(str(tmp_path / str(number)))
         assert models.get(str(tmp_path / "0")) is first, "what is in use stays"
     assert len(models._loaded) == MOST
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        '<property name="lam" value="1"/>',
+        "<property><name> lam </name><value>1</value></property>",
+    ],
+)
+def test_what_a_client_sets_takes_the_place_of_what_stood_there(spelling: str) -> None:
+    node = (
+        f'<gadget class="Reconstruct"><property/>{spelling}<property name="n" value="2"/></gadget>'
+    )
+    xml = (
+        '<configuration><version>2</version><stream><external><execute name="gadgets.external"/>'
+        f"<configuration>{node}</configuration></external></stream></configuration>"
+    )
+    found, unknown = configure(xml, {"lam": "3"})
+    assert unknown == ""
+    properties = [dict(one.attrib) for one in ElementTree.fromstring(found).iter("property")]
+    assert properties == [{}, {"name": "n", "value": "2"}, {"name": "lam", "value": "3"}]
+
+
+def test_a_parameter_of_several_gadgets_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(ConfigError) as error:
+        configure(ADAPTIVE, {"n_calibration": "24", "strange": "1"})
+    said, _, known = str(error.value).partition("; known: ")
+    assert said == "parameters that do not belong to one gadget: n_calibration (2 gadgets have it)"
+    assert {"AccumulateFrame.n_calibration", "PredictMask.n_calibration"} <= {*known.split(", ")}
+
+
+def test_parameters_in_front_of_a_gadget_without_a_class_are_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown gadget class ''"):
+        configure(ADAPTIVE.replace('class="ImageFinish"', ""), {"weights": "modl"})

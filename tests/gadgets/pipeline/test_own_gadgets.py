@@ -1,5 +1,6 @@
 """A folder of gadgets: who may write to it, what may be in it, and how its classes are named."""
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gadgets.errors import ConfigError
-from gadgets.pipeline.build import parse
+from gadgets.pipeline.build import parse, parse_stream
 from gadgets.pipeline.catalogue import OURS, Catalogue
 from gadgets.pipeline.gadget import Gadget
 from gadgets.pipeline.own_files import read_folder
@@ -64,6 +65,9 @@ def test_a_pipeline_names_a_class_alone_or_with_its_file(name: str, tmp_path: Pa
     assert isinstance(gadget, Gadget)
     assert gadget == catalogue.kind("Smooth")(width=3.0, kind="cone", label="a")  # type: ignore[call-arg]
     assert gadget.heavy
+    assert parse_stream(pipeline(name), catalogue).own == {
+        "smooth.Smooth": hashlib.sha256(GOOD.encode()).hexdigest()
+    }
 
 
 @pytest.mark.parametrize(
