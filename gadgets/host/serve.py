@@ -32,7 +32,7 @@ from ..mask.curve_keys import ServerKeys
 from ..mask.gate import is_loopback
 from ..mrd.items import Image
 from ..pipeline.build import load, parse
-from ..pipeline.catalogue import OURS, Catalogue
+from ..pipeline.catalogue import OURS
 from ..pipeline.chain import split
 from ..pipeline.models import Models
 from ..pipeline.own_files import read_folder
@@ -157,7 +157,7 @@ class Host:
             wait_warm=self._warm_session,
             allow_inline=allow_inline,
             load=partial(load, extra=pipelines),
-            catalogue=self._known,
+            catalogue=lambda: self._catalogue,
             noise=None if noise is None else NoiseStore(noise),
             metrics=metrics,
             limits=limits,
@@ -211,12 +211,6 @@ class Host:
         # For every thread anew: transforms in one that has not been told use all cores, and wait
         # for those where the worker computes.
         torch.set_num_threads(1)
-
-    def _known(self) -> Catalogue:
-        """Return what pipelines may name; a site's gadgets may take as long to import as torch."""
-        if self._own:
-            self.wait_warm()
-        return self._catalogue
 
     def unready(self) -> str:
         """Say why a scan would get no masks now, "" where it would."""

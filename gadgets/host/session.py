@@ -101,6 +101,7 @@ def _begin(
         _keep(connection, services, must=chosen.must)
     if not isinstance(chosen, Chosen):
         return None
+    services.wait_warm()  # what a pipeline names needs torch to be looked at
     catalogue = services.catalogue()
     xml, unknown = configure(chosen.xml, chosen.parameters, catalogue)
     if unknown:
@@ -121,7 +122,6 @@ def _begin(
     connection.keep(header)
     if meter.watch is not None:
         meter.watch.begun(geometry, chosen.module)
-    services.wait_warm()
 
     def remark(text: str) -> None:
         log.info("the client sent a text of %d characters", len(text))  # it may name anyone

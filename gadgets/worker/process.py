@@ -256,10 +256,9 @@ def main(arguments: list[str]) -> NoReturn:
         os._exit(0)
     keep_memory()
     pipe = SharedMemoryPipe(end)
+    device = chosen(device)
     import torch
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         os.nice(NICENESS)
     try:
@@ -271,6 +270,15 @@ def main(arguments: list[str]) -> NoReturn:
     # Threads may be computing for a client that is gone: to tear down an interpreter, and C++
     # objects, under them ends in `terminate called`.
     os._exit(0)
+
+
+def chosen(device: str) -> str:
+    """Return the device to use: `auto` is the GPU where there is one."""
+    import torch
+
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _is_over(end: socket.socket) -> bool:

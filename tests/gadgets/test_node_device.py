@@ -1,26 +1,33 @@
-"""Where a node of the C++ Gadgetron reconstructs."""
-
-from typing import Any
+"""Where a node of the C++ Gadgetron reconstructs, and when it begins to load what that takes."""
 
 import pytest
 import torch
 
 from gadgets import external
+from gadgets.worker.process import chosen
 
 
 @pytest.mark.parametrize(
-    ("attribute", "has_cuda", "device"),
+    ("device", "has_cuda", "expected"),
     [
-        ("", True, "cuda"),
-        ("", False, "cpu"),
-        ('device="auto"', True, "cuda"),
-        ('device="auto"', False, "cpu"),
-        ('device="cpu"', True, "cpu"),
-        ('device="cuda:1"', True, "cuda:1"),
+        ("auto", True, "cuda"),
+        ("auto", False, "cpu"),
+        ("cpu", True, "cpu"),
+        ("cuda:1", True, "cuda:1"),
     ],
 )
 def test_auto_is_the_gpu_where_there_is_one(
-    attribute: str, has_cuda: bool, device: str, monkeypatch: pytest.MonkeyPatch
+    device: str, has_cuda: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    assert chosen(device) == expected
+
+
+@pytest.mark.parametrize(
+    ("attribute", "device"), [("", "auto"), ('device="cpu"', "cpu"), ('device="cuda:1"', "cuda:1")]
+)
+def test_the_worker_of_a_node_starts_while_the_node_is_warming(
+    attribute: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[str] = []
 
@@ -28,11 +35,13 @@ def test_auto_is_the_gpu_where_there_is_one(
         def __init__(self, device: str, own: object) -> None:
             started.append(device)
 
-        def open(self, *_: Any) -> None:
-            return None
+        def open(self, xml: str, header: str, on_image: object) -> str:
+            return f"{xml}, {header}"
 
     monkeypatch.setattr(external, "Worker", NoWorker)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
-    one = external.OneScan(f"<configuration {attribute}/>".encode())
-    one._open_worker("", "", lambda image: None)
+    services = external.OneScan(f"<configuration {attribute}/>".encode()).services()
+    assert started == []
+    services.wait_warm()
+    assert started == [device]
+    assert services.open_worker("pipeline", "header", lambda image: None) == "pipeline, header"
     assert started == [device]
