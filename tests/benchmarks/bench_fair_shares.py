@@ -73,7 +73,8 @@ def short_scan(host: Running) -> float:
 
 def beside_a_long_one(path: Path, host: Running) -> list[float]:
     """Time short scans while a long one is being reconstructed."""
-    source, seconds = open_source(path), []
+    source = open_source(path)
+    seconds: list[float] = []
     header, lines = source.header, source.acquisitions
     n_lines = len(lines) * N_LONG // N_SLICES
     over = threading.Event()

@@ -10,7 +10,7 @@ from the line sent to the mask accepted, both wires included.
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
@@ -72,7 +72,10 @@ def measure() -> Iterator[Figure]:
         f"the worst of {RUNS} runs of {len(runs[0]['host'])} masks, {TR_MS:g} ms between lines; "
         f"the worker kept {busy:.1f} of {os.cpu_count()} cores busy"
     )
-    summaries = {"median": median, "p99": lambda values: float(np.percentile(values, 99))}
+    summaries: dict[str, Callable[[list[float]], float]] = {
+        "median": median,
+        "p99": lambda values: float(np.percentile(values, 99)),
+    }
     for clock, end in (("host", "to the mask in the channel"), ("scanner", "to the mask there")):
         for name, summary in summaries.items():
             yield Figure(

@@ -7,6 +7,8 @@ One slice of a simulated head, 15 coils, 640 x 368, readout oversampled twice, R
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,8 +24,10 @@ from mnet.physics.coils import compress_rows
 from mnet.physics.fourier import fourier, inverse_fourier
 from mnet.recon import linear
 from mnet.recon.cg_inference import DROPPED_ENERGY, DataConsistency
+from mnet.recon.conditions import conditions
 from mnet.recon.l1_wavelet import l1_wavelet
 from mnet.recon.modl import MoDL, has_bfloat16
+from mnet.recon.phase import surrounding_phase
 from mnet.score.image_quality import nrmse
 from mnet.weight_files import load_weights
 from tests.benchmarks import published_modl
@@ -67,8 +71,8 @@ def random_didn(image: Tensor) -> nn.Module:
     torch.manual_seed(0)
     network = published_modl.DIDN().eval().requires_grad_(False)
     change = published_modl.denoise(network, image) - image
-    last = network.leave[1]
-    for value in (last.weight, last.bias):
+    last = cast(nn.Conv2d, network.leave[1])
+    for value in (last.weight, cast(Tensor, last.bias)):
         value.mul_(0.2 * image.norm() / change.norm())
     return network
 
@@ -78,12 +82,12 @@ def hybrid_path(network: nn.Module, kspace: Tensor, csm: Tensor, mask: Tensor) -
     """Run the published network on 1-D problems: one transform along the readout, then rows."""
     hybrid = inverse_fourier(kspace, dim=-2)
     lam = torch.tensor(published_modl.LAM)
-    step = DataConsistency(hybrid[None], csm[None], mask[None], lam, n_iterations=N_STEPS)
+    step = DataConsistency(hybrid[None], csm[None], mask[None], n_iterations=N_STEPS)
     image = step.zero_filled
     for _ in range(published_modl.N_UNROLLS):
         channels = torch.view_as_real(image).permute(0, 3, 1, 2)  # channels last as it is
         prior = network(channels).permute(0, 2, 3, 1).contiguous()
-        image = step(torch.view_as_complex(prior))
+        image = step(torch.view_as_complex(prior), lam)
     return image[0]
 
 
@@ -107,7 +111,7 @@ def against_published(data: Slice, model: MoDL) -> Iterator[Figure]:
     kspace = fourier(torch.where(data.mask > 0, data.hybrid, 0), dim=-2)
     inputs = data.cropped()
     network = random_didn(sense.adjoint(data.hybrid, data.csm, data.mask)[None])
-    same = nn.Sequential(network).to(memory_format=torch.channels_last)
+    same = nn.Sequential(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     theirs = published_modl.reconstruct(network, kspace, data.csm, data.mask)
     ours = hybrid_path(same, kspace, data.csm, data.mask)
     seconds = by_turns(
@@ -140,7 +144,8 @@ def against_published(data: Slice, model: MoDL) -> Iterator[Figure]:
         peer_name=published,
         min_ratio=12,
         check=check,
-        note=f"ours {size(model.denoiser, 5, 320)}, published {size(network, 6, 640)}",
+        note=f"ours {size(model.denoiser, model.n_unrolls, denoiser_gmac(model, 320, 368))}, "
+        f"published {size(network, 6, published_modl.multiply_adds(network, 1, 2, 640, 368))}",
     )
     yield Figure(
         figure="deployed MoDL, one slice",
@@ -152,11 +157,16 @@ def against_published(data: Slice, model: MoDL) -> Iterator[Figure]:
     )
 
 
-def size(network: nn.Module, n_unrolls: int, n_x: int) -> str:
+def size(network: nn.Module, n_unrolls: int, gmac: float) -> str:
     """Tell parameters and multiplications of a denoiser with its unrolls."""
     parameters = sum(value.numel() for value in network.parameters()) / 1e6
-    each = published_modl.multiply_adds(network, 1, 2, n_x, 368)
-    return f"{parameters:.2f} M parameters, {n_unrolls} x {each:.1f} GMAC"
+    return f"{parameters:.2f} M parameters, {n_unrolls} x {gmac:.1f} GMAC"
+
+
+def denoiser_gmac(model: MoDL, n_x: int, n_y: int) -> float:
+    """Count the multiplications of one unroll: of the image before it too, both mirrored."""
+    once = published_modl.multiply_adds(model.denoiser, 1, 4, n_x, n_y)
+    return 2 * once if model.symmetric else once
 
 
 @torch.inference_mode()
@@ -222,7 +232,7 @@ def against_the_floor(data: Slice, model: MoDL) -> Iterator[Figure]:
     kernel = torch.randn(128, 128, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
     n_coils = compress_rows(csm, DROPPED_ENERGY).shape[1]
     coils = torch.randn(n_coils, *csm.shape[-2:], dtype=csm.dtype)
-    step = DataConsistency(*inputs, model.lam.detach(), n_iterations=model.n_cg)
+    step, told = DataConsistency(*inputs, n_iterations=model.n_cg), conditions(*inputs)
     with torch.inference_mode():
         seconds = by_turns(
             {
@@ -230,13 +240,13 @@ def against_the_floor(data: Slice, model: MoDL) -> Iterator[Figure]:
                 "transform": lambda: fft.fft(coils),
                 "copy": lambda: coils.clone(),
                 "ours": lambda: infer(model, inputs),
-                "denoiser": lambda: denoise(model, step.zero_filled, dtype),
+                "denoiser": lambda: denoise(model, step.zero_filled, told),
                 "operator": lambda: step.normal(step.zero_filled),
             },
             repeats=7,
         )
     best = {name: min(values) for name, values in seconds.items()}
-    gmac = published_modl.multiply_adds(model.denoiser, 1, 2, *csm.shape[-2:])
+    gmac = denoiser_gmac(model, *csm.shape[-2:])
     rate = image.numel() * 128 * 9 / 1e9 / best["convolution"]  # GMAC/s
     bandwidth = 2 * coils.numel() * 8 / 1e9 / best["copy"]
     n_operators = model.n_unrolls * model.n_cg + 1
@@ -270,10 +280,9 @@ def against_the_floor(data: Slice, model: MoDL) -> Iterator[Figure]:
     )
 
 
-def denoise(model: MoDL, image: Tensor, dtype: torch.dtype) -> Tensor:
+def denoise(model: MoDL, image: Tensor, told: Tensor) -> Tensor:
     """Run the denoiser once as inference does."""
-    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-        return model.denoise(image)
+    return model.denoise(image, image, surrounding_phase(image), told, 0)
 
 
 def growth(model: MoDL) -> Iterator[Curve]:
@@ -285,7 +294,7 @@ def growth(model: MoDL) -> Iterator[Curve]:
     }
     for name, problems in cases.items():
         costs = [
-            median(by_turns({"": lambda i=inputs: infer(model, i)}, 3)[""])
+            median(by_turns({"": partial(infer, model, inputs)}, 3)[""])
             for inputs in problems.values()
         ]
         yield Curve(

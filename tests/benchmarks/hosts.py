@@ -146,7 +146,7 @@ def send_slices(sock: socket.socket, lines: np.ndarray, n_slices: int) -> None:
     """Send the same lines as slices 0, 1, ..., as fast as they are taken."""
     for number in range(n_slices):
         lines["head"]["slice"] = number
-        sock.sendall(lines.view(np.uint8))
+        sock.sendall(lines.view(np.uint8).data)
 
 
 def say(sock: socket.socket, *messages: Message) -> None:

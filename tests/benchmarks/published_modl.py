@@ -125,11 +125,12 @@ def multiply_adds(network: nn.Module, *shape: int) -> float:
 
     def count(layer: nn.Module, _: object, out: Tensor) -> None:
         nonlocal total
+        assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
         weight = layer.weight
         # a transposed convolution spends its kernel on inputs, 2 x 2 with stride 2: a quarter
         share = 0.25 if isinstance(layer, nn.ConvTranspose2d) else 1.0
         n_in = layer.in_channels
-        total += share * out.numel() * n_in * weight[0, 0].numel() / 1e9  # type: ignore[operator,index]
+        total += share * out.numel() * n_in * weight[0, 0].numel() / 1e9
 
     kinds = nn.Conv2d | nn.ConvTranspose2d
     hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, kinds)]

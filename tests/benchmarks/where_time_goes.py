@@ -85,7 +85,7 @@ def stream() -> Shares:
     scan = Scan(geometry=Geometry.parse(header(N_SLICES)))
     gadgets = RemoveReadoutOversampling(), AccumulateFrame()
     with cProfile.Profile() as found:
-        n_frames = sum(1 for _ in chain(gadgets, scan, intake(scan, items)))  # type: ignore[arg-type]
+        n_frames = len(list(chain(gadgets, scan, intake(scan, items))))  # type: ignore[arg-type]
     sock.close()
     os.wait()
     if n_frames != N_SLICES:
