@@ -38,6 +38,8 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from gadgets.worker.memory import keep_memory
+
 FOLDER = Path(__file__).parent
 Record = dict[str, Any]
 
@@ -124,7 +126,11 @@ def by_turns(
 
 
 def run_module(name: str, lines: Path) -> None:
-    """Run one benchmark here, adding a line of JSON to a file for whatever it yields."""
+    """Run one benchmark here, adding a line of JSON to a file for whatever it yields.
+
+    Memory is kept as by our commands; peers that run in this process have that, too.
+    """
+    keep_memory()
     module = importlib.import_module(f"{__spec__.parent}.bench_{name}")
     for result in module.measure():
         record = {"kind": type(result).__name__, "module": name} | result.record()

@@ -249,7 +249,8 @@ def against_the_floor(data: Slice, model: MoDL) -> Iterator[Figure]:
     gmac = denoiser_gmac(model, *csm.shape[-2:])
     rate = image.numel() * 128 * 9 / 1e9 / best["convolution"]  # GMAC/s
     bandwidth = 2 * coils.numel() * 8 / 1e9 / best["copy"]
-    n_operators = model.n_unrolls * model.n_cg + 1
+    # one for every step and one for every residual but the first, that of a black image
+    n_operators = (model.n_unrolls + 1) * (model.n_cg + 1) - 1
     floor = model.n_unrolls * gmac / rate + n_operators * 2 * best["transform"]
     passes = (
         f"{model.n_unrolls} x {gmac:.1f} GMAC at the peak of {rate:.0f} GMAC/s; {n_operators} x 2 "

@@ -24,7 +24,7 @@ from tests.benchmarks.bench import Check, Figure
 from tests.benchmarks.bench_mask_path import N_SLICES, TR_MS, scan
 from tests.benchmarks.hosts import ours
 
-SCANS, ALLOWED_MS = 4, 0.3
+SCANS, ALLOWED_MS = 2, 0.3
 
 
 def watch(port: int) -> None:
