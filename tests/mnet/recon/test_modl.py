@@ -197,6 +197,13 @@ def test_the_gradient_to_the_mask_matches_finite_differences(monkeypatch):
         assert weights.grad[0, line].item() == pytest.approx(slope.item(), rel=1e-5)
 
 
+def test_a_network_in_float32_shares_its_weights_and_leaves_the_other_as_it_is():
+    model = MoDL(4, 1, 2)
+    plain = model.in_float32()
+    assert (model.use_bfloat16, plain.use_bfloat16) == (True, False)
+    assert plain.denoiser is model.denoiser
+
+
 def test_an_untrained_u_net_changes_nothing():
     x = torch.randn(2, 2, 10, 11)
     assert torch.equal(UNet(4, 2)(x), torch.zeros_like(x))
