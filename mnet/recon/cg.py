@@ -33,8 +33,8 @@ def solve(
     rhs: Tensor,
     start: Tensor | None = None,
     *,
-    n_iterations: int = 15,
-    tolerance: float = 1e-5,
+    n_iterations: int,
+    tolerance: float,
 ) -> Tensor:
     """Solve operator(x) = rhs for a Hermitian positive definite operator on images (..., x, y).
 
@@ -100,7 +100,7 @@ def data_consistency(
     kspace: Tensor,
     csm: Tensor,
     *,
-    n_iterations: int = 15,
+    n_iterations: int,
     tolerance: float = 1e-5,
 ) -> Tensor:
     """Return argmin_x |M (A x - y)|^2 + lam |x - prior|^2, differentiable in prior, lam and mask.

@@ -67,8 +67,29 @@ def test_solve_stops_at_once_when_the_start_is_the_solution():
         calls.append(1)
         return 2 * x
 
-    torch.testing.assert_close(cg.solve(twice, rhs, rhs / 2), rhs / 2)
+    found = cg.solve(twice, rhs, rhs / 2, n_iterations=5, tolerance=1e-9)
+    torch.testing.assert_close(found, rhs / 2)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("tolerance", [0.3, 1e-1, 1e-2, 1e-4])
+def test_solve_stops_at_the_first_residual_within_the_tolerance(tolerance: float) -> None:
+    weights = torch.linspace(1, 30, 24, dtype=torch.float64).reshape(4, 6)
+    rhs = random_like(torch.zeros(4, 6, dtype=torch.complex128), 0)
+
+    def residual(n_iterations: int, tolerance: float = 0.0) -> tuple[float, torch.Tensor]:
+        x = cg.solve(lambda x: weights * x, rhs, n_iterations=n_iterations, tolerance=tolerance)
+        return float((rhs - weights * x).norm() / rhs.norm()), x
+
+    needed = next(n for n in range(30) if residual(n)[0] <= tolerance)
+    assert torch.equal(residual(30, tolerance)[1], residual(needed)[1])
+    assert needed > 0
+
+
+def test_no_step_of_data_consistency_leaves_the_prior() -> None:
+    p = problem(4, 6)
+    found = cg.data_consistency(**p, lam=torch.tensor(0.1), n_iterations=0)
+    assert torch.equal(found, p["prior"])
 
 
 @pytest.mark.parametrize("n_ky", [6, 7])

@@ -8,7 +8,7 @@ from mnet.physics import sense
 from mnet.physics.coils import compress_rows, mix_rows, row_matrices
 from mnet.recon import cg
 from mnet.recon.cg_inference import DataConsistency
-from mnet.recon.modl import MoDL
+from mnet.recon.modl import MoDL, has_bfloat16
 from tests.mnet.helpers.operator_checks import random_like
 
 SIZES = [(1, 1, 8, 16), (2, 4, 9, 30), (1, 8, 16, 37), (1, 15, 12, 46)]  # batch, coils, x, ky
@@ -56,6 +56,46 @@ def converged(model: MoDL, kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
 
 def distance(image: Tensor, expected: Tensor) -> float:
     return float((image - expected).norm() / expected.norm())
+
+
+def test_every_unroll_has_its_own_lambda_and_tells_the_denoiser_which_it_is():
+    inputs = problem(SIZES[0], 4)
+    model = network(n_cg=60).in_float32()
+    with torch.no_grad():
+        model.log_lam.bias.copy_(torch.tensor([-4.0, -3.0, -1.0, 1.0]))
+    said = []
+    handle = model.denoiser.register_forward_hook(
+        lambda _, given, __: said.append(given[1].clone())
+    )
+    with torch.inference_mode():
+        fast, told = model.of_scans(*inputs)
+    handle.remove()
+    assert distance(fast, converged(model, *inputs)) < 1e-4
+    times = 2 if model.symmetric else 1
+    for unroll, conditions in enumerate(said):
+        expected = torch.cat([told, torch.eye(3)[None, unroll]], 1)
+        torch.testing.assert_close(conditions, expected.repeat(times, 1))
+    assert len(said) == 3
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"avx512_bf16": True}, True),
+        ({"amx_bf16": True, "bf16": False}, True),
+        ({"bf16": True}, True),
+        ({"avx2": True, "avx512_bf16": False}, False),
+        ({}, False),
+    ],
+)
+def test_bfloat16_is_used_where_the_hardware_has_it(found, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: not expected)
+    assert has_bfloat16(torch.device("cpu")) is expected
+    assert has_bfloat16(torch.device("cuda")) is not expected
+    assert not has_bfloat16(torch.device("meta"))
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # before torch 2.10
+    assert not has_bfloat16(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("acceleration", [1, 2, 4, 8])
