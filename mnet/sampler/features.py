@@ -75,7 +75,9 @@ def coil_features(lines: Tensor, n_x: int = N_COIL_POINTS, n_y: int = 48) -> Ten
     """
     rows = lines if lines.shape[-2] == n_x else lines[..., coil_points(lines.shape[-2], n_x), :]
     # nothing below is more than a ratio, and fourth powers neither overflow nor vanish near one
-    rows = rows / rows.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(torch.float).tiny)
+    parts = torch.view_as_real(rows.resolve_conj())
+    largest = parts.abs().amax((1, 2, 3, 4)).clamp(min=torch.finfo(torch.float).tiny)
+    rows = rows / largest[:, None, None, None]
     n_lines = min(rows.shape[-1], n_y)
     first = (rows.shape[-1] - n_lines) // 2
     grid = rows.new_zeros(*rows.shape[:-1], n_y)

@@ -179,7 +179,7 @@ def _file_targets(folder: Path) -> Iterator[Target]:
         damage=block_zeroed,
         read=read_scan,
         errors=(GadgetsError,),
-        full=20_000,
+        full=3_500,
         short=6,
         slow_s=90,
     )
