@@ -84,9 +84,9 @@ def in_bytes(scan: Scanned = SCAN, config: str = "zero_filled.xml") -> bytes:
     return b"".join(map(write_message, messages(scan, config)))
 
 
-def eventually(condition: Callable[[], bool]) -> bool:
+def eventually(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> bool:
     """Wait until something is so; what is waited for here has no event of its own."""
-    until = time.monotonic() + PATIENCE_S
+    until = time.monotonic() + patience_s
     while not condition():
         if time.monotonic() > until:
             return False

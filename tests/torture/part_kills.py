@@ -80,7 +80,7 @@ def killed(after_s: float, records: Path, right: list[np.ndarray], outcome: Outc
             client.finish()
         timer.join()
         process.wait(20)
-    if not eventually(lambda: not is_running(worker)):
+    if not eventually(lambda: not is_running(worker), patience_s=20.0):
         outcome.fault(f"kill after {after_s:.3f} s: its worker lives on")
     n_compared = 0
     for folder in set(records.iterdir()) - before:

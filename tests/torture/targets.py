@@ -179,7 +179,7 @@ def _file_targets(folder: Path) -> Iterator[Target]:
         damage=block_zeroed,
         read=read_scan,
         errors=(GadgetsError,),
-        full=3_500,
+        full=5_000,
         short=6,
         slow_s=90,
     )
