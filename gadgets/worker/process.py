@@ -274,10 +274,10 @@ def main(arguments: list[str]) -> NoReturn:
 
 def chosen(device: str) -> str:
     """Return the device to use: `auto` is the GPU where there is one."""
-    import torch
-
     if device != "auto":
         return device
+    import torch
+
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

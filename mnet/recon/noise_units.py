@@ -50,10 +50,8 @@ def _mixing(kspace: Tensor, csm: Tensor, mask: Tensor) -> Tensor:
     Of all matrices that whiten, the Hermitian one turns with the order and the phases of coils.
     """
     bright = brightness(kspace, csm, mask)
-    # in its units, whose squares neither vanish nor overflow
-    ends = line_ends(kspace, mask).flatten(2) / torch.where(
-        bright > 0, bright, 1
-    )  # (2, coils, samples)
+    unit = torch.where(bright > 0, bright, 1)  # squares in it neither vanish nor overflow
+    ends = line_ends(kspace, mask).flatten(2) / unit  # (2, coils, samples)
     covariance = ends @ ends.mH / ends.shape[-1]
     powers = covariance.diagonal(dim1=-2, dim2=-1).real.sum(-1)
     # of a readout that was cut short, one end is without samples
