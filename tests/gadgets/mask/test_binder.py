@@ -307,6 +307,50 @@ def test_mask_is_due_again_until_it_is_answered() -> None:
     assert not session.waiting()
 
 
+def test_every_mask_has_the_next_number() -> None:
+    session, posted = open_session(HELLO)
+    for number in range(4):
+        session.send(Scope(slice=number), LINES, model="m", reason="r")
+    masks = [message for message in posted if isinstance(message, MaskMessage)]
+    assert [mask.sequence_no for mask in masks] == [1, 2, 3, 4]
+    assert len({mask.message_id for mask in masks}) == 4
+
+
+def test_a_mask_waits_for_its_answer_up_to_its_deadline_and_every_copy_is_noted() -> None:
+    noted: list[tuple[str, str]] = []
+    session = ReconLink(
+        "scan",
+        lambda message: None,
+        lambda way, what: noted.append((way, what["kind"])),
+        clock=lambda: 0.0,
+    )
+    session.receive(replace(HELLO, deadline_ms=1000.0))
+    session.receive(Welcome(scan_token="scan", paired=True, ready=True, reason=""))
+    assert not session.waiting()
+    session.send(Scope(slice=0), LINES, model="m", reason="r")
+    assert session.waiting()
+    assert len(session.due(RESEND_S)) == 1, "due at its instant"
+    assert len(session.due(0.9999)) == 1
+    assert session.waiting()
+    assert session.due(1.0) == [], "late at its deadline"
+    assert not session.waiting()
+    assert [one for one in noted if one[0] == "sent"] == [("sent", "mask")] * 3
+
+
+def test_a_message_that_the_channel_dropped_ends_the_pair_with_its_words() -> None:
+    session, _ = open_session(HELLO)
+    session.receive(ErrorMessage(reason="malformed", detail="no mask of ours"))
+    assert session.hello() is None
+    with pytest.raises(Unpaired) as caught:
+        session.send(Scope(slice=0), LINES, model="", reason="")
+    assert caught.value.reason == "the mask channel dropped our message: no mask of ours"
+    session.receive(Welcome(scan_token="scan", paired=True, ready=True, reason=""))
+    assert session.hello() == HELLO
+    with pytest.raises(Unpaired) as caught:
+        ReconLink(None, lambda message: None).send(Scope(slice=0), LINES, model="", reason="")
+    assert caught.value.reason == "the scan carries no mnet_scan_token"
+
+
 @pytest.mark.parametrize(("deadline_ms", "copies"), [(0, 0), (3000 * RESEND_S, 2)])
 def test_mask_is_not_sent_again_after_the_deadline(deadline_ms: float, copies: int) -> None:
     session, posted = open_session(replace(HELLO, deadline_ms=deadline_ms))
