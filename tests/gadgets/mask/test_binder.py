@@ -370,8 +370,9 @@ def test_binder_without_answer_unpaired_scan_and_closed_link_raise_unpaired() ->
     assert session.hello() is None
     with pytest.raises(Unpaired, match="two of them"):
         session.send(Scope(slice=0), LINES, model="", reason="")
-    session, _ = open_session(HELLO)
+    session, posted = open_session(HELLO)
     session.close()
+    assert posted[-1] == Bye(scan_token="scan")
     with pytest.raises(Unpaired, match="closed"):
         session.refuse("no")
 
