@@ -27,7 +27,7 @@ from ..pipeline.catalogue import OURS, Catalogue
 from ..pipeline.chain import Stream, chain
 from ..pipeline.imaging_space import imaging_space_first
 from ..pipeline.intake import intake
-from ..pipeline.models import Models
+from ..pipeline.models import Models, chosen_device
 from ..pipeline.scan import Scan
 from .summary import Ledger, tell
 
@@ -137,10 +137,7 @@ def run_files(
 
     Raises also ConfigError where a file cannot be opened, and FileNotFoundError.
     """
-    import torch
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = chosen_device(device)
     try:
         with (
             nullcontext(sys.stdin.buffer) if source is None else source.open("rb") as read,

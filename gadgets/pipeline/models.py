@@ -15,6 +15,15 @@ WeightsName = Annotated[str, WEIGHTS]
 MOST = 8  # models of a process; what was not asked for the longest goes
 
 
+def chosen_device(device: str) -> str:
+    """Return the device to use: `auto` is the GPU where there is one."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Models:
     """Deployed weights by name, the last few kept; safe for several threads at once."""
 

@@ -27,7 +27,7 @@ from ..mrd.items import Frame, Image, Item
 from ..pipeline.build import parse
 from ..pipeline.catalogue import OURS, Catalogue
 from ..pipeline.chain import chain, split
-from ..pipeline.models import Models
+from ..pipeline.models import Models, chosen_device
 from ..pipeline.own_files import SourceFile
 from ..pipeline.own_gadgets import import_files
 from ..pipeline.scan import Scan
@@ -256,7 +256,7 @@ def main(arguments: list[str]) -> NoReturn:
         os._exit(0)
     keep_memory()
     pipe = SharedMemoryPipe(end)
-    device = chosen(device)
+    device = chosen_device(device)
     import torch
 
     if device == "cpu":
@@ -270,15 +270,6 @@ def main(arguments: list[str]) -> NoReturn:
     # Threads may be computing for a client that is gone: to tear down an interpreter, and C++
     # objects, under them ends in `terminate called`.
     os._exit(0)
-
-
-def chosen(device: str) -> str:
-    """Return the device to use: `auto` is the GPU where there is one."""
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _is_over(end: socket.socket) -> bool:

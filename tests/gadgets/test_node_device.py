@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gadgets import external
-from gadgets.worker.process import chosen
+from gadgets.pipeline.models import chosen_device
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_auto_is_the_gpu_where_there_is_one(
     device: str, has_cuda: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
-    assert chosen(device) == expected
+    assert chosen_device(device) == expected
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,9 @@ def test_a_host_that_is_killed_has_recorded_what_it_said_and_leaves_no_process()
 
 @pytest.mark.slow
 def test_kills_at_random_moments_lose_no_line_that_was_persisted() -> None:
-    sound(part_kills.kills(Effort(short=False), 20))  # the first of the hundred of `make torture`
+    outcome = part_kills.kills(Effort(short=False), 20)  # the first of `make torture`'s hundred
+    sound(outcome)
+    assert outcome.n == 20
 
 
 def test_every_part_is_printed_and_a_fault_is_a_status(
