@@ -46,8 +46,10 @@ def run(options: argparse.Namespace) -> int:
     failed = False
     for folder in found:
         try:
-            print(f"{folder.name}: {_described(folder)}")
-            if not options.list:
+            n, last = _lines(folder)
+            how_far = f"{n} lines, the last of scan_counter {last}" if n else "its first line"
+            print(f"{folder.name}: interrupted {'after' if n else 'before'} {how_far}")
+            if n and not options.list:
                 print(f"{folder.name}: {_recovered(folder, options)}")
         except (GadgetsError, OSError) as error:
             failed = True
@@ -159,8 +161,8 @@ def _link(folder: Path, hello: Any) -> "ReconLink":
     return link
 
 
-def _described(folder: Path) -> str:
-    """Say how far a scan came."""
+def _lines(folder: Path) -> tuple[int, int]:
+    """Return how many lines a scan has recorded, and the last one's scan_counter."""
     from ..mrd.items import Acquisition
     from ..records.reader import read_record
 
@@ -168,7 +170,7 @@ def _described(folder: Path) -> str:
     for message in read_record(folder):
         if isinstance(message, Acquisition):
             n, last = n + 1, int(message.header["scan_counter"])
-    return f"interrupted after {n} lines" + (f", the last of scan_counter {last}" if n else "")
+    return n, last
 
 
 def _recovered(folder: Path, options: argparse.Namespace) -> str:

@@ -59,7 +59,10 @@ def read_record(path: Path) -> Iterator[Message]:
     """
     file_path = Path(path) / MESSAGES
     with file_path.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
+        beginning = file.read(len(MAGIC))
+        if beginning != MAGIC:
+            if MAGIC.startswith(beginning):  # the host was killed as it made the file
+                return
             raise ProtocolError(f"{file_path} does not begin with {MAGIC!r}: no scan record")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             position, number = len(MAGIC), 0

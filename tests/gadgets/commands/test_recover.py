@@ -12,7 +12,8 @@ from gadgets.host.child_host import Address
 from gadgets.mrd.items import Image
 from gadgets.mrd.messages import Header, message_buffers
 from gadgets.pipeline.build import load
-from gadgets.records.writer import MESSAGES, SUMMARY, Record
+from gadgets.records.reader import read_record
+from gadgets.records.writer import MAGIC, MESSAGES, SUMMARY, Record
 from gadgets.scanner.sequence import play
 from tests.gadgets.helpers.closed_loop import sequence, source
 from tests.gadgets.helpers.external_parent import plain_loop
@@ -80,6 +81,18 @@ def test_a_record_without_a_pipeline_needs_one_named(
     assert other.exists()
     assert main(["recover", str(folder), "--config", "zero_filled.xml", "--quiet"]) == 0
     assert len(read_images(folder / IMAGES)) == 2
+
+
+@pytest.mark.parametrize("content", [b"", MAGIC[:3], MAGIC])
+def test_a_host_killed_as_it_made_a_record_left_nothing_to_recover(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is listed, and no failure: nobody could ever mend it."""
+    (tmp_path / "early").mkdir()
+    (tmp_path / "early" / MESSAGES).write_bytes(content)
+    assert list(read_record(tmp_path / "early")) == []
+    assert main(["recover", str(tmp_path), "--quiet"]) == 0
+    assert capsys.readouterr().out == "early: interrupted before its first line\n"
 
 
 def test_masks_of_an_adaptive_scan_are_those_that_its_sequence_measured(
