@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +19,7 @@ from gadgets.mrd.messages import write_message
 from gadgets.records.reader import is_record, read_record, read_summary
 from gadgets.scanner.client import MrdClient
 from tests.gadgets.helpers.closed_loop import source
-from tests.gadgets.helpers.processes import children, is_running
+from tests.gadgets.helpers.processes import children, is_running, started
 from tests.gadgets.helpers.synthetic import changed
 from tests.torture.effort import Effort, Outcome
 from tests.torture.hosts import eventually
@@ -57,11 +57,7 @@ def killed(after_s: float, records: Path, right: list[np.ndarray], outcome: Outc
     command = [sys.executable, "-m", "gadgets.cli", "serve", "--quiet", "--port", "0"]
     command += ["--mask-endpoint", "tcp://127.0.0.1:*", "--device", "cpu", "--announce"]
     command += ["--records", str(records)]
-    with (
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
-        ExitStack() as end,
-    ):
-        end.callback(process.kill)  # where something fails: whoever leaves waits for it
+    with started(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         port = json.loads(process.stdout.readline())["port"]
         (worker,) = children(process.pid)

@@ -16,6 +16,7 @@ import pytest
 from gadgets.files.source import write_images, write_mrd
 from tests.gadgets.export.test_export import image
 from tests.gadgets.helpers.closed_loop import source
+from tests.gadgets.helpers.processes import started
 
 # What a command is given, and what shows that it works: words of its output, or a pipe it opened.
 COMMANDS = {
@@ -99,7 +100,7 @@ def test_ctrl_c_ends_a_command_and_all_that_it_started(command: str, tmp_path: P
 def test_a_host_whose_starter_has_gone_before_it_is_ready_ends_without_a_word() -> None:
     command = [sys.executable, "-m", "gadgets.cli", "serve", "--port", "0", "--announce", "--quiet"]
     command += ["--mask-endpoint", "tcp://127.0.0.1:*"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.close()
         assert process.stderr is not None

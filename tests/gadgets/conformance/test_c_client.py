@@ -9,6 +9,7 @@ import pytest
 from gadgets.conformance.sequence_bench import SequenceBench
 from gadgets.conformance.sequence_trace import TRIALS
 from gadgets.mask.curve_keys import ServerKeys, make_keys
+from tests.gadgets.helpers.processes import started
 
 SOURCE = Path(__file__).parents[3] / "vendor" / "sequence_client.c"
 COMPILER = shutil.which("gcc")
@@ -39,7 +40,7 @@ def test_the_c_client_keeps_every_rule(built: Path, curve: bool, tmp_path: Path)
         command = [built, "--mask", bench.endpoint, "--mrd", f"127.0.0.1:{bench.port}"]
         command += ["--slices", str(len(TRIALS)), "--deadline-ms", "300", "--tr-ms", "0.2"]
         command += ["--keys", folder / "scanner", "--scans", "2", "--wait-s", "1"] if curve else []
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        with started(command, stdout=subprocess.PIPE, text=True) as process:
             found = bench.run(30.0)
             output, _ = process.communicate(timeout=30)
     assert [(v.rule.name, v.detail) for v in found if v.status not in ("pass", "skipped")] == []

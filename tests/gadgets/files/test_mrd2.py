@@ -3,7 +3,6 @@
 import builtins
 import io
 import os
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -23,6 +22,7 @@ from gadgets.mrd.header_xml import with_user_parameter
 from gadgets.pipeline.build import load
 from tests.gadgets.helpers.cases import images_of, nrmse
 from tests.gadgets.helpers.closed_loop import source
+from tests.gadgets.helpers.processes import started
 
 mrd = pytest.importorskip("mrd")
 SCAN = source(n_slices=2, n_repetitions=2)
@@ -98,7 +98,7 @@ def test_a_stream_of_mrd_2_becomes_one_of_images_which_other_commands_read(
         os.mkfifo(tmp_path / end)
     command = [sys.executable, "-m", "gadgets.cli", "stream", "--config", "zero_filled.xml"]
     command += ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
-    with subprocess.Popen(command) as process:
+    with started(command) as process:
         sender = threading.Thread(
             target=lambda: (tmp_path / "in").write_bytes((tmp_path / "s.mrd2").read_bytes())
         )

@@ -23,6 +23,7 @@ from gadgets.mrd.messages import Close, ConfigFile, Header, Message, message_buf
 from gadgets.records.folder import RecordFolder
 from gadgets.records.reader import is_record, read_record
 from gadgets.records.writer import MASKS, MESSAGES, SUMMARY, Record
+from tests.gadgets.helpers.processes import started
 
 HEADER = header_xml(
     encoded=(8, 6, 1),
@@ -221,7 +222,7 @@ def test_a_writer_that_is_killed_leaves_a_record_that_reads(tmp_path: Path) -> N
     """
     checkout = Path(__file__).resolve().parents[3]
     command = [sys.executable, "-c", textwrap.dedent(script), tmp_path, checkout]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with started(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"running\n"
         process.send_signal(signal.SIGKILL)

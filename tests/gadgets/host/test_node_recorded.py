@@ -28,6 +28,7 @@ from tests.gadgets.helpers.external_parent import (
     read_message,
     upstream,
 )
+from tests.gadgets.helpers.processes import started
 from tests.gadgets.helpers.synthetic import scanned
 
 RECORDED = sorted(
@@ -45,7 +46,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Pat
     command = [sys.executable, "-m", "gadgets.cli", "serve", "--quiet", "--port", "0"]
     command += ["--external", "0", "--mask-endpoint", "tcp://127.0.0.1:*", "--device", "cpu"]
     command += ["--records", str(records), "--announce"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with started(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())["external_port"], records
         process.terminate()

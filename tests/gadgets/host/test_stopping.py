@@ -21,7 +21,7 @@ from gadgets.mrd.sockets import SocketReader
 from gadgets.scanner.client import MrdClient
 from gadgets.worker.handle import HUNG_S, Worker
 from tests.gadgets.helpers.closed_loop import N_KY, source
-from tests.gadgets.helpers.processes import children, is_running
+from tests.gadgets.helpers.processes import children, is_running, started
 
 SCAN = source(3)
 
@@ -124,7 +124,7 @@ with private_host(Path(sys.argv[1]), device="cpu") as address:
 
 def test_a_killed_command_takes_its_private_host_and_the_worker_along(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PARENT, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+    with started(command, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline()
         (host,) = children(parent.pid)

@@ -33,7 +33,7 @@ from gadgets.worker.handle import IN_FLIGHT, Worker, WorkerPool, WorkerScan
 from gadgets.worker.priority import EQUAL, SMALL
 from gadgets.worker.process import NICENESS, Job, Turns
 from gadgets.worker.shared_memory import pack
-from tests.gadgets.helpers.processes import is_running
+from tests.gadgets.helpers.processes import is_running, started
 from tests.gadgets.helpers.synthetic import Scanned, changed, noise, scanned
 
 XML = load("zero_filled.xml")
@@ -578,7 +578,7 @@ time.sleep(600)
 
 @pytest.mark.parametrize("state", ["running", "stopped"])
 def test_a_killed_front_takes_its_worker_along(state: str) -> None:
-    with subprocess.Popen([sys.executable, "-c", FRONT, state], stdout=subprocess.PIPE) as front:
+    with started([sys.executable, "-c", FRONT, state], stdout=subprocess.PIPE) as front:
         assert front.stdout is not None
         pid = int(front.stdout.readline())
         front.kill()
