@@ -47,15 +47,15 @@ def _maskd(options: argparse.Namespace) -> int:
     from ..mask.binder import MaskService
     from ..mask.curve_keys import ServerKeys
 
-    stop = Stop()
-    keys = ServerKeys.load(options.mask_keys) if options.mask_keys else None
-    try:
-        service = MaskService(options.mask_endpoint, keys=keys)
-    except (ValueError, zmq.ZMQError) as error:
-        raise ConfigError(f"cannot bind: {error}") from error
-    with service:
-        log.info("mask channel adaptive-mask/1 at %s", service.endpoint)
-        stop.wait()
+    with Stop() as stop:
+        keys = ServerKeys.load(options.mask_keys) if options.mask_keys else None
+        try:
+            service = MaskService(options.mask_endpoint, keys=keys)
+        except (ValueError, zmq.ZMQError) as error:
+            raise ConfigError(f"cannot bind: {error}") from error
+        with service:
+            log.info("mask channel adaptive-mask/1 at %s", service.endpoint)
+            stop.wait()
     return 0
 
 

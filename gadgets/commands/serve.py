@@ -51,13 +51,17 @@ def add(adder: Callable[..., argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM, or until stdin ends."""
+    with Stop() as stop:
+        return _serve(options, stop)
+
+
+def _serve(options: argparse.Namespace, stop: Stop) -> int:
     import zmq
 
     from ..files.noise_store import default_folder
     from ..host.serve import Host
     from ..mask.curve_keys import ServerKeys
 
-    stop = Stop()
     if options.while_stdin:
         threading.Thread(target=_at_end_of_stdin, args=(stop,), daemon=True).start()
     keys = ServerKeys.load(options.mask_keys) if options.mask_keys else None

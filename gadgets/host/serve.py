@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -126,61 +126,70 @@ class Host:
             RecordFolder(records).require_writable()
         self._own = () if gadgets is None else read_folder(gadgets)
         self._catalogue = OURS
-        self._listener = socket.create_server((address, port), backlog=BACKLOG)
-        self.port: int = self._listener.getsockname()[1]
-        self._parents: socket.socket | None = None
-        self.external_port: int | None = None
-        if external_port is not None:
-            self._parents = socket.create_server((address, external_port), backlog=BACKLOG)
-            self.external_port = self._parents.getsockname()[1]
-        self._masks = MaskService(mask_endpoint, keys=mask_keys)
-        self.mask_endpoint = self._masks.endpoint
-        self.records = records
-        self._records: RecordFolder | None = None
-        self._device = device
-        self._warm = threading.Event()
-        self._warm_error: Exception | None = None
-        self._unready = "the models are being loaded"
-        self.pool: WorkerPool | None = None
-        self._models = Models()
-        self._stopping = False
-        self._stop_s = stop_s
-        self.metrics = metrics = Metrics()
-        if records is not None:
-            self._records = RecordFolder(records, unrecorded, metrics.unrecorded.inc)
-        self._services = Services(
-            models=self._models,
-            masks=self._masks,
-            open_worker=self._open_worker,
-            new_record=partial(new_record, self._records),
-            answer=answer,
-            wait_warm=self._warm_session,
-            allow_inline=allow_inline,
-            load=partial(load, extra=pipelines),
-            catalogue=lambda: self._catalogue,
-            noise=None if noise is None else NoiseStore(noise),
-            metrics=metrics,
-            limits=limits,
-            watch=None if monitor is None else monitor.watch,
-        )
-        metrics.watch("ready", "1 if a scan would get its masks", lambda: float(not self.unready()))
-        metrics.watch("queue_items", "Items queued for the worker", self._queued)
-        metrics.watch("keys_refused", "Handshakes refused", lambda: float(self._masks.refused))
-        self._status: StatusServer | Monitor | None = monitor
-        self.status_port: int | None = None
-        if monitor is not None:
-            monitor.start(
-                trouble=self._trouble,
-                unready=self.unready,
-                metrics=metrics.text,
-                queued=self._queued,
+        with ExitStack() as bound:  # let go where a part of it fails
+            self._listener = bound.enter_context(
+                socket.create_server((address, port), backlog=BACKLOG)
             )
-            self.status_port = monitor.status_port
-        elif status_port is not None:
-            self._status = StatusServer(
-                status_port, trouble=self._trouble, unready=self.unready, metrics=metrics.text
+            self.port: int = self._listener.getsockname()[1]
+            self._parents: socket.socket | None = None
+            self.external_port: int | None = None
+            if external_port is not None:
+                self._parents = bound.enter_context(
+                    socket.create_server((address, external_port), backlog=BACKLOG)
+                )
+                self.external_port = self._parents.getsockname()[1]
+            self._masks = MaskService(mask_endpoint, keys=mask_keys)
+            bound.callback(self._masks.close)
+            self.mask_endpoint = self._masks.endpoint
+            self.records = records
+            self._records: RecordFolder | None = None
+            self._device = device
+            self._warm = threading.Event()
+            self._warm_error: Exception | None = None
+            self._unready = "the models are being loaded"
+            self.pool: WorkerPool | None = None
+            self._models = Models()
+            self._stopping = False
+            self._stop_s = stop_s
+            self.metrics = metrics = Metrics()
+            if records is not None:
+                self._records = RecordFolder(records, unrecorded, metrics.unrecorded.inc)
+            self._services = Services(
+                models=self._models,
+                masks=self._masks,
+                open_worker=self._open_worker,
+                new_record=partial(new_record, self._records),
+                answer=answer,
+                wait_warm=self._warm_session,
+                allow_inline=allow_inline,
+                load=partial(load, extra=pipelines),
+                catalogue=lambda: self._catalogue,
+                noise=None if noise is None else NoiseStore(noise),
+                metrics=metrics,
+                limits=limits,
+                watch=None if monitor is None else monitor.watch,
             )
-            self.status_port = self._status.port
+            metrics.watch(
+                "ready", "1 if a scan would get its masks", lambda: float(not self.unready())
+            )
+            metrics.watch("queue_items", "Items queued for the worker", self._queued)
+            metrics.watch("keys_refused", "Handshakes refused", lambda: float(self._masks.refused))
+            self._status: StatusServer | Monitor | None = monitor
+            self.status_port: int | None = None
+            if monitor is not None:
+                monitor.start(
+                    trouble=self._trouble,
+                    unready=self.unready,
+                    metrics=metrics.text,
+                    queued=self._queued,
+                )
+                self.status_port = monitor.status_port
+            elif status_port is not None:
+                self._status = StatusServer(
+                    status_port, trouble=self._trouble, unready=self.unready, metrics=metrics.text
+                )
+                self.status_port = self._status.port
+            bound.pop_all()
         self._serve(self._listener, CLIENT)
         if self._parents is not None:
             self._serve(self._parents, PARENT)

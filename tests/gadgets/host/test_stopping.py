@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from gadgets.cli import main
 from gadgets.host.serve import Host
 from gadgets.mrd.messages import ConfigFile, Text, read_message, write_message
 from gadgets.mrd.sockets import SocketReader
@@ -134,6 +135,17 @@ def test_a_killed_command_takes_its_private_host_and_the_worker_along(tmp_path: 
     while is_running(host) or is_running(worker):
         assert time.monotonic() < until, "a process outlives the command that started it"
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["maskd"]])
+def test_a_command_that_cannot_bind_leaves_signals_as_they_were(command: list[str]) -> None:
+    """A program that calls it still ends with SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        assert main([*command, "--mask-endpoint", endpoint, "--quiet"]) == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 def test_a_worker_whose_front_ended_before_it_could_know_loads_nothing() -> None:
