@@ -164,8 +164,8 @@ def build(config: Config) -> nn.Module:
 def set_unrolls(model: nn.Module, config: Config, step: int) -> None:
     """Shorten the chain of an MoDL that starts from nothing, for its first third."""
     if isinstance(model, MoDL) and not config.start:
-        short = step < config.n_steps / 3
-        model.n_unrolls = config.n_unrolls_at_first if short else config.n_unrolls
+        most = config.n_unrolls_at_first if step < config.n_steps / 3 else config.n_unrolls
+        model.n_unrolls = min(most, config.n_unrolls)
 
 
 def place(n_scans: int, seed: int, step: int, rng: np.random.Generator) -> int:

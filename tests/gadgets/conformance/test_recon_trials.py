@@ -57,6 +57,7 @@ def test_a_rule_fails_the_host_that_breaks_it(rule: str) -> None:
     assert check(rule)[rule].status == "fail"
 
 
+@pytest.mark.slow
 def test_our_host_keeps_every_rule_under_curve(tmp_path: Path) -> None:
     make_keys(tmp_path / "keys", ["scanner"])
     with Host(
@@ -99,6 +100,7 @@ def check_daemon(keys: Path, kind: type[ServerKeys], rules: Iterable[str]) -> li
             recon.close()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_the_mask_daemon_and_a_reconstruction_beside_it_keep_every_rule_under_curve(
     tmp_path: Path,

@@ -612,6 +612,7 @@ def resident(worker: Worker) -> int:
     return 1024 * int(status.partition("VmRSS:")[2].split()[0])
 
 
+@pytest.mark.slow
 def test_the_worker_holds_after_300_slices_what_it_held_after_30() -> None:
     """Were maps of all slices kept, 270 of them would be 283 MB."""
     one = scanned(n_x=128, n_ky=128, n_coils=8)

@@ -265,6 +265,7 @@ def test_sigpy_is_imported_when_the_method_is_used_and_not_before() -> None:
     assert python(program).returncode == 0
 
 
+@pytest.mark.slow  # numba compiles for it
 def test_a_service_without_a_place_for_compiled_functions_can_use_it(tmp_path: Path) -> None:
     spec = importlib.util.find_spec("sigpy")
     assert spec is not None

@@ -109,6 +109,7 @@ def found(simulated: list[corpus.Sample]) -> list[Statistics]:
     return [statistics(sample) for sample in simulated]
 
 
+@pytest.mark.slow  # 96 heads are simulated
 @pytest.mark.parametrize("brain", BRAINS)
 def test_simulated_heads_cover_what_real_brains_measure(shared, found, brain):
     # Of 96 draws the outermost are near the 1st and 99th percentile: a little more is allowed.
@@ -119,6 +120,7 @@ def test_simulated_heads_cover_what_real_brains_measure(shared, found, brain):
         assert least - more <= real[name] <= largest + more, name
 
 
+@pytest.mark.slow  # 96 heads are simulated
 @pytest.mark.parametrize("brain", BRAINS)
 def test_energy_by_ky_of_real_brains_lies_within_that_of_simulated_heads(shared, simulated, brain):
     volume = read_volume(shared / "data" / "raw" / f"{brain}.h5")

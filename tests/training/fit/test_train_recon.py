@@ -288,6 +288,8 @@ def test_post_training_an_modl_keeps_its_whole_chain(config, tmp_path):
     model = train_recon.build(further)
     train_recon.set_unrolls(model, further, 0)
     assert model.n_unrolls == config.n_unrolls
+    train_recon.set_unrolls(model, replace(config, n_unrolls=1), 0)
+    assert model.n_unrolls == 1, "the first third of a chain of one is not longer"
 
 
 def test_validation_uses_the_masks_of_its_own_cohort(config, tmp_path, given, monkeypatch):
