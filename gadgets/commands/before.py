@@ -5,6 +5,7 @@ import socket
 from contextlib import suppress
 
 from ..errors import ConfigError
+from .values import parts
 
 ANSWER_S = 5.0  # to take a connection
 _CLOSE = b"\4\0"  # the message CLOSE
@@ -37,9 +38,8 @@ def check(options: argparse.Namespace) -> None:
         from ..mask.curve_keys import ClientKeys
 
         ClientKeys.load(options.mask_keys)
-    name, _, port = host.rpartition(":")
     try:
-        with socket.create_connection((name.strip("[]"), int(port)), ANSWER_S) as sock:
+        with socket.create_connection(parts(host), ANSWER_S) as sock:
             sock.sendall(_CLOSE)  # a session that asks for nothing: no host takes it for a failure
             sock.settimeout(1.0)
             with suppress(OSError):

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .values import parts
+
 OUTPUT = "keep the images: a name in .h5, .nii.gz or .png, or a folder for DICOM"
 
 
@@ -18,11 +20,11 @@ def chosen_host(options: argparse.Namespace) -> Iterator[tuple[Any, Path | None]
     from ..mask.curve_keys import ClientKeys
 
     if options.host:
-        name, _, port = options.host.rpartition(":")
+        host, port = parts(options.host)
         yield (
             Address(
-                host=name.strip("[]"),
-                port=int(port),
+                host=host,
+                port=port,
                 mask_endpoint=options.mask_endpoint or "",
                 mask_keys=ClientKeys.load(options.mask_keys) if options.mask_keys else None,
             ),

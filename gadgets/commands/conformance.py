@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
+from .values import parts
 
 if TYPE_CHECKING:
     from ..conformance.verdicts import Verdict
@@ -64,10 +65,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _address(options: argparse.Namespace) -> tuple[str, int]:
-    host, _, port = options.mrd.rpartition(":")
-    if not port.isdigit():
-        raise ConfigError(f"--mrd is {options.mrd!r}, expected PORT or HOST:PORT")
-    return host or "127.0.0.1", int(port)
+    host, port = parts(options.mrd)
+    return host or "127.0.0.1", port
 
 
 def _sequence(options: argparse.Namespace) -> "tuple[Sequence[Verdict], list[str]]":

@@ -116,6 +116,12 @@ def host_and_port(text: str) -> str:
     return text
 
 
+def parts(text: str) -> tuple[str, int]:
+    """Return the host, without brackets, and the port of what the checks here have let pass."""
+    name, _, number_ = text.rpartition(":")
+    return name.strip("[]"), int(number_)
+
+
 def port_at_host(text: str) -> str:
     """Return PORT or HOST:PORT."""
     port(text.rpartition(":")[2])

@@ -15,25 +15,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
-from gadgets.files.source import Source, open_source
-from gadgets.scanner.client import MrdClient
+from gadgets.files.source import open_source
 from gadgets.scanner.demo_scan import demo_volume, write_demo
 from tests.benchmarks.bench import Check, Figure
-from tests.benchmarks.hosts import Running, ours
+from tests.benchmarks.hosts import ours, timed_scan
 
 REPEATS = 5
 CONFIG = "adaptive_modl_retrospective.xml"
 AT_MOST = 3.0
-
-
-def slice_s(host: Running, source: Source) -> tuple[float, int]:
-    """Return how long a slice takes, and how many images it gave."""
-    began = time.perf_counter()
-    with MrdClient("127.0.0.1", host.port) as client:
-        client.start(CONFIG, source.header)
-        client.send_all(source.acquisitions)
-        images = client.finish()
-    return time.perf_counter() - began, len(images)
 
 
 @contextmanager
@@ -53,11 +42,11 @@ def measure() -> Iterator[Figure]:
         path = Path(folder) / "demo.h5"
         write_demo(path, demo_volume(n_slices=1))
         source = open_source(path)
-        slice_s(host, source)
-        quiet = [slice_s(host, source) for _ in range(REPEATS)]
+        timed_scan(host, source, CONFIG)
+        quiet = [timed_scan(host, source, CONFIG) for _ in range(REPEATS)]
         for where, apart in (("the host's session", False), ("sessions of their own", True)):
             with busy(apart=apart):
-                beside = [slice_s(host, source) for _ in range(REPEATS)]
+                beside = [timed_scan(host, source, CONFIG) for _ in range(REPEATS)]
             yield Figure(
                 figure=f"a slice beside a busy loop on every core, in {where}",
                 ours=median(s for s, _ in beside) / median(s for s, _ in quiet),

@@ -27,7 +27,7 @@ from gadgets.scanner.demo_scan import demo_volume, write_demo
 from gadgets.scanner.sequence import SequenceParameters, play
 from mnet.weight_files import load_weights
 from tests.benchmarks.bench import Check, Figure
-from tests.benchmarks.hosts import Running, ours
+from tests.benchmarks.hosts import Running, ours, timed_scan
 from tests.gadgets.helpers import closed_loop
 
 N_SLICES, N_LONG, REPEATS = 12, 8, 5
@@ -62,13 +62,7 @@ def together(path: Path, host: Running, n: int) -> tuple[list[float], int]:
 
 def short_scan(host: Running) -> float:
     """Time one small slice, from its first line to its image."""
-    source = closed_loop.source(1)
-    began = time.perf_counter()
-    with MrdClient("127.0.0.1", host.port) as client:
-        client.start(CONFIG, source.header)
-        client.send_all(source.acquisitions)
-        client.finish()
-    return time.perf_counter() - began
+    return timed_scan(host, closed_loop.source(1), CONFIG)[0]
 
 
 def beside_a_long_one(path: Path, host: Running) -> list[float]:

@@ -1,9 +1,7 @@
 """Hosts in processes of their own for the benchmarks, and a scanner that costs next to nothing."""
 
-import json
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,10 +12,12 @@ from urllib.request import urlopen
 
 import numpy as np
 
+from gadgets.files.source import Source
 from gadgets.mrd.header_layouts import ACQUISITION_HEADER
 from gadgets.mrd.header_xml import header_xml
 from gadgets.mrd.messages import Message, write_message
-from tests.gadgets.helpers.processes import children
+from gadgets.scanner.client import MrdClient
+from tests.gadgets.helpers.processes import children, serving, started
 
 N_COILS, N_SAMPLES, N_KY = 15, 640, 368
 LINE = np.dtype(
@@ -50,14 +50,20 @@ class Running:
 @contextmanager
 def ours(*options: str) -> Iterator[Running]:
     """Run `mnet serve` on free ports."""
-    command = [sys.executable, "-m", "gadgets.cli", "serve", "--port", "0", "--device", "cpu"]
-    command += ["--mask-endpoint", "tcp://127.0.0.1:*", "--status-port", "0", "--announce"]
-    command += ["--allow-inline-config", "--quiet", *options]
-    with _process(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        announced = json.loads(process.stdout.readline())
+    options = ("--status-port", "0", "--allow-inline-config", "--quiet", *options)
+    with serving(*options) as (process, announced):
         announced.pop("external_port")
         yield Running(pid=process.pid, **announced)
+
+
+def timed_scan(host: Running, source: Source, config: str) -> tuple[float, int]:
+    """Return how long a scan takes, from its first line to its last image, and its images."""
+    began = time.perf_counter()
+    with MrdClient("127.0.0.1", host.port) as client:
+        client.start(config, source.header)
+        client.send_all(source.acquisitions)
+        images = client.finish()
+    return time.perf_counter() - began, len(images)
 
 
 PASS_THROUGH = """
@@ -76,20 +82,9 @@ def pass_through() -> Iterator[Running]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with _process([sys.executable, "-c", PASS_THROUGH, str(port)]) as process:
+    with started([sys.executable, "-c", PASS_THROUGH, str(port)]) as process:
         yield Running(pid=process.pid, port=port)
-
-
-@contextmanager
-def _process(command: list[str], stdout: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, stdout=stdout)
-    try:
-        yield process
-    finally:
         process.terminate()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 def cpu_seconds(pid: int) -> float:

@@ -1,9 +1,6 @@
 """Kills: a host killed at any moment has recorded what it said, leaves nobody, and starts again."""
 
-import json
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +16,7 @@ from gadgets.mrd.messages import write_message
 from gadgets.records.reader import is_record, read_record, read_summary
 from gadgets.scanner.client import MrdClient
 from tests.gadgets.helpers.closed_loop import source
-from tests.gadgets.helpers.processes import children, is_running, started
+from tests.gadgets.helpers.processes import children, is_running, serving
 from tests.gadgets.helpers.synthetic import changed
 from tests.torture.effort import Effort, Outcome
 from tests.torture.hosts import eventually
@@ -54,12 +51,8 @@ def killed(after_s: float, records: Path, right: list[np.ndarray], outcome: Outc
     """
     data = source(2)
     lines = [changed(line, scan_counter=n) for n, line in enumerate(data.acquisitions)]
-    command = [sys.executable, "-m", "gadgets.cli", "serve", "--quiet", "--port", "0"]
-    command += ["--mask-endpoint", "tcp://127.0.0.1:*", "--device", "cpu", "--announce"]
-    command += ["--records", str(records)]
-    with started(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        port = json.loads(process.stdout.readline())["port"]
+    with serving("--quiet", "--records", str(records)) as (process, ports):
+        port = ports["port"]
         (worker,) = children(process.pid)
         with MrdClient("127.0.0.1", port) as client:  # what an earlier kill left is in nobody's way
             client.start(PIPELINE, data.header)

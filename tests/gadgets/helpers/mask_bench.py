@@ -71,12 +71,13 @@ class Channel:
 @contextmanager
 def channel_kind(kind: str) -> Iterator[Channel]:
     """Serve masks `in process` or `through maskd`; no thread may outlive it."""
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with MaskService(ANYWHERE) as service:
         near = kind == "in process"
         yield Channel(service.endpoint, service if near else RemoteReconPort(service.endpoint))
-    if threading.active_count() != before:
-        raise RuntimeError("a thread was left behind")
+    left = set(threading.enumerate()) - before
+    if left:
+        raise RuntimeError(f"threads were left behind: {left}")
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Processes that tests start, and what Linux's /proc tells of any."""
 
+import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,18 @@ def started(command: list[Any], **options: Any) -> Iterator["subprocess.Popen[An
         except BaseException:
             process.kill()
             raise
+
+
+@contextmanager
+def serving(
+    *options: str, before: tuple[str, ...] = (), **more: Any
+) -> Iterator[tuple["subprocess.Popen[Any]", dict[str, Any]]]:
+    """Run `mnet serve` on free ports, behind the words `before`; give it, warm, and its ports."""
+    command = [*before, sys.executable, "-m", "gadgets.cli", "serve", "--port", "0"]
+    command += ["--mask-endpoint", "tcp://127.0.0.1:*", "--device", "cpu", "--announce", *options]
+    with started(command, stdout=subprocess.PIPE, text=True, **more) as process:
+        yield process, json.loads(process.stdout.readline())
+        process.terminate()
 
 
 def children(pid: int) -> list[int]:

@@ -1,12 +1,8 @@
 """What one client may take of a host: sessions, silence, files."""
 
-import json
 import os
 import resource
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,6 +30,7 @@ from tests.gadgets.helpers.external_parent import (
     upstream,
 )
 from tests.gadgets.helpers.peer import connected, error
+from tests.gadgets.helpers.processes import serving
 from tests.gadgets.helpers.sessions import served, services
 from tests.gadgets.helpers.synthetic import scanned
 
@@ -233,16 +230,9 @@ def test_a_host_that_cannot_take_connections_is_not_ready_and_says_why(
 @contextmanager
 def process(*options: str, files: int) -> Iterator[dict[str, int]]:
     """`mnet serve` with so many files, also for its worker; gives its ports."""
-    command = [sys.executable, "-m", "gadgets.cli", "serve", "--quiet", "--port", "0"]
-    command += ["--mask-endpoint", "tcp://127.0.0.1:*", "--device", "cpu", "--announce", *options]
-    limited = ["bash", "-c", f'ulimit -n {files}; exec "$@"', "bash", *command]
-    with subprocess.Popen(limited, stdout=subprocess.PIPE, text=True) as started:
-        assert started.stdout is not None
-        try:
-            yield json.loads(started.stdout.readline())
-        finally:
-            started.send_signal(signal.SIGTERM)
-            started.wait(30)
+    limited = ("bash", "-c", f'ulimit -n {files}; exec "$@"', "bash")
+    with serving("--quiet", *options, before=limited) as (_, ports):
+        yield ports
 
 
 @pytest.mark.slow

@@ -4,14 +4,13 @@ import json
 import re
 import socket
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.gadgets.helpers import processes
 from tests.gadgets.helpers.external_parent import (
     CAPTURES,
     CLOSE,
@@ -28,7 +27,6 @@ from tests.gadgets.helpers.external_parent import (
     read_message,
     upstream,
 )
-from tests.gadgets.helpers.processes import started
 from tests.gadgets.helpers.synthetic import scanned
 
 RECORDED = sorted(
@@ -43,13 +41,9 @@ END = struct.pack("<H", CLOSE)
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
     """`mnet serve --external`: the port, and the folder of its records."""
     records = tmp_path_factory.mktemp("records")
-    command = [sys.executable, "-m", "gadgets.cli", "serve", "--quiet", "--port", "0"]
-    command += ["--external", "0", "--mask-endpoint", "tcp://127.0.0.1:*", "--device", "cpu"]
-    command += ["--records", str(records), "--announce"]
-    with started(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["external_port"], records
-        process.terminate()
+    options = ("--quiet", "--external", "0", "--records", str(records))
+    with processes.serving(*options) as (_, ports):
+        yield ports["external_port"], records
 
 
 def connected(port: int, configuration: bytes, header: bytes) -> Link:

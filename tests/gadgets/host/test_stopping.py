@@ -1,6 +1,5 @@
 """A host that is to stop lets its scans end, and leaves nothing running, however it is ended."""
 
-import json
 import os
 import signal
 import socket
@@ -21,6 +20,7 @@ from gadgets.mrd.messages import ConfigFile, Text, read_message, write_message
 from gadgets.mrd.sockets import SocketReader
 from gadgets.scanner.client import MrdClient
 from gadgets.worker.handle import HUNG_S, Worker
+from tests.gadgets.helpers import processes
 from tests.gadgets.helpers.closed_loop import N_KY, source
 from tests.gadgets.helpers.processes import children, is_running, started
 
@@ -53,16 +53,8 @@ class Serving:
 
 @contextmanager
 def serving(*options: str) -> Iterator[Serving]:
-    command = [sys.executable, "-m", "gadgets.cli", "serve", "--port", "0", "--device", "cpu"]
-    command += ["--mask-endpoint", "tcp://127.0.0.1:*", "--announce", *options]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            yield Serving(process, json.loads(process.stdout.readline())["port"])
-        finally:
-            process.kill()
+    with processes.serving(*options, stderr=subprocess.PIPE) as (process, ports):
+        yield Serving(process, ports["port"])
 
 
 def first_image(client: MrdClient) -> None:

@@ -1,7 +1,6 @@
 """Every byte that a host and its tools write, records aside: none of it names the patient."""
 
 import json
-import signal
 import socket
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from tests.gadgets.helpers.closed_loop import source
 from tests.gadgets.helpers.mask_bench import RawPeer
 from tests.gadgets.helpers.patient import MARK, personal_header
 from tests.gadgets.helpers.peer import session
+from tests.gadgets.helpers.processes import serving
 from tests.gadgets.helpers.synthetic import changed, noise
 
 SCAN = source(1)
@@ -56,15 +56,9 @@ class Running:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("host")
-    command = [sys.executable, "-m", "gadgets.cli", "serve", "--port", "0", "--device", "cpu"]
-    command += ["--mask-endpoint", "tcp://127.0.0.1:*", "--status-port", "0", "--announce"]
-    command += ["--records", str(folder / "records"), "--noise", str(folder / "noise")]
-    command += ["--allow-inline-config", "--log-json"]
-    with (folder / "host.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-    assert process.stdout is not None
-    try:
-        ports = json.loads(process.stdout.readline())
+    options = ["--records", str(folder / "records"), "--noise", str(folder / "noise")]
+    options += ["--status-port", "0", "--allow-inline-config", "--log-json"]
+    with (folder / "host.log").open("wb") as log, serving(*options, stderr=log) as (_, ports):
         yield Running(
             address=Address(
                 host="127.0.0.1", port=ports["port"], mask_endpoint=ports["mask_endpoint"]
@@ -72,10 +66,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             status_port=ports["status_port"],
             folder=folder,
         )
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-        process.stdout.close()
 
 
 def written(folder: Path) -> dict[str, bytes]:
