@@ -26,7 +26,7 @@ from ..mrd.geometry import SCAN_TOKEN
 from ..mrd.items import Image, Item
 from ..pipeline.own_files import SourceFile
 from .outbox import Outbox
-from .priority import set_share
+from .priority import EQUAL, SMALL, full_share, set_share
 from .shared_memory import Arrays, Json, NoFileError, SharedMemoryPipe, pack, unpack
 
 log = logging.getLogger(__name__)
@@ -175,7 +175,8 @@ class Worker:
         self._pipe = SharedMemoryPipe(ours)
         self._scans: dict[str, WorkerScan] = {}
         self._adaptive: set[WorkerScan] = set()  # whose sequences wait for masks
-        self._gives_way = False
+        self._share = self._full_share = EQUAL  # of its session beside others
+        self._starved = False  # with a small one
         self._lock = threading.Lock()
         self._warm = threading.Event()
         self._warm_error = ""
@@ -224,13 +225,18 @@ class Worker:
         return scan
 
     def weigh(self) -> None:
-        """Give way to the front while a sequence waits for its masks, and to nobody else's work."""
+        """Give way to the front while a sequence waits for its masks, and to nobody else's work.
+
+        Where other sessions use up what the small share leaves, images would take minutes: it is
+        given up until no sequence waits any more.
+        """
         with self._lock:
             self._adaptive = {scan for scan in self._adaptive if not scan.ended}
-            gives_way = bool(self._adaptive)
-            if gives_way != self._gives_way and self.device == "cpu":
-                set_share(self.pid, small=gives_way)
-                self._gives_way = gives_way
+            self._starved &= bool(self._adaptive)
+            share = SMALL if self._adaptive and not self._starved else self._full_share
+            if share != self._share and self.device == "cpu":
+                set_share(self.pid, share)
+                self._share = share
 
     def queued(self) -> int:
         """Return how many items of all scans wait for the process or are in it."""
@@ -307,8 +313,13 @@ class Worker:
             scan = self._scans.get(body.get("scan", ""))
             if kind == "ready":
                 self.device, self.ready = body["device"], True
+                self._full_share = full_share(body["threads"])
+                self.weigh()
             elif kind == "alive":
                 self.turn_s = body["turn_s"]
+                if body["starved"]:
+                    self._starved = True
+                    self.weigh()
             elif kind == "warm":
                 self._warm_error = body["error"]
                 self.proven |= not self._warm_error

@@ -44,6 +44,7 @@ NICENESS = 10
 
 
 ALIVE_S = 1.0  # between two signs of life
+LITTLE = 0.5  # of one core; undisturbed it uses more than one
 # Scans that compute at the same time. With two, a short scan need not wait for a slice of a long
 # one, and the throughput is the same; a GPU's memory holds one.
 AT_ONCE = {"cpu": 2}
@@ -215,10 +216,16 @@ def serve(pipe: SharedMemoryPipe, device: str) -> None:
 
 
 def _live(pipe: SharedMemoryPipe, turns: Turns) -> NoReturn:
-    """Say again and again that the process lives, and for how long its present turn has lasted."""
+    """Say again and again that the process lives, and how it fares.
+
+    For how long its present turn has lasted, and whether it got LITTLE of the processor meanwhile.
+    """
     while True:
-        pipe.send("alive", {"turn_s": turns.lasted_s()})
+        before, began = time.process_time(), time.monotonic()
         time.sleep(ALIVE_S)
+        waited, turn_s = time.monotonic() - began, turns.lasted_s()
+        starved = turn_s > waited and time.process_time() - before < LITTLE * waited
+        pipe.send("alive", {"turn_s": turn_s, "starved": starved})
 
 
 def _warm(models: Models, body: Json, catalogue: Catalogue) -> str:

@@ -2,7 +2,8 @@
 
 15 coils, 640 x 368, R = 4, MoDL, from the first line sent to the image: `mnet serve` beside one
 endless loop a core, once in a session of the host's own (as from one script), once each in one of
-its own (as from other terminals); Linux shares cores between sessions first.
+its own (as from other terminals); Linux shares cores between sessions first. And an adaptive scan,
+during which the worker makes room for the masks.
 """
 
 import os
@@ -16,11 +17,13 @@ from pathlib import Path
 from statistics import median
 
 from gadgets.files.source import open_source
+from gadgets.host.child_host import Address
 from gadgets.scanner.demo_scan import demo_volume, write_demo
 from tests.benchmarks.bench import Check, Figure
-from tests.benchmarks.hosts import ours, timed_scan
+from tests.benchmarks.bench_fair_shares import scan
+from tests.benchmarks.hosts import Running, ours, timed_scan
 
-REPEATS = 5
+REPEATS, N_SLICES = 5, 4
 CONFIG = "adaptive_modl_retrospective.xml"
 AT_MOST = 3.0
 
@@ -37,16 +40,28 @@ def busy(*, apart: bool) -> Iterator[None]:
         yield
 
 
+def adaptive(path: Path, host: Running) -> tuple[float, int]:
+    """Play an adaptive scan: how long it takes to its last image, and masks that came too late."""
+    address = Address(host="127.0.0.1", port=host.port, mask_endpoint=host.mask_endpoint)
+    began = time.perf_counter()
+    late = scan(str(path), address, begin=0.0)[1]
+    return time.perf_counter() - began, late
+
+
 def measure() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder, ours() as host:
-        path = Path(folder) / "demo.h5"
+        path, several = Path(folder) / "demo.h5", Path(folder) / "several.h5"
         write_demo(path, demo_volume(n_slices=1))
+        write_demo(several, demo_volume(n_slices=N_SLICES))
         source = open_source(path)
         timed_scan(host, source, CONFIG)
+        adaptive(several, host)
         quiet = [timed_scan(host, source, CONFIG) for _ in range(REPEATS)]
+        quiet_scan, _ = adaptive(several, host)
         for where, apart in (("the host's session", False), ("sessions of their own", True)):
             with busy(apart=apart):
                 beside = [timed_scan(host, source, CONFIG) for _ in range(REPEATS)]
+                scan_s, late = adaptive(several, host)
             yield Figure(
                 figure=f"a slice beside a busy loop on every core, in {where}",
                 ours=median(s for s, _ in beside) / median(s for s, _ in quiet),
@@ -58,4 +73,12 @@ def measure() -> Iterator[Figure]:
                     at_most=0,
                 ),
                 note=f"{median(s for s, _ in quiet):.2f} s on the quiet machine",
+            )
+            yield Figure(
+                figure=f"an adaptive scan beside such loops, in {where}",
+                ours=scan_s / quiet_scan,
+                unit="x",
+                at_most=AT_MOST,
+                check=Check(what="masks too late", value=late, at_most=0),
+                note=f"{N_SLICES} slices, {quiet_scan:.1f} s on the quiet machine",
             )

@@ -11,6 +11,8 @@ from gadgets.conformance.sequence_trace import TRIALS
 from gadgets.mask.curve_keys import ServerKeys, make_keys
 from tests.gadgets.helpers.processes import started
 
+pytestmark = pytest.mark.slow  # the C client waits as long as it may
+
 SOURCE = Path(__file__).parents[3] / "vendor" / "sequence_client.c"
 COMPILER = shutil.which("gcc")
 

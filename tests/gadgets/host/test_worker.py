@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from gadgets.pipeline.models import Models
 from gadgets.pipeline.scan import Scan
 from gadgets.worker import handle as worker_handle
 from gadgets.worker.handle import IN_FLIGHT, Worker, WorkerPool, WorkerScan
-from gadgets.worker.priority import EQUAL, SMALL
+from gadgets.worker.priority import EQUAL, SMALL, full_share
 from gadgets.worker.process import NICENESS, Job, Turns
 from gadgets.worker.shared_memory import pack
 from tests.gadgets.helpers.processes import is_running, started
@@ -411,18 +411,91 @@ def test_the_worker_has_a_small_share_only_while_a_sequence_waits_for_masks() ->
     worker = Worker("cpu")
     try:
         reconstruct(worker, ODD)  # its device is known
-        assert share_of(worker) == EQUAL
+        full = share_of(worker)
+        assert full <= EQUAL
         adaptive = with_user_parameter(ONE.header, SCAN_TOKEN, "token").decode()
         first, second = (worker.open(XML, adaptive, lambda image: None) for _ in range(2))
         assert share_of(worker) == SMALL
         first.finish()
         assert share_of(worker) == SMALL, "another one still waits"
         second.drop()
-        assert share_of(worker) == EQUAL
+        assert share_of(worker) == full
         start(worker, ONE)[0].finish()
-        assert share_of(worker) == EQUAL, "nobody waits for masks of a scan without a sequence"
+        assert share_of(worker) == full, "nobody waits for masks of a scan without a sequence"
     finally:
         worker.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="no autogroups here")
+def test_a_worker_that_others_starve_gives_up_its_small_share() -> None:
+    """Until no sequence waits any more; by itself it would have a tenth, and images come late."""
+    large = scanned(n_x=256, n_ky=256, n_coils=8)
+    xml = XML.replace('"zero_filled"', '"l1_wavelet"')
+    adaptive = with_user_parameter(large.header, SCAN_TOKEN, "token").decode()
+    worker = Worker("cpu")
+    try:
+        reconstruct(worker, ODD)
+        full = share_of(worker)
+        scan = worker.open(xml, adaptive, lambda image: None)
+        assert share_of(worker) == SMALL
+        loop = [sys.executable, "-c", "while True: pass"]
+        with ExitStack() as others:
+            for _ in range(os.cpu_count() or 1):
+                process = others.enter_context(started(loop, start_new_session=True))
+                others.callback(process.kill)
+            for item in frames(large, xml):
+                scan.put(item)
+            until = time.monotonic() + 60
+            while share_of(worker) == SMALL:
+                assert time.monotonic() < until, "it is content with a tenth"
+                time.sleep(0.1)
+        assert share_of(worker) == full
+        scan.drop()
+        other = worker.open(XML, adaptive, lambda image: None)
+        assert share_of(worker) == SMALL, "that was another scan"
+        other.drop()
+    finally:
+        worker.close()
+
+
+@pytest.mark.parametrize(("n_threads", "weight"), [(1, 1024), (2, 1991), (4, 3906), (16, 14949)])
+def test_a_session_of_n_threads_has_the_share_of_n_sessions(n_threads: int, weight: int) -> None:
+    """Weights are those of the kernel's table, kernel/sched/core.c."""
+    niceness = full_share(n_threads)
+    assert weight == {0: 1024, -3: 1991, -6: 3906, -12: 14949}[niceness]
+    assert weight / 1024 == pytest.approx(n_threads, rel=0.1)
+
+
+CAP_SETPCAP, CAP_SYS_NICE = 8, 23
+
+
+def may(*capabilities: int) -> bool:
+    """Say whether this process has rights of the superuser's; a container's root lacks some."""
+    effective = Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0]
+    return all(int(effective, 16) >> one & 1 for one in capabilities)
+
+
+SHARES = """
+import os
+from pathlib import Path
+from gadgets.worker.priority import set_share
+for niceness in (-3, 10, -3):
+    set_share(os.getpid(), niceness)
+    print(Path("/proc/self/autogroup").read_text().split()[-1])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="no autogroups here")
+@pytest.mark.parametrize(("rights", "shares"), [("+all", "-3 10 -3"), ("-all", "0 10 0")])
+def test_who_may_not_take_more_than_others_has_an_equal_share(rights: str, shares: str) -> None:
+    if not may(CAP_SETPCAP, CAP_SYS_NICE):
+        pytest.skip("no rights to take away here")
+    command = ["setpriv", "--bounding-set", rights, sys.executable, "-c", SHARES]
+    done = subprocess.run(
+        command, start_new_session=True, stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert done.stdout.split() == shares.split()
 
 
 def test_threads_of_the_worker_wait_asleep_unless_the_user_says_otherwise(
@@ -516,6 +589,7 @@ def test_so_many_compute_at_once_and_the_others_wait() -> None:
         thread.join(60)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_stopped_is_noticed_and_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -588,6 +662,7 @@ def test_a_killed_front_takes_its_worker_along(state: str) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_worker_closed_while_it_computes_ends_without_a_complaint(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

@@ -154,6 +154,7 @@ def test_the_page_may_load_from_its_own_address_alone(monitor: Monitor) -> None:
         assert "https://" not in text
 
 
+@pytest.mark.slow
 def test_a_front_that_hangs_is_not_healthy(
     front: Front, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

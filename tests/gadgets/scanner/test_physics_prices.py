@@ -32,6 +32,7 @@ def demo(path: Path) -> tuple[Source, TissueMaps]:
     return open_source(path), read_tissues(path)
 
 
+@pytest.mark.slow
 def test_order_and_dummies_have_their_prices(demo, address: Address) -> None:
     source, maps = demo
     options = Options(physics=Physics(kind="tse"), echo_train=8, dummies=1, acceleration=3.0)

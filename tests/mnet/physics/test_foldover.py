@@ -30,6 +30,7 @@ def folded(lines: Tensor) -> bool | None:
     return fov_folded(lines, *maps_and_second(lines, N_KY))
 
 
+@pytest.mark.slow
 def test_most_scans_that_overflow_are_told_from_those_that_fit(monkeypatch) -> None:
     """Of base scans 20 of 24 and 2 of 173; five in six of 40 would be 33, a deviation 2.4."""
     said = {

@@ -49,6 +49,7 @@ def seen(scan, factor=1.0):
     return features(lines), plan, coil_features(lines)
 
 
+@pytest.mark.slow
 def test_numbers_are_finite_near_one_and_the_same_in_every_unit(scans):
     for scan in scans:
         found = guard_numbers(*seen(scan))

@@ -61,6 +61,7 @@ def test_a_phantom_is_of_the_same_matrix_and_drawn_neither_folded_nor_cut(scan):
     assert case_of(odd) == ""
 
 
+@pytest.mark.slow
 def test_a_scan_that_was_drawn_odd_is_known_as_such():
     described = cohort(n=60, seed=2, share=0.0)
     kinds = [case_of(draw(volumes(), described, number)) for number in range(60)]

@@ -77,6 +77,7 @@ def test_a_kind_of_channels_with_few_scans_has_no_envelope():
         fit(both, looks(0, 3), ODD, alarms=0.01, n_least=100)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_guard_with_figures_of_scans_that_did_not_set_it(tmp_path):
     for seed, name in enumerate(("base", "validation", "test")):
         write_scans(tmp_path / name, cohort(n=16, seed=20 + seed))

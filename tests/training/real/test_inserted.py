@@ -20,6 +20,8 @@ from training.real.objects import (
     tissue,
 )
 
+pytestmark = pytest.mark.slow  # many images of real size
+
 DISC = Kind(shape="disc", size=4)
 
 

@@ -31,6 +31,7 @@ def played(tmp_path_factory):
     return folder / "out", main(arguments)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_fully_sampled_is_refused_by_name_and_the_others_are_played(played):
     out, status = played
     found = read_found(out)

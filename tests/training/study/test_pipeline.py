@@ -16,6 +16,8 @@ from training.study.study import read_study
 from training.table.jobs import jobs, read_checked
 from training.table.spec import read_table
 
+pytestmark = pytest.mark.slow  # every step of a study, once
+
 SMOKE = Path(__file__).resolve().parents[3] / "training" / "configs" / "smoke.json"
 
 
