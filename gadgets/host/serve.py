@@ -126,7 +126,23 @@ class Host:
             RecordFolder(records).require_writable()
         self._own = () if gadgets is None else read_folder(gadgets)
         self._catalogue = OURS
-        with ExitStack() as bound:  # let go where a part of it fails
+        self.records = records
+        self._records: RecordFolder | None = None
+        self._device = device
+        self._warm = threading.Event()
+        self._warm_error: Exception | None = None
+        self._unready = "the models are being loaded"
+        self.pool: WorkerPool | None = None
+        self._models = Models()
+        self._stopping = False
+        self._stop_s = stop_s
+        self.metrics = metrics = Metrics()
+        if records is not None:
+            self._records = RecordFolder(records, unrecorded, metrics.unrecorded.inc)
+        metrics.watch("ready", "1 if a scan would get its masks", lambda: float(not self.unready()))
+        metrics.watch("queue_items", "Items queued for the worker", self._queued)
+        metrics.watch("keys_refused", "Handshakes refused", lambda: float(self._masks.refused))
+        with ExitStack() as bound:  # all is let go where a part of it cannot be bound
             self._listener = bound.enter_context(
                 socket.create_server((address, port), backlog=BACKLOG)
             )
@@ -141,39 +157,6 @@ class Host:
             self._masks = MaskService(mask_endpoint, keys=mask_keys)
             bound.callback(self._masks.close)
             self.mask_endpoint = self._masks.endpoint
-            self.records = records
-            self._records: RecordFolder | None = None
-            self._device = device
-            self._warm = threading.Event()
-            self._warm_error: Exception | None = None
-            self._unready = "the models are being loaded"
-            self.pool: WorkerPool | None = None
-            self._models = Models()
-            self._stopping = False
-            self._stop_s = stop_s
-            self.metrics = metrics = Metrics()
-            if records is not None:
-                self._records = RecordFolder(records, unrecorded, metrics.unrecorded.inc)
-            self._services = Services(
-                models=self._models,
-                masks=self._masks,
-                open_worker=self._open_worker,
-                new_record=partial(new_record, self._records),
-                answer=answer,
-                wait_warm=self._warm_session,
-                allow_inline=allow_inline,
-                load=partial(load, extra=pipelines),
-                catalogue=lambda: self._catalogue,
-                noise=None if noise is None else NoiseStore(noise),
-                metrics=metrics,
-                limits=limits,
-                watch=None if monitor is None else monitor.watch,
-            )
-            metrics.watch(
-                "ready", "1 if a scan would get its masks", lambda: float(not self.unready())
-            )
-            metrics.watch("queue_items", "Items queued for the worker", self._queued)
-            metrics.watch("keys_refused", "Handshakes refused", lambda: float(self._masks.refused))
             self._status: StatusServer | Monitor | None = monitor
             self.status_port: int | None = None
             if monitor is not None:
@@ -190,6 +173,21 @@ class Host:
                 )
                 self.status_port = self._status.port
             bound.pop_all()
+        self._services = Services(
+            models=self._models,
+            masks=self._masks,
+            open_worker=self._open_worker,
+            new_record=partial(new_record, self._records),
+            answer=answer,
+            wait_warm=self._warm_session,
+            allow_inline=allow_inline,
+            load=partial(load, extra=pipelines),
+            catalogue=lambda: self._catalogue,
+            noise=None if noise is None else NoiseStore(noise),
+            metrics=metrics,
+            limits=limits,
+            watch=None if monitor is None else monitor.watch,
+        )
         self._serve(self._listener, CLIENT)
         if self._parents is not None:
             self._serve(self._parents, PARENT)
