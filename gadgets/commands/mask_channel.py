@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..host.stop import Stop
+from ..host.stop import stopping
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def _maskd(options: argparse.Namespace) -> int:
     from ..mask.binder import MaskService
     from ..mask.curve_keys import ServerKeys
 
-    with Stop() as stop:
+    with stopping() as stop:
         keys = ServerKeys.load(options.mask_keys) if options.mask_keys else None
         try:
             service = MaskService(options.mask_endpoint, keys=keys)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import ConfigError
-from ..host.stop import Stop
+from ..host.stop import Stop, stopping
 from ..limits.options import add_limits, limits_of
 from ..limits.settings import UNRECORDED
 from .options import add_folders, add_host
@@ -51,7 +51,7 @@ def add(adder: Callable[..., argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM, or until stdin ends."""
-    with Stop() as stop:
+    with stopping() as stop:
         return _serve(options, stop)
 
 

@@ -2,9 +2,8 @@
 
 import os
 import signal
-from types import TracebackType
-
-from typing_extensions import Self
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Stop:
@@ -12,29 +11,11 @@ class Stop:
 
     A pipe, because a handler of Python's runs when the main thread comes to it, which one that
     waits for a lock may never do; the byte in the pipe is written in whichever thread is struck.
-    A context manager of the main thread: outside, SIGTERM does what it did before.
     """
 
     def __init__(self) -> None:
-        self._read, self._write = os.pipe()  # left to the process: `now` may come late
-        os.set_blocking(self._write, False)
-
-    def __enter__(self) -> Self:
-        self._earlier = (
-            signal.set_wakeup_fd(self._write, warn_on_full_buffer=False),
-            signal.signal(signal.SIGTERM, lambda number, frame: None),
-        )
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        wakeup, handler = self._earlier
-        signal.signal(signal.SIGTERM, handler)
-        signal.set_wakeup_fd(wakeup)
+        self._read, self.write = os.pipe()  # left to the process: `now` may come late
+        os.set_blocking(self.write, False)
 
     def wait(self) -> None:
         """Wait for the end."""
@@ -42,4 +23,17 @@ class Stop:
 
     def now(self) -> None:
         """End the wait; from any thread."""
-        os.write(self._write, b"\0")
+        os.write(self.write, b"\0")
+
+
+@contextmanager
+def stopping() -> Iterator[Stop]:
+    """Have SIGTERM stop what is done meanwhile, in the main thread; afterwards it is as before."""
+    stop = Stop()
+    wakeup = signal.set_wakeup_fd(stop.write, warn_on_full_buffer=False)
+    handler = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        signal.set_wakeup_fd(wakeup)

@@ -44,7 +44,7 @@ NICENESS = 10
 
 
 ALIVE_S = 1.0  # between two signs of life
-LITTLE = 0.5  # of one core; undisturbed it uses more than one
+LITTLE = 0.5  # of one core; undisturbed it uses one and more
 # Scans that compute at the same time. With two, a short scan need not wait for a slice of a long
 # one, and the throughput is the same; a GPU's memory holds one.
 AT_ONCE = {"cpu": 2}

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from gadgets.worker.handle import IN_FLIGHT, Worker, WorkerPool, WorkerScan
 from gadgets.worker.priority import EQUAL, SMALL, full_share
 from gadgets.worker.process import NICENESS, Job, Turns
 from gadgets.worker.shared_memory import pack
+from tests.benchmarks.bench_busy import busy
 from tests.gadgets.helpers.processes import is_running, started
 from tests.gadgets.helpers.synthetic import Scanned, changed, noise, scanned
 
@@ -439,11 +440,7 @@ def test_a_worker_that_others_starve_gives_up_its_small_share() -> None:
         full = share_of(worker)
         scan = worker.open(xml, adaptive, lambda image: None)
         assert share_of(worker) == SMALL
-        loop = [sys.executable, "-c", "while True: pass"]
-        with ExitStack() as others:
-            for _ in range(os.cpu_count() or 1):
-                process = others.enter_context(started(loop, start_new_session=True))
-                others.callback(process.kill)
+        with busy(apart=True):
             for item in frames(large, xml):
                 scan.put(item)
             until = time.monotonic() + 60
